@@ -1,0 +1,43 @@
+# Everything from nothing: a machine with Python 3.11+ and make needs no other preparation.
+PYTHON ?= python3
+DEMO = .venv
+DEV = .venv-dev
+
+.PHONY: demo test lint types contract unit slow clean
+
+# Core dependencies alone, then images from the model that ships with the package.
+demo: $(DEMO)/installed
+	$(DEMO)/bin/strait generate --labels goldfish,teddy,monarch,pizza --count 4 --seed 0 \
+		--grid demo.png --overwrite
+	@echo "look at demo.png"
+
+$(DEMO)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet "torch>=2.11,<2.14" -e .
+	touch $@
+
+$(DEV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet "torch>=2.11,<2.14" -e ".[dev]"
+	touch $@
+
+test: lint types contract unit
+
+lint: $(DEV)/installed
+	$(DEV)/bin/ruff check src tests
+	$(DEV)/bin/ruff format --check src tests
+
+types: $(DEV)/installed
+	$(DEV)/bin/pyright --pythonpath $(DEV)/bin/python
+
+contract: $(DEV)/installed
+	$(DEV)/bin/lint-imports
+
+unit: $(DEV)/installed
+	$(DEV)/bin/pytest
+
+slow: $(DEV)/installed
+	$(DEV)/bin/pytest -m slow
+
+clean:
+	rm -rf $(DEMO) $(DEV) demo.png

@@ -1,0 +1,115 @@
+"""The root of all settings: one YAML file describes a model and how it is trained (no torch here)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from strait.data.config import DataConfig
+from strait.decoding.config import DecodingConfig
+from strait.model_config import ModelConfig, from_dict
+from strait.tokenizer.config import TokenizerConfig
+from strait.training.config import RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
+from strait.transformer.config import TransformerConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model and its training. Defaults are the paper's at 256x256.
+
+    Args:
+        image_size: side in pixels.
+        tokenizer: the tokenizer's shape.
+        top: the top transformer's shape.
+        bottom: the bottom transformer's shape; none for a single-scale tokenizer.
+        decoding: defaults of generation, stored with the model.
+        data: how photographs are cut.
+        tokenizer_training: stage 1.
+        top_training: stage 2, top.
+        bottom_training: stage 2, bottom.
+        run: seed, precision, log, checkpoints.
+    """
+
+    image_size: int = 256
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    top: TransformerConfig = field(default_factory=TransformerConfig)
+    bottom: TransformerConfig | None = field(default_factory=lambda: TransformerConfig(layers=16, mlp=4096, heads=24))
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
+    top_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
+    bottom_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        levels = len(self.model.grids)
+        if len(self.decoding.steps) != levels:
+            raise ValueError(f"decoding.steps: {self.decoding.steps} must give steps for {levels} level(s)")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The part of the settings that a model folder keeps."""
+        return ModelConfig(self.image_size, self.tokenizer, self.top, self.bottom)
+
+
+def config_names() -> list[str]:
+    """The configurations that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def config_path(name: str) -> Path:
+    """The YAML file of a configuration, by its name or path.
+
+    Raises:
+        ValueError: if there is none; the message lists those that come with the package.
+    """
+    for path in (CONFIGS / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    raise ValueError(f"--config: {name!r} is neither a file nor one of {', '.join(config_names())}")
+
+
+def read_config(path: Path) -> Config:
+    """A configuration from YAML.
+
+    Raises:
+        ValueError: naming the file and the setting that is unknown or wrong.
+    """
+    try:
+        return from_dict(Config, _numbers(yaml.safe_load(path.read_text()) or {}), "config")
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_config(path: Path, config: Config) -> None:
+    """The way back of ``read_config``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+    aside.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _numbers(value: Any) -> Any:
+    # YAML 1.1 takes 1e-3 for a string; people do not.
+    if isinstance(value, dict):
+        return {name: _numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

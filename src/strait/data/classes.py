@@ -1,0 +1,61 @@
+"""Class names, and finding a class by what a person types: its name in any case, its WordNet id, or its index."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+_WORDNET = re.compile(r"(n\d{8})(?:\s+(.+))?$")
+
+
+class ClassNames(Sequence[str]):
+    """The classes of a model in the order of their indices, e.g. ``n04399382 teddy``; empty if unconditional."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [" ".join(name.split()) for name in names]
+        self._index: dict[str, int] = {}
+        for index, name in enumerate(self._names):
+            for alias in self._aliases(name):
+                # Where two classes share a word, the full name and the id still tell them apart.
+                self._index.setdefault(alias, index)
+
+    @staticmethod
+    def _aliases(name: str) -> list[str]:
+        match = _WORDNET.match(name)
+        aliases = [name] if not match else [name, match.group(1), match.group(2) or match.group(1)]
+        return [alias.replace("_", " ").casefold() for alias in aliases]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index):
+        return self._names[index]
+
+    def title(self, index: int) -> str:
+        """The name without its WordNet id."""
+        match = _WORDNET.match(self._names[index])
+        return match.group(2) if match and match.group(2) else self._names[index]
+
+    def find(self, label: str | int) -> int:
+        """The index of a class.
+
+        Args:
+            label: a name in any case (``teddy``, ``lesser panda``), a WordNet id, or an index.
+
+        Raises:
+            ValueError: if no class has it; the message lists the nearest names.
+        """
+        if not self._names:
+            raise ValueError(f"label: {label!r} was asked for, but this model has no classes")
+        text = " ".join(str(label).replace("_", " ").split()).casefold()
+        if text in self._index:
+            return self._index[text]
+        if text.isdecimal() and int(text) < len(self._names):
+            return int(text)
+        if text.removeprefix("-").isdecimal():
+            raise ValueError(f"label: index {text} is not among the {len(self._names)} classes (0 to {len(self) - 1})")
+        titles = {self.title(index).casefold(): self.title(index) for index in range(len(self._names))}
+        near = [titles[name] for name in difflib.get_close_matches(text, titles, n=5, cutoff=0.4)]
+        near += [title for name, title in titles.items() if text in name and title not in near]
+        raise ValueError(f"label: no class is called {label!r}; the nearest are {', '.join(near[:6]) or 'none'}")

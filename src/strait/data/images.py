@@ -1,0 +1,312 @@
+"""Photographs from wherever they lie (folders, parquet, WebDataset, a hub) to model-sized ``Images``.
+
+One bad file never stops a run: it is reported once by name, skipped, and counted at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from strait.data.classes import ClassNames
+from strait.types import Images
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "test"),
+}
+
+
+class DataError(ValueError):
+    """The images asked for cannot be had; the message is for people."""
+
+
+class ImageSource(Protocol):
+    """Photographs that can be read by number."""
+
+    classes: ClassNames
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The opened picture and its class (-1 without classes); raises whatever a damaged file raises."""
+        ...
+
+
+class FolderSource:
+    """A folder of class folders, or of pictures alone (then there are no classes)."""
+
+    def __init__(self, folder: Path) -> None:
+        subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        named = [(path, _pictures(path, recursive=True)) for path in subfolders]
+        named = [(path, pictures) for path, pictures in named if pictures]
+        loose = _pictures(folder, recursive=False)
+        if named and loose:
+            print(
+                f"{folder}: {len(loose)} pictures beside the class folders are left out", file=sys.stderr, flush=True
+            )
+        self.classes = ClassNames([path.name for path, _ in named])
+        self._items = [(picture, label) for label, (_, pictures) in enumerate(named) for picture in pictures]
+        if not named:
+            self._items = [(picture, -1) for picture in loose]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def name(self, index: int) -> str:
+        return str(self._items[index][0])
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self._items[index]
+        return Image.open(path), label
+
+
+def _pictures(folder: Path, recursive: bool) -> list[Path]:
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+class DatasetSource:
+    """A ``datasets.Dataset`` with an image column and, perhaps, a label column."""
+
+    def __init__(self, dataset: Any, origin: str) -> None:
+        from datasets import ClassLabel
+        from datasets import Image as ImageFeature
+
+        features = dataset.features
+        pictures = [name for name, kind in features.items() if isinstance(kind, ImageFeature)]
+        if not pictures:
+            raise DataError(f"--data: {origin} has no column of images; its columns are {', '.join(features)}")
+        self._picture = pictures[0]
+        self._label = next((name for name in ("label", "labels", "fine_label", "cls") if name in features), None)
+        # Undecoded: a damaged picture must be ours to report, not an exception of the library's.
+        self._rows = dataset.cast_column(self._picture, ImageFeature(decode=False))
+        names: Sequence[str] = []
+        if self._label is not None:
+            kind = features[self._label]
+            if isinstance(kind, ClassLabel):
+                names = kind.names
+            else:
+                names = [str(index) for index in range(max(dataset[self._label], default=-1) + 1)]
+        self.classes = ClassNames(names)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, index: int) -> str:
+        path = self._rows[index][self._picture]["path"]
+        return f"row {index}" + (f" ({path})" if path else "")
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        row = self._rows[index]
+        picture = row[self._picture]
+        opened = Image.open(io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"])
+        return opened, -1 if self._label is None else int(row[self._label])
+
+
+def open_images(data: str, split: str) -> ImageSource:
+    """Open what ``--data`` names.
+
+    Args:
+        data: a folder of class folders, of pictures, of ``train-*``/``validation-*`` parquet files or of WebDataset
+            tars; one such file; or a hub id. A folder with ``train`` and ``validation`` inside holds both splits.
+        split: ``train`` or ``validation``. A source that has not this split gives all it has.
+
+    Raises:
+        DataError: if there is nothing there, or a library is missing.
+    """
+    path = Path(data)
+    if not path.exists():
+        if _is_hub_id(data):
+            return _load(data, None, split)
+        raise DataError(f"--data: {data} does not exist (nor is it a hub id such as user/name)")
+    if path.is_file():
+        return _load(data, [path], split)
+    folders = [path / alias for alias in (*_SPLITS[split], *_SPLITS["train"]) if (path / alias).is_dir()]
+    path = folders[0] if folders else path
+    files = _shards(path)
+    if files:
+        # No files of this split: those of the other one, or files that name no split at all.
+        return _load(data, [file for file in files if _names(file, split)] or files, split)
+    source = FolderSource(path)
+    if len(source) == 0:
+        raise DataError(f"--data: {data} holds no pictures ({', '.join(sorted(SUFFIXES))}), parquet or tar files")
+    return source
+
+
+def has_split(data: str, split: str) -> bool:
+    """Whether ``--data`` keeps some images apart under the name of a split."""
+    path = Path(data)
+    if _is_hub_id(data) and not path.exists():
+        import datasets
+
+        return any(alias in datasets.get_dataset_split_names(data) for alias in _SPLITS[split])
+    if not path.is_dir():
+        return False
+    return any((path / alias).is_dir() for alias in _SPLITS[split]) or any(
+        _names(file, split) for file in _shards(path)
+    )
+
+
+def _is_hub_id(data: str) -> bool:
+    return data.count("/") == 1 and not data.startswith((".", "/", "~"))
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("*.tar"))
+
+
+def _names(file: Path, split: str) -> bool:
+    return file.name.lower().startswith(_SPLITS[split])
+
+
+def _load(data: str, files: list[Path] | None, split: str) -> DatasetSource:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"--data: {data} needs the library datasets: pip install 'strait[train]'") from error
+    try:
+        if files is None:
+            found = datasets.load_dataset(data)
+            name = next((alias for alias in _SPLITS[split] if alias in found), next(iter(found)))
+            return DatasetSource(found[name], data)
+        kind = {".parquet": "parquet", ".tar": "webdataset"}.get(files[0].suffix)
+        if kind is None:
+            raise DataError(f"--data: {data} is a file, but neither parquet nor tar")
+        names = [str(file) for file in files]
+        return DatasetSource(datasets.load_dataset(kind, data_files=names, split="train"), data)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"--data: {data} could not be read: {str(error).splitlines()[0]}") from error
+
+
+def to_square(picture: Image.Image, size: int) -> np.ndarray:
+    """A picture of any size and mode as uint8 ``[size, size, 3]``: turned as EXIF says, on white where it is
+    transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(ground, picture)
+    elif picture.mode.startswith("I;16") or picture.mode == "I":
+        # Sixteen bits: PIL would clip at 255.
+        picture = Image.fromarray((np.asarray(picture).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+    picture = picture.convert("RGB")
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray:
+    """Mirror and move a picture as a random number says: uint8 ``[h, w, 3]`` -> the same.
+
+    Args:
+        pixels: the picture.
+        draw: a non-negative random integer; the same one gives the same result.
+        flip: whether it may be mirrored.
+        shift: by how many pixels it may be moved each way; edges are repeated.
+    """
+    if flip and draw & 1:
+        pixels = pixels[:, ::-1]
+    if shift:
+        down = (draw >> 1) % (2 * shift + 1)
+        right = (draw >> 16) % (2 * shift + 1)
+        height, width = pixels.shape[:2]
+        padded = np.pad(pixels, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
+        pixels = padded[down : down + height, right : right + width]
+    return np.ascontiguousarray(pixels)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures as they leave the loader.
+
+    Attributes:
+        pixels: uint8 ``[batch, height, width, 3]``.
+        labels: int64 ``[batch]``, -1 without classes.
+        indices: int64 ``[batch]``, which of the source they are.
+        bad: names and reasons of files that could not be read.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    bad: list[tuple[str, str]]
+
+    def images(self, device: torch.device) -> Images:
+        """float ``[batch, 3, height, width]`` in [-1, 1] on a device."""
+        pixels = self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        return pixels.float().div(127.5).sub(1)
+
+
+class BadFiles:
+    """Remembers damaged files: each is reported once, and the count at the end."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def note(self, bad: list[tuple[str, str]]) -> None:
+        for name, reason in bad:
+            if name not in self._seen:
+                self._seen.add(name)
+                print(f"skipped {name}: {reason}", file=sys.stderr, flush=True)
+
+    def summary(self) -> None:
+        if self._seen:
+            count = len(self._seen)
+            print(f"{count} unreadable image{'s were' if count > 1 else ' was'} skipped", file=sys.stderr, flush=True)
+
+
+def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray, int] | tuple[str, str]:
+    """Read one picture, or say (name, reason) why it cannot be read."""
+    try:
+        picture, label = source.read(index)
+        return to_square(picture, size), label
+    except UnidentifiedImageError:
+        reason = "not an image, or damaged"
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        # What PIL raises for damaged files; SyntaxError is its way to say "broken PNG".
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return source.name(index), reason
+
+
+def in_order(
+    source: ImageSource, size: int, batch_size: int, indices: Sequence[int] | None = None
+) -> Iterator[ImageBatch]:
+    """All pictures (or those of ``indices``) once, in order, damaged ones left out."""
+    wanted = range(len(source)) if indices is None else indices
+    for start in range(0, len(wanted), batch_size):
+        good: list[tuple[np.ndarray, int, int]] = []
+        bad: list[tuple[str, str]] = []
+        for index in wanted[start : start + batch_size]:
+            first, second = read_square(source, index, size)
+            if isinstance(first, str):
+                bad.append((first, str(second)))
+            else:
+                good.append((first, int(second), index))
+        if good or bad:
+            yield _collate(good, bad, size)
+
+
+def _collate(good: list[tuple[np.ndarray, int, int]], bad: list[tuple[str, str]], size: int) -> ImageBatch:
+    pixels = np.stack([item[0] for item in good]) if good else np.zeros((0, size, size, 3), np.uint8)
+    return ImageBatch(
+        torch.from_numpy(pixels),
+        torch.tensor([item[1] for item in good], dtype=torch.int64),
+        torch.tensor([item[2] for item in good], dtype=torch.int64),
+        bad,
+    )

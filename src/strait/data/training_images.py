@@ -1,0 +1,91 @@
+"""The endless shuffled stream of training images, a function of (seed, step): it can be resumed at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from strait.data.config import DataConfig
+from strait.data.images import DataError, ImageBatch, ImageSource, _collate, augment, read_square
+from strait.randomness import as_seed, permutation
+
+_ORDER, _AUGMENT = 1, 2
+
+
+class ShuffledPositions(Sampler[list[tuple[int, int]]]):
+    """Batches of (image, position in the stream): each epoch is a permutation of its own."""
+
+    def __init__(self, length: int, batch_size: int, seed: int, first_step: int) -> None:
+        self.length, self.batch_size, self.seed, self.first_step = length, batch_size, seed, first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0)
+        position = self.first_step * self.batch_size
+        while True:
+            batch = []
+            for place in range(position, position + self.batch_size):
+                if place // self.length != epoch:
+                    epoch = place // self.length
+                    order = permutation(self.length, self.seed, _ORDER, epoch)
+                batch.append((int(order[place % self.length]), place))
+            yield batch
+            position += self.batch_size
+
+
+class _AugmentedImages(Dataset[object]):
+    """(image, position) -> pixels; a damaged picture gives way to the next good one, whatever came before."""
+
+    def __init__(self, source: ImageSource, size: int, config: DataConfig, seed: int) -> None:
+        self.source, self.size, self.config, self.seed = source, size, config, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[np.ndarray, int, int, list[tuple[str, str]]]:
+        index, position = item
+        bad: list[tuple[str, str]] = []
+        for offset in range(len(self.source)):
+            chosen = (index + offset) % len(self.source)
+            first, second = read_square(self.source, chosen, self.size)
+            if not isinstance(first, str):
+                draw = as_seed(self.seed, _AUGMENT, position)
+                return augment(first, draw, self.config.flip, self.config.shift), int(second), chosen, bad
+            bad.append((first, str(second)))
+        raise DataError(f"--data: none of the {len(self.source)} images can be read (the first: {bad[0][0]})")
+
+
+def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> ImageBatch:
+    bad = [entry for item in items for entry in item[3]]
+    return _collate([item[:3] for item in items], bad, items[0][0].shape[0])
+
+
+def training_batches(
+    source: ImageSource, size: int, batch_size: int, config: DataConfig, seed: int, first_step: int, workers: int
+) -> Iterator[ImageBatch]:
+    """The stream from ``first_step`` on, without end.
+
+    Raises:
+        DataError: if no image of the source can be read.
+    """
+    loader = DataLoader(
+        _AugmentedImages(source, size, config, seed),
+        batch_sampler=ShuffledPositions(len(source), batch_size, seed, first_step),
+        num_workers=workers,
+        collate_fn=_join,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)
+
+
+def default_workers(config: DataConfig, device: torch.device, cores: int) -> int:
+    """How many processes decode: none beside a CPU model, which needs the cores itself."""
+    if config.workers is not None:
+        return config.workers
+    return min(8, cores - 1) if device.type == "cuda" else 0
+
+
+def label_counts(labels: Tensor, classes: int) -> Tensor:
+    """How many images each class has: int64 ``[classes]``."""
+    return torch.bincount(labels[labels >= 0], minlength=classes)

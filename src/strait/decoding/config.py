@@ -1,0 +1,45 @@
+"""How tokens are decoded (no torch here). Defaults are the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from strait.masking_names import SCHEDULES, ScheduleName
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """Settings of generation.
+
+    Args:
+        steps: of each level, coarse to fine; 18+6 on the command line.
+        temperature: of the noise on the confidences, for each level.
+        guidance: scale of classifier-free guidance; 0 for none, the paper's is 0.2.
+        guidance_ramp: constant, or growing linearly over each level's steps.
+        schedule: how the number of masked tokens falls.
+        keep: which drawn tokens stay: the most confident, or the next of a Halton sequence over the grid.
+    """
+
+    steps: tuple[int, ...] = (18, 6)
+    temperature: tuple[float, ...] = (4.5, 4.5)
+    guidance: float = 0.0
+    guidance_ramp: Literal["constant", "linear"] = "constant"
+    schedule: ScheduleName = "cosine"
+    keep: Literal["confidence", "halton"] = "confidence"
+
+    def __post_init__(self) -> None:
+        if not self.steps or min(self.steps) < 1:
+            raise ValueError(f"decoding.steps: {self.steps} must be at least 1 for each level")
+        if len(self.temperature) != len(self.steps):
+            raise ValueError(
+                f"decoding.temperature: {self.temperature} must give one for each level of steps {self.steps}"
+            )
+        if min(self.temperature) < 0:
+            raise ValueError(f"decoding.temperature: {self.temperature} must not be negative")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"decoding.schedule: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if self.keep not in ("confidence", "halton"):
+            raise ValueError(f"decoding.keep: {self.keep!r} is neither 'confidence' nor 'halton'")
+        if self.guidance_ramp not in ("constant", "linear"):
+            raise ValueError(f"decoding.guidance_ramp: {self.guidance_ramp!r} is neither 'constant' nor 'linear'")

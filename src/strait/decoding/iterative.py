@@ -1,0 +1,78 @@
+"""Iterative decoding of one level: a pure step, and the loop around it.
+
+Source: StraIT section 3.3, lines 1-4 (top) and 5-8 (bottom), which are the same; MaskGIT's decoding step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from strait.decoding.config import DecodingConfig
+from strait.decoding.guidance import Guided, ramped
+from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest
+from strait.masking import num_masked
+from strait.types import Canvas, DecodingStep, LogitsFn, Sampling
+
+
+def decode_step(
+    network: LogitsFn,
+    canvas: Canvas,
+    sampling: Sampling,
+    start: Tensor,
+    level: int,
+    schedule: str = "cosine",
+    keep: Literal["confidence", "halton"] = "confidence",
+) -> tuple[Canvas, Tensor, Tensor]:
+    """Draw every unknown token, keep the best, mask the rest again.
+
+    Args:
+        network: bound to its condition.
+        canvas: before the step.
+        sampling: each row's step and settings.
+        start: int ``[batch]``, tokens masked on the level's first canvas.
+        level: number of the level, from 0; only the noise depends on it.
+        schedule: one of ``masking.SCHEDULES``.
+        keep: which of the drawn tokens stay.
+
+    Returns:
+        The canvas after, the drawn ids ``[batch, length]`` (known tokens unchanged), and the log-probability of each
+        drawn id ``[batch, length]`` (0 where the token was known).
+    """
+    ids, log_p = draw(network(canvas), sampling, level)
+    drawn = torch.where(canvas.masked, ids, canvas.tokens)
+    log_p = log_p.masked_fill(~canvas.masked, 0.0)
+    left = num_masked(schedule, sampling.step, sampling.num_steps, start, canvas.masked.sum(-1))
+    if keep == "halton":
+        scores = halton_scores(canvas.grid, log_p.device).expand_as(log_p)
+    else:
+        scores = confidence_scores(log_p, sampling, level)
+    return replace(canvas, tokens=drawn, masked=lowest(scores, canvas.masked, left)), drawn, log_p
+
+
+def decode_level(
+    network: Guided, canvas: Canvas, sampling: Sampling, name: str, level: int, config: DecodingConfig
+) -> Iterator[DecodingStep]:
+    """All steps of one level; the last one's canvas has nothing masked.
+
+    Args:
+        network: bound to its condition.
+        canvas: where to start: blank for generation, partly known for an edit.
+        sampling: each row's settings; its steps are taken from 0 on.
+        name: the level's name, for whoever looks on.
+        level: its number, from 0.
+        config: number of steps, schedule, what to keep.
+    """
+    start, num_steps = canvas.masked.sum(-1), config.steps[level]
+    for index in range(num_steps):
+        step = torch.full_like(sampling.step, index)
+        guidance = ramped(sampling.guidance, step, sampling.num_steps, config.guidance_ramp)
+        now = replace(sampling, step=step, guidance=guidance)
+        canvas, drawn, log_p = decode_step(
+            network.at(guidance), canvas, now, start, level, config.schedule, config.keep
+        )
+        yield DecodingStep(name, index, num_steps, canvas, drawn, log_p)

@@ -1,0 +1,87 @@
+"""Draw tokens, and score which of them to keep.
+
+Every id is drawn from the plain softmax at temperature 1; the temperature acts on the choice alone. All noise is
+hashed, so that a row's result depends on its own seed and nothing else. Source: StraIT section 3.3, MaskGIT.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strait.randomness import gumbel, key, uniform, uniform_ids
+from strait.types import Grid, Sampling
+
+_DRAW, _CHOOSE = 1, 2
+_KNOWN = torch.inf
+
+
+def draw(logits: Tensor, sampling: Sampling, level: int) -> tuple[Tensor, Tensor]:
+    """One id at every position, by Gumbel-max.
+
+    Args:
+        logits: ``[batch, length, codebook_size]``.
+        sampling: of each row.
+        level: number of the level, from 0.
+
+    Returns:
+        ids int64 ``[batch, length]`` and their log-probabilities float32 ``[batch, length]``.
+    """
+    logits = logits.float()
+    positions = torch.arange(logits.shape[1], device=logits.device)
+    keys = key(sampling.seed[:, None], level, _DRAW, sampling.step[:, None], positions)
+    ids = (logits + gumbel(uniform_ids(keys, logits.shape[-1]))).argmax(-1)
+    chosen = logits.gather(-1, ids[..., None]).squeeze(-1)
+    return ids, chosen - logits.logsumexp(-1)
+
+
+def confidence_scores(log_p: Tensor, sampling: Sampling, level: int) -> Tensor:
+    """MaskGIT's choice: log-probability plus Gumbel noise that fades with progress; the highest stay.
+
+    Args:
+        log_p: ``[batch, length]`` of the drawn ids.
+        sampling: of each row.
+        level: number of the level, from 0.
+    """
+    positions = torch.arange(log_p.shape[1], device=log_p.device)
+    keys = key(sampling.seed[:, None], level, _CHOOSE, sampling.step[:, None], positions)
+    progress = (sampling.step + 1).float() / sampling.num_steps.float()
+    scale = sampling.temperature * (1 - progress)
+    return log_p + scale[:, None] * gumbel(uniform(keys))
+
+
+def halton_scores(grid: Grid, device: torch.device) -> Tensor:
+    """A fixed order that spreads over the grid: ``[length]``, higher stays first.
+
+    Positions are ranked by when a Halton sequence (bases 2 and 3) first falls into them.
+    """
+    height, width = grid
+    rank: dict[int, int] = {}
+    index = 1
+    while len(rank) < height * width:
+        place = int(_radical_inverse(index, 2) * height) * width + int(_radical_inverse(index, 3) * width)
+        rank.setdefault(place, len(rank))
+        index += 1
+    return torch.tensor([-float(rank[place]) for place in range(height * width)], device=device)
+
+
+def _radical_inverse(index: int, base: int) -> float:
+    """The digits of an index mirrored at the point: 6 = 110 in base 2 -> 0.011 = 0.375."""
+    value, scale = 0.0, 1.0
+    while index:
+        scale /= base
+        value += scale * (index % base)
+        index //= base
+    return value
+
+
+def lowest(scores: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    """The ``count`` lowest-scored positions among the masked: bool ``[batch, length]``.
+
+    Args:
+        scores: ``[batch, length]``; known positions are taken as infinite.
+        masked: bool ``[batch, length]``.
+        count: int ``[batch]``, at most as many as are masked.
+    """
+    ranks = scores.masked_fill(~masked, _KNOWN).argsort(dim=-1, stable=True).argsort(dim=-1)
+    return (ranks < count[:, None]) & masked

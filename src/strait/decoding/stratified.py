@@ -1,0 +1,81 @@
+"""Stratified iterative decoding: the loop over levels, top to bottom, each guided by those before it.
+
+MaskGIT is this loop with one level, StraIT and the cascade with two, the upsampler adds two more.
+Source: StraIT section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from strait.decoding.config import DecodingConfig
+from strait.decoding.guidance import Guided
+from strait.decoding.iterative import decode_level
+from strait.types import Canvas, Condition, DecodingStep, Level, Sampling, Tokens
+
+
+def stratified_decode(
+    levels: Sequence[Level],
+    labels: Tensor,
+    seeds: Tensor,
+    config: DecodingConfig,
+    canvases: Sequence[Canvas] | None = None,
+) -> Iterator[DecodingStep]:
+    """Fill every level's canvas in turn.
+
+    Args:
+        levels: coarse to fine.
+        labels: int64 ``[batch]``; ``NULL_LABEL`` for none.
+        seeds: int64 ``[batch]``, one per image (``randomness.image_seeds``).
+        config: steps, temperatures, guidance.
+        canvases: where each level starts; blank ones by default. Known tokens never change.
+
+    Yields:
+        Every step of every level. The last step of a level holds its tokens.
+
+    Raises:
+        ValueError: if the settings or canvases do not fit the levels.
+    """
+    if len(config.steps) != len(levels):
+        raise ValueError(
+            f"decoding.steps: {config.steps} gives {len(config.steps)} levels, the model has {len(levels)}"
+        )
+    if canvases is None:
+        canvases = [Canvas.blank(labels.shape[0], level.grid, labels.device) for level in levels]
+    if [canvas.grid for canvas in canvases] != [level.grid for level in levels]:
+        raise ValueError(
+            f"canvases: {[canvas.grid for canvas in canvases]} must be {[level.grid for level in levels]}"
+        )
+    context: tuple[Tensor, ...] = ()
+    for number, (level, canvas) in enumerate(zip(levels, canvases, strict=True)):
+        network = Guided(level.bind, Condition(labels, context), guided=config.guidance != 0)
+        for step in decode_level(network, canvas, level_sampling(seeds, config, number), level.name, number, config):
+            canvas = step.canvas
+            yield step
+        context = (*context, canvas.as_grid())
+
+
+def level_sampling(seeds: Tensor, config: DecodingConfig, level: int) -> Sampling:
+    """The settings of every row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
+
+    def every(value: float) -> Tensor:
+        return torch.full(seeds.shape, value, device=seeds.device)
+
+    return Sampling(
+        step=torch.zeros_like(seeds),
+        num_steps=torch.full_like(seeds, config.steps[level]),
+        temperature=every(config.temperature[level]),
+        guidance=every(config.guidance),
+        seed=seeds,
+    )
+
+
+def final_tokens(steps: Iterator[DecodingStep]) -> Tokens:
+    """Run the loop to its end and take each level's last canvas."""
+    grids: dict[str, Tensor] = {}
+    for step in steps:
+        grids[step.level] = step.canvas.as_grid()
+    return Tokens(tuple(grids.values()))

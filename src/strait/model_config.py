@@ -1,0 +1,90 @@
+"""What a model consists of, and its way from and to JSON (no torch here)."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from strait.tokenizer.config import TokenizerConfig
+from strait.transformer.config import TransformerConfig
+
+PARTS = ("tokenizer", "top", "bottom")
+"""Parts of a model in the order in which they are trained."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: image size, tokenizer, and a transformer for each of its levels.
+
+    Args:
+        image_size: side in pixels.
+        tokenizer: stage 1.
+        top: the transformer of the top (or only) level.
+        bottom: the transformer of the bottom level; none for a single-scale tokenizer.
+    """
+
+    image_size: int = 256
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    top: TransformerConfig = field(default_factory=TransformerConfig)
+    bottom: TransformerConfig | None = field(default_factory=lambda: TransformerConfig(layers=16, mlp=4096, heads=24))
+
+    def __post_init__(self) -> None:
+        self.tokenizer.grids(self.image_size)
+        if (self.bottom is None) != (self.tokenizer.num_levels == 1):
+            raise ValueError(
+                f"bottom: {self.tokenizer.kind} has {self.tokenizer.num_levels} level(s), "
+                f"so a bottom transformer must {'not ' if self.bottom else ''}be there"
+            )
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Token grids, coarse to fine."""
+        return self.tokenizer.grids(self.image_size)
+
+
+def from_dict(kind: type[T], values: Any, where: str) -> T:
+    """A dataclass from plain JSON values, nested ones and tuples included.
+
+    Raises:
+        ValueError: naming the field that is unknown, or not what it should be.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be an object, not {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ValueError(f"{where}.{name} is not a setting; there are {', '.join(sorted(names))}")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = [argument for argument in arguments if argument is not type(None)]
+        return _value(hint, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} must be a list, not {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where} must have {len(kinds)} values, not {len(value)}")
+        return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
+    return value

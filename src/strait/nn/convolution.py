@@ -1,0 +1,81 @@
+"""Convolutional blocks without ideas of the paper: MaskGIT's residual blocks, up- and downsampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or the most below that which divide narrow layers."""
+    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+
+
+def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, swish, conv3, twice, with a true residual.
+
+    MaskGIT takes its 1x1 shortcut from the branch's output, which drops the residual where channels change; ours
+    takes it from the input (docs/choices.md).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = conv3(inputs, outputs, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = conv3(outputs, outputs, bias=False)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return self.shortcut(x) + hidden
+
+
+class Upsample(nn.Module):
+    """Nearest x2, then conv3."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = conv3(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(upsample(x))
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest x2: ``[batch, c, h, w]`` -> ``[batch, c, 2h, 2w]``.
+
+    Not ``F.interpolate``: compiled for a CPU, its gradient came out as zero inside the decoder (torch 2.13).
+    """
+    batch, channels, height, width = x.shape
+    spread = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+    return spread.reshape(batch, channels, 2 * height, 2 * width)
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Average over 2x2 pixels."""
+    return F.avg_pool2d(x, 2)
+
+
+class BlurDownsample(nn.Module):
+    """Halve the resolution behind the low-pass filter [1, 3, 3, 1] (separable), as in StyleGAN's discriminator."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.register_buffer("kernel", torch.outer(taps, taps) / taps.sum() ** 2, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        weight = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv2d(x, weight, stride=2, padding=1, groups=channels)

@@ -1,0 +1,76 @@
+"""The shape of a tokenizer (no torch here, so that the command line answers at once)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TokenizerKind = Literal["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow", "vqgan"]
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """A stratified tokenizer (VQGAN2) or its single-scale baseline (VQGAN). Defaults are the paper's Table 11.
+
+    Args:
+        kind: fusion of the levels: vqgan2-r (stratified residual fusion), vqgan2-c-deep (the same stem, then
+            concatenation), vqgan2-c-shallow (VQVAE-2's concatenation), or vqgan (a single scale).
+        channels: width of the first layers.
+        multipliers: width of each resolution, in channels; f is 2 to the power of their number less one.
+        res_blocks: residual blocks at each resolution and in the middle.
+        stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features.
+        codebook_size: codes in the codebook; of the top alone where the bottom has its own.
+        bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's.
+        code_dim: width of a code.
+        normalize_codes: compare features and codes after L2 normalisation.
+        zero_init_bottom: the bottom's projection into the decoder starts at zero (vqgan2-r only).
+    """
+
+    kind: TokenizerKind = "vqgan2-r"
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    res_blocks: int = 2
+    stem_blocks: int = 3
+    codebook_size: int = 8192
+    bottom_codebook_size: int | None = None
+    code_dim: int = 32
+    normalize_codes: bool = False
+    zero_init_bottom: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "res_blocks", "stem_blocks", "codebook_size", "code_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at least 1")
+        if len(self.multipliers) < (2 if self.kind == "vqgan" else 3) or min(self.multipliers) < 1:
+            raise ValueError(
+                f"tokenizer.multipliers: {self.multipliers} must be positive, two or more (three for two levels)"
+            )
+        if self.kind == "vqgan" and self.bottom_codebook_size is not None:
+            raise ValueError("tokenizer.bottom_codebook_size: a single-scale vqgan has no bottom level")
+
+    @property
+    def downsampling(self) -> int:
+        """f of the top (or only) level: pixels to a token's side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def num_levels(self) -> int:
+        return 1 if self.kind == "vqgan" else 2
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Ids of each level, coarse to fine."""
+        if self.num_levels == 1:
+            return (self.codebook_size,)
+        return (self.codebook_size, self.bottom_codebook_size or self.codebook_size)
+
+    def grids(self, image_size: int) -> tuple[tuple[int, int], ...]:
+        """The token grids of a square image, coarse to fine.
+
+        Raises:
+            ValueError: if the downsampling does not divide the size.
+        """
+        if image_size < 1 or image_size % self.downsampling:
+            raise ValueError(f"image_size: {image_size} is not a multiple of the downsampling {self.downsampling}")
+        side = image_size // self.downsampling
+        return tuple((side * 2**level, side * 2**level) for level in range(self.num_levels))

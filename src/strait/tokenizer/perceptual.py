@@ -1,0 +1,103 @@
+"""Perceptual distances behind one interface: VGG-LPIPS, the features of any TorchScript network, or none.
+
+Source: StraIT equation 2 (L_Perc).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strait.types import Images
+
+Perceptual = Callable[[Images, Images], Tensor]
+"""(reconstructions, images) in [-1, 1] -> a scalar, differentiable in the first."""
+
+
+def _nothing(reconstructions: Images, images: Images) -> Tensor:
+    return reconstructions.new_zeros(())
+
+
+class FeatureDistance(nn.Module):
+    """Mean squared distance of channel-normalised features.
+
+    Args:
+        network: images ``[batch, 3, height, width]`` in 0..255 -> features ``[batch, c, ...]``, or a tuple or list
+            whose first item is that, or a list of such features.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+
+    def _features(self, images: Images) -> list[Tensor]:
+        out = self.network((images.float() + 1) * 127.5)
+        first = out if isinstance(out, Tensor) else out[0]
+        return [first] if isinstance(first, Tensor) else list(first)
+
+    def forward(self, reconstructions: Images, images: Images) -> Tensor:
+        with torch.no_grad():
+            wanted = self._features(images)
+        distances = [
+            (F.normalize(mine, dim=1) - F.normalize(goal, dim=1)).square().sum(1).mean()
+            for mine, goal in zip(self._features(reconstructions), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean()
+
+
+def _lpips() -> nn.Module:
+    try:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    except Exception as error:  # torchvision beside another torch build fails with whatever it likes
+        raise ValueError(
+            f"tokenizer_training.perceptual: 'lpips' needs a working torchvision ({error}); "
+            "pip install 'strait[eval]' torchvision, or choose a TorchScript file or 'none'"
+        ) from error
+    try:
+        return LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=False)
+    except Exception as error:
+        raise ValueError(
+            f"tokenizer_training.perceptual: the VGG weights of 'lpips' could not be had ({error}); "
+            "connect once, or choose a TorchScript file or 'none'"
+        ) from error
+
+
+class _Lpips(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = _lpips().requires_grad_(False)
+
+    def forward(self, reconstructions: Images, images: Images) -> Tensor:
+        return self.metric(reconstructions.float().clamp(-1, 1), images.float())
+
+
+def build_perceptual(choice: str, device: torch.device) -> Perceptual:
+    """The distance that a setting names.
+
+    Args:
+        choice: ``lpips`` (VGG, needs torchvision), ``none``, or the path of a TorchScript network. A TorchScript
+            file is code, and is run: name only files that you trust.
+
+    Raises:
+        ValueError: if what it names cannot be had.
+    """
+    if choice == "none":
+        return _nothing
+    if choice == "lpips":
+        return _Lpips().to(device)
+    path = Path(choice)
+    if not path.is_file():
+        raise ValueError(f"tokenizer_training.perceptual: {choice!r} is neither 'lpips', 'none' nor a file")
+    warnings.warn(f"{path} is TorchScript, which is code: it runs with your rights", stacklevel=2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network = torch.jit.load(str(path), map_location=device)
+    except RuntimeError as error:
+        raise ValueError(f"tokenizer_training.perceptual: {path} is not a TorchScript network") from error
+    return FeatureDistance(network)

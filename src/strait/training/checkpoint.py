@@ -1,0 +1,112 @@
+"""Checkpoints that survive a kill at any moment: written aside, flushed, renamed; verified before they are believed.
+
+runs/PART/checkpoints/step-00001000/state.safetensors   every tensor of the training state
+                                    state.json          step, means of the log in progress
+                                    manifest.json       size and hash of both; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_FILES = ("state.safetensors", "state.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file whole: after a kill there is the old one or the new one."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text)
+    _flush(aside)
+    aside.replace(path)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Replace a safetensors file whole; sorted, without metadata, so that equal tensors are equal files."""
+    aside = path.with_name(path.name + ".tmp")
+    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, str(aside))
+    _flush(aside)
+    aside.replace(path)
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int) -> Path:
+    """Write the state after ``step`` steps and drop all but the newest ``keep``.
+
+    Raises:
+        OSError: if it cannot be written; earlier checkpoints are then untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{step:08d}"
+    aside = folder / f".{target.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        write_tensors(aside / "state.safetensors", tensors)
+        write_text(aside / "state.json", json.dumps({"step": step, **notes}))
+        manifest = {name: {"bytes": (aside / name).stat().st_size, "sha256": _digest(aside / name)} for name in _FILES}
+        write_text(aside / "manifest.json", json.dumps(manifest, indent=1))
+        _flush(aside)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.replace(target)
+        _flush(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    for old in _checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be believed, or None."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        for name in _FILES:
+            path, wanted = checkpoint / name, manifest[name]
+            if path.stat().st_size != wanted["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
+            if _digest(path) != wanted["sha256"]:
+                return f"{name} is damaged (its hash differs)"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its manifest cannot be used ({type(error).__name__}: {error})"
+    return None
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint that is whole: (step, tensors, notes), or None; broken ones are named and passed over."""
+    for checkpoint in _checkpoints(folder):
+        fault = _fault(checkpoint)
+        if fault is None:
+            try:
+                notes = json.loads((checkpoint / "state.json").read_text())
+                return int(notes.pop("step")), load_file(str(checkpoint / "state.safetensors")), notes
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                fault = str(error)
+        print(f"{checkpoint} is passed over: {fault}", file=sys.stderr, flush=True)
+    return None

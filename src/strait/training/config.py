@@ -1,0 +1,184 @@
+"""Settings of training (no torch here). Defaults are the paper's, Tables 11 and 12; what goes beyond it is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from strait.masking_names import ScheduleName
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def _check(owner: str, values: dict[str, float], lowest: float) -> None:
+    for name, value in values.items():
+        if value < lowest:
+            raise ValueError(f"{owner}.{name}: {value} must be at least {lowest}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What all parts share.
+
+    Args:
+        seed: decides every draw of training.
+        precision: of the forward and backward passes; weights, quantizing and pixels' losses stay in float32.
+        checkpoint_seconds: a checkpoint is written when this much time has passed since the last.
+        keep_checkpoints: how many of the newest are kept.
+        log_every: steps between lines of the log, each the mean since the last.
+        sample_every: steps between sample grids; 0 for none.
+        compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
+            train about twice as fast).
+    """
+
+    seed: int = 0
+    precision: Precision = "bfloat16"
+    checkpoint_seconds: float = 600.0
+    keep_checkpoints: int = 2
+    log_every: int = 50
+    sample_every: int = 1000
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _check("run", {"keep_checkpoints": self.keep_checkpoints, "log_every": self.log_every}, 1)
+        _check("run", {"checkpoint_seconds": self.checkpoint_seconds, "sample_every": self.sample_every}, 0)
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The discriminator's part in stage 1.
+
+    Args:
+        weight: of the adversarial loss; 0 trains without a discriminator.
+        loss: which form.
+        start: share of training after which it begins.
+        ramp: share of training over which its weight then grows to full.
+        r1_weight: cost of R1, for images in [0, 1].
+        r1_every: steps between penalties (each counted that many times over).
+        lecam_weight: of the LeCAM regularisation.
+        channels: width of the discriminator's first layer.
+        max_channels: width at which it stops doubling.
+        normalize: GroupNorm in the discriminator.
+    """
+
+    weight: float = 0.1
+    loss: Literal["non-saturating", "hinge"] = "non-saturating"
+    start: float = 0.0
+    ramp: float = 0.0
+    r1_weight: float = 10.0
+    r1_every: int = 1
+    lecam_weight: float = 0.0
+    channels: int = 128
+    max_channels: int = 512
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        _check("adversarial", {"r1_every": self.r1_every, "channels": self.channels}, 1)
+        _check("adversarial", {"weight": self.weight, "start": self.start, "ramp": self.ramp}, 0)
+
+
+@dataclass(frozen=True)
+class CodebookConfig:
+    """The codebook's losses and care.
+
+    Args:
+        commitment_weight: holds features to their codes.
+        codebook_weight: moves codes to their features.
+        entropy_weight: of the entropy term.
+        restart_below: a code is dead when used less than this share of a uniform code's use; 0 never restarts.
+        restart_every: steps between restarts.
+        start: steps at the beginning during which features pass unquantized. Codes are then initialised from
+            features that already say something: those of an untrained encoder lie so close together that the
+            codebook's losses can pull them into one point.
+    """
+
+    commitment_weight: float = 0.25
+    codebook_weight: float = 1.0
+    entropy_weight: float = 0.1
+    restart_below: float = 0.0
+    restart_every: int = 10
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        _check("codebook", {"restart_every": self.restart_every}, 1)
+        _check("codebook", {"restart_below": self.restart_below}, 0)
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingConfig:
+    """Stage 1.
+
+    Args:
+        steps: updates in all.
+        batch_size: images an update.
+        optimizer: the paper's table says SGD beside settings that are Adam's; docs/choices.md.
+        learning_rate: constant, or the peak of a cosine.
+        learning_rate_schedule: constant, or cosine to zero.
+        warmup_steps: linear.
+        betas: Adam's; MaskGIT's serve its adversary, an ordinary first moment learns faster without one.
+        pixel_loss: l1 or l2, of weight 1.
+        perceptual: lpips, none, or the path of a TorchScript network.
+        perceptual_weight: of that distance.
+        bottom_dropout: share of samples that the decoder must draw from the top alone.
+        ema_decay: of the averaged weights that become the model's; 0 for none.
+        adversarial: the discriminator.
+        codebook: losses and care.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-4
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    betas: tuple[float, float] = (0.0, 0.99)
+    pixel_loss: Literal["l1", "l2"] = "l2"
+    perceptual: str = "lpips"
+    perceptual_weight: float = 0.1
+    bottom_dropout: float = 0.0
+    ema_decay: float = 0.999
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    codebook: CodebookConfig = field(default_factory=CodebookConfig)
+
+    def __post_init__(self) -> None:
+        _check("tokenizer_training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        if not 0 <= self.bottom_dropout < 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError("tokenizer_training: bottom_dropout and ema_decay must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TransformerTrainingConfig:
+    """Stage 2, either level.
+
+    Args:
+        steps: updates in all.
+        batch_size: images an update.
+        learning_rate: at the end of the warm-up; a cosine takes it to zero.
+        warmup_steps: linear.
+        weight_decay: AdamW's, on matrices.
+        betas: AdamW's.
+        gradient_clip: largest norm of the gradient.
+        label_smoothing: of the cross-entropy.
+        label_drop_rate: share of samples trained under the null class ("uncond cutoff").
+        mask_schedule: of the training masks, at a uniform progress.
+        loss: the mean over each sample's masked tokens (MaskGIT's), or the paper's sum over them.
+        ema_decay: of the averaged weights that become the model's; 0 for none.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    warmup_steps: int = 5000
+    weight_decay: float = 0.045
+    betas: tuple[float, float] = (0.9, 0.96)
+    gradient_clip: float = 3.0
+    label_smoothing: float = 0.1
+    label_drop_rate: float = 0.1
+    mask_schedule: ScheduleName = "cosine"
+    loss: Literal["mean", "sum"] = "mean"
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        if not 0 <= self.label_drop_rate <= 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError("training: label_drop_rate must lie in [0, 1] and ema_decay in [0, 1)")

@@ -1,0 +1,42 @@
+"""An exponential moving average of a model's weights: the weights that are shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class ExponentialMovingAverage:
+    """Averages in float32; the first steps use a shorter memory, so that the random start is soon forgotten."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.average = {name: value.detach().clone().float() for name, value in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Fold the weights after step ``step`` (from 0) in."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        names = list(self.average)
+        parameters = dict(self.model.named_parameters())
+        torch._foreach_lerp_(
+            [self.average[name] for name in names], [parameters[name].detach().float() for name in names], 1 - decay
+        )
+
+    @contextmanager
+    def applied(self) -> Iterator[nn.Module]:
+        """The model with its averaged weights for a while."""
+        own = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self._put(self.average)
+        try:
+            yield self.model
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(values[name])

@@ -1,0 +1,76 @@
+"""Optimizers and learning rates. Source: StraIT Tables 11 and 12, docs/choices.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from strait.training.config import TokenizerTrainingConfig, TransformerTrainingConfig
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
+    """The rate of a step (from 0): linear over the warm-up, then constant or a cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def stage1_optimizer(model: nn.Module, config: TokenizerTrainingConfig) -> Optimizer:
+    """Adam (0, 0.99) as in MaskGIT, or the SGD of Table 11; for the tokenizer and for its adversary."""
+    if config.optimizer == "sgd":
+        return SGD(model.parameters(), lr=config.learning_rate)
+    return Adam(model.parameters(), lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def stage2_optimizer(model: nn.Module, config: TransformerTrainingConfig) -> Optimizer:
+    """AdamW; biases, norms and other vectors are not decayed."""
+    matrices = [value for value in model.parameters() if value.ndim >= 2]
+    vectors = [value for value in model.parameters() if value.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def forget(optimizer: Optimizer, parameter: nn.Parameter, rows: Tensor) -> None:
+    """Zero the moments of some rows of a parameter: what was learned about a dead code is not true of a new one."""
+    for value in optimizer.state.get(parameter, {}).values():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            value.masked_fill_(rows[:, None], 0.0)
+
+
+def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """An optimizer's state under its parameters' names, for safetensors: ``exp_avg/encoder.conv_in.weight``."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return tensors
+
+
+def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """The way back of ``optimizer_tensors``."""
+    parameters = dict(model.named_parameters())
+    state: dict[nn.Parameter, dict[str, Any]] = {}
+    for full_name, value in tensors.items():
+        key, name = full_name.split("/", 1)
+        parameter = parameters[name]
+        # Into memory of our own: results can depend on alignment, and a resumed run must equal an uninterrupted one.
+        fresh = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value.clone()
+        state.setdefault(parameter, {})[key] = fresh.copy_(value)
+    for parameter, values in state.items():
+        optimizer.state[parameter] = values

@@ -1,0 +1,167 @@
+"""Stage 2, Cross-scale Masked Token Modeling: one step of any level. Source: StraIT section 3.2, equations 3 and 4.
+
+The top sees masked top tokens; the bottom masked bottom tokens and, by teacher forcing, the true top tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from strait.data.token_cache import TokenCache
+from strait.masking import training_mask
+from strait.randomness import as_seed, key, permutation, uniform
+from strait.training.config import RunConfig, TransformerTrainingConfig
+from strait.training.ema import ExponentialMovingAverage
+from strait.training.optimizer import (
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+    stage2_optimizer,
+)
+from strait.transformer.bottom import BottomTransformer
+from strait.transformer.loss import masked_token_loss
+from strait.transformer.top import TopTransformer
+from strait.types import NULL_LABEL, Canvas, Condition
+
+_ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32, 33, 34, 35, 36, 37
+_BINS = 4
+
+
+class TransformerTrainee:
+    """Trains the transformer of one level; see ``training.loop.Trainee``."""
+
+    def __init__(
+        self,
+        transformer: TopTransformer | BottomTransformer,
+        level: int,
+        config: TransformerTrainingConfig,
+        run: RunConfig,
+        cache: TokenCache,
+        validation: TokenCache | None,
+        preview: Callable[[], Image.Image],
+        device: torch.device,
+    ) -> None:
+        """``level`` is the number of the level that it learns, from 0; ``preview`` draws the sample grid."""
+        self.transformer = transformer.to(device)
+        self.level, self.config, self.run, self.device = level, config, run, device
+        self.cache, self.validation, self.preview = cache, validation, preview
+        self.optimizer = stage2_optimizer(self.transformer, config)
+        self.ema = ExponentialMovingAverage(self.transformer, config.ema_decay) if config.ema_decay else None
+        self._epoch, self._order = -1, torch.empty(0)
+        if run.compile:
+            for layer in transformer.layers:
+                layer.compile()
+
+    def begin(self, step: int) -> None:
+        pass
+
+    def step(self, step: int) -> dict[str, Any]:
+        config = self.config
+        positions = torch.arange(config.batch_size) + step * config.batch_size
+        levels, labels = self._read(positions)
+        positions, labels = positions.to(self.device), labels.to(self.device)
+        dropped = uniform(key(self.run.seed, _DROP_LABEL, positions)) < config.label_drop_rate
+        labels = labels.masked_fill(dropped, NULL_LABEL)
+        # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
+        torch.manual_seed(as_seed(self.run.seed, _DROPOUT, step))
+        self.transformer.train()
+        loss, metrics = self._loss(levels, labels, key(self.run.seed, positions))
+        set_learning_rate(self.optimizer, learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(step)
+        metrics = {"loss": loss, **metrics, "gradient_norm": norm}
+        every = self.run.sample_every
+        if self.validation is not None and every and (step + 1) % every == 0:
+            metrics["validation_loss"] = self._validation_loss(self.validation)
+        return metrics
+
+    def _read(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The stream's samples at some positions: each epoch its own permutation, each sample its own variant."""
+        length = len(self.cache)
+        images = np.empty(len(positions), dtype=np.int64)
+        for row, position in enumerate(positions.tolist()):
+            if position // length != self._epoch:
+                self._epoch = position // length
+                self._order = permutation(length, self.run.seed, _ORDER, self._epoch)
+            images[row] = int(self._order[position % length])
+        variants = (uniform(key(self.run.seed, _VARIANT, positions)) * self.cache.variants).long().numpy()
+        return self.cache.read(np.minimum(variants, self.cache.variants - 1), images)
+
+    def _loss(self, levels: list[Tensor], labels: Tensor, keys: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Loss and accuracies of one batch of flat levels; ``keys`` ``[batch]`` decide the masks."""
+        config, grids = self.config, self.cache.grids
+        targets = levels[self.level].to(self.device)
+        context = tuple(levels[index].to(self.device).view(-1, *grids[index]) for index in range(self.level))
+        progress = uniform(key(keys, _PROGRESS))
+        scores = uniform(key(key(keys, _MASK)[:, None], torch.arange(targets.shape[1], device=self.device)))
+        masked = training_mask(config.mask_schedule, progress, scores)
+        height, width = grids[self.level]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
+            logits = self.transformer(Condition(labels, context), Canvas(targets, masked, (height, width)))
+        loss = masked_token_loss(logits, targets, masked, config.label_smoothing, config.loss)
+        with torch.no_grad():
+            correct = ((logits.argmax(-1) == targets) & masked).sum(-1).float()
+            total = masked.sum(-1).float()
+            metrics: dict[str, Any] = {"accuracy": (correct.sum(), total.sum())}
+            ratio = total / masked.shape[1]
+            for index in range(_BINS):
+                inside = (ratio > index / _BINS) & (ratio <= (index + 1) / _BINS)
+                name = f"accuracy_masked_{100 * index // _BINS}_{100 * (index + 1) // _BINS}"
+                metrics[name] = ((correct * inside).sum(), (total * inside).sum())
+        return loss, metrics
+
+    @torch.no_grad()
+    def _validation_loss(self, cache: TokenCache, batch_size: int = 250) -> float:
+        """The training loss on images never trained on, with the weights that would be shipped."""
+        self.transformer.eval()
+        total = 0.0
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            for start in range(0, len(cache), batch_size):
+                images = np.arange(start, min(start + batch_size, len(cache)))
+                levels, labels = cache.read(np.zeros_like(images), images)
+                keys = key(_VALIDATION, torch.from_numpy(images).to(self.device))
+                loss, _ = self._loss(levels, labels.to(self.device), keys)
+                total += float(loss) * len(images)
+        return total / len(cache)
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f"model/{name}": value for name, value in self.transformer.state_dict().items()}
+        moments = optimizer_tensors(self.optimizer, self.transformer)
+        found.update({f"optimizer/{name}": value for name, value in moments.items()})
+        if self.ema is not None:
+            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
+        return found
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        self.transformer.load_state_dict(part(tensors, "model/"))
+        load_optimizer_tensors(self.optimizer, self.transformer, part(tensors, "optimizer/"))
+        if self.ema is not None:
+            for name, value in part(tensors, "ema/").items():
+                self.ema.average[name].copy_(value)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What becomes the model's: the averaged weights where there are any."""
+        state = {name: value.detach().clone() for name, value in self.transformer.state_dict().items()}
+        return state if self.ema is None else {**state, **self.ema.average}
+
+    def samples(self) -> Image.Image:
+        self.transformer.eval()
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            return self.preview()
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,38 @@
+"""The shape of a masked transformer (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Either level. The paper's sizes: top 48 x 768 x 5120 with 32 heads, bottom 16 x 768 x 4096 with 24.
+
+    Args:
+        layers: the bottom's each hold self- and cross-attention, with an MLP of its own behind both.
+        width: of the embeddings.
+        mlp: width inside the MLPs.
+        heads: of the attention.
+        dropout: after the embedding, in attention and MLPs.
+        norm: LayerNorm after each residual sum (post, MaskGIT's) or before each branch (pre).
+        qk_norm: RMSNorm on queries and keys.
+    """
+
+    layers: int = 48
+    width: int = 768
+    mlp: int = 5120
+    heads: int = 32
+    dropout: float = 0.1
+    norm: Literal["post", "pre"] = "post"
+    qk_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "mlp", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"transformer.{name}: {getattr(self, name)} must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"transformer.heads: {self.heads} does not divide the width {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"transformer.dropout: {self.dropout} must lie in [0, 1)")

@@ -1,0 +1,89 @@
+"""Ids to vectors and back: codes, [MASK], classes, positions; and the head, tied to the codes' embedding.
+
+Input ids: codes ``0 .. codebook_size - 1``, then ``[MASK]``, then the classes, then the null class. Only codes can be
+predicted: ``[MASK]`` and the classes are inputs alone. Source: MaskGIT's transformer, which the paper adopts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strait.types import Canvas
+
+LAYER_NORM_EPSILON = 1e-12
+INIT_STD = 0.02
+
+
+class TokenEmbedding(nn.Module):
+    """Embeds a class token and tokens of one grid, each at its position; LayerNorm and dropout after.
+
+    Args:
+        codebook_size: ids of the grid's codes.
+        num_classes: 0 for an unconditional model, which knows the null class alone.
+        length: tokens of the grid.
+        width: of the vectors.
+        dropout: after the LayerNorm.
+        class_token: whether a class token stands first.
+    """
+
+    def __init__(
+        self, codebook_size: int, num_classes: int, length: int, width: int, dropout: float, class_token: bool
+    ) -> None:
+        super().__init__()
+        self.mask_id = codebook_size
+        self.first_class = codebook_size + 1
+        self.null_class = self.first_class + num_classes
+        self.class_token = class_token
+        rows = self.null_class + 1 if class_token else codebook_size + 1
+        self.ids = nn.Embedding(rows, width)
+        self.positions = nn.Parameter(torch.zeros(length + class_token, width))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.dropout = nn.Dropout(dropout)
+
+    def class_ids(self, labels: Tensor) -> Tensor:
+        """Labels ``[batch]`` (``NULL_LABEL`` for none) -> input ids ``[batch]``."""
+        return torch.where(labels < 0, self.null_class, labels + self.first_class)
+
+    def canvas_ids(self, canvas: Canvas) -> Tensor:
+        """Input ids ``[batch, length]``: what stands under the mask never gets in."""
+        return torch.where(canvas.masked, self.mask_id, canvas.tokens)
+
+    def forward(self, ids: Tensor, class_ids: Tensor | None = None) -> Tensor:
+        """Input ids ``[batch, length]``, class ids ``[batch]`` -> ``[batch, (1 +) length, width]``."""
+        if class_ids is not None:
+            ids = torch.cat([class_ids[:, None], ids], dim=1)
+        return self.dropout(self.norm(self.ids(ids) + self.positions))
+
+
+class MaskedTokenHead(nn.Module):
+    """Hidden vectors -> logits over codes: dense, GELU, LayerNorm, the tied embedding, a bias an id."""
+
+    def __init__(self, width: int, codebook_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.bias = nn.Parameter(torch.zeros(codebook_size))
+
+    def forward(self, hidden: Tensor, embedding: nn.Embedding) -> Tensor:
+        """``[batch, length, width]`` -> ``[batch, length, codebook_size]``."""
+        hidden = self.norm(F.gelu(self.dense(hidden), approximate="tanh"))
+        return F.linear(hidden, embedding.weight[: self.bias.shape[0]], self.bias)
+
+
+def pick(hidden: Tensor, positions: Tensor | None) -> Tensor:
+    """Rows ``positions`` ``[batch, count]`` of ``[batch, length, width]``; all of them if None."""
+    if positions is None:
+        return hidden
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def init_weights(module: nn.Module) -> None:
+    """MaskGIT's: matrices and tables from a truncated normal of standard deviation 0.02, biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, TokenEmbedding):
+        nn.init.trunc_normal_(module.positions, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)

@@ -1,0 +1,55 @@
+"""theta^t: the transformer that draws the top tokens from nothing but the class. With one level, MaskGIT.
+
+Source: StraIT sections 3.2 and 4.1, equation 3.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from strait.transformer.config import TransformerConfig
+from strait.transformer.embedding import LAYER_NORM_EPSILON, MaskedTokenHead, TokenEmbedding, init_weights, pick
+from strait.transformer.layers import SelfAttentionLayer
+from strait.types import Canvas, Condition, Grid, LogitsFn
+
+
+class TopTransformer(nn.Module):
+    """Self-attention over the class token and the tokens of the top grid.
+
+    Args:
+        config: its size.
+        codebook_size: ids it can predict.
+        num_classes: 0 for an unconditional model.
+        grid: (h, w) of the top tokens.
+    """
+
+    def __init__(self, config: TransformerConfig, codebook_size: int, num_classes: int, grid: Grid) -> None:
+        super().__init__()
+        self.config, self.codebook_size, self.num_classes, self.grid = config, codebook_size, num_classes, grid
+        self.embedding = TokenEmbedding(
+            codebook_size, num_classes, grid[0] * grid[1], config.width, config.dropout, class_token=True
+        )
+        self.layers = nn.ModuleList(SelfAttentionLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON) if config.norm == "pre" else nn.Identity()
+        self.head = MaskedTokenHead(config.width, codebook_size)
+        self.apply(init_weights)
+
+    def bind(self, condition: Condition) -> LogitsFn:
+        """The network under a condition: labels alone, ``context`` is not looked at.
+
+        The result maps a canvas (and positions ``[batch, count]``) to logits ``[batch, length or count,
+        codebook_size]``.
+        """
+        class_ids = self.embedding.class_ids(condition.labels)
+
+        def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
+            x = self.embedding(self.embedding.canvas_ids(canvas), class_ids)
+            for layer in self.layers:
+                x = layer(x)
+            return self.head(pick(self.norm(x)[:, 1:], positions), self.embedding.ids)
+
+        return logits
+
+    def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
+        """Logits ``[batch, length, codebook_size]`` of one canvas under one condition: a training pass."""
+        return self.bind(condition)(canvas)

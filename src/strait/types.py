@@ -1,0 +1,209 @@
+"""The values that flow between the parts: images, token grids, canvases, conditions and decoding steps.
+
+    Images -> encode -> Tokens -> Canvas + Condition -> logits -> steps -> Tokens -> decode -> Images
+
+Generation and every edit differ only in their first Canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+Images: TypeAlias = Tensor
+"""float ``[batch, 3, height, width]`` in [-1, 1]."""
+
+Grid: TypeAlias = tuple[int, int]
+"""Height and width of one level, in tokens."""
+
+NULL_LABEL = -1
+"""The label that stands for "no class": what label dropping trains and guidance subtracts."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token grids of a batch of images, coarse to fine.
+
+    Attributes:
+        levels: integer tensors ``[batch, h, w]``, ids in ``[0, codebook_size)`` of their level.
+    """
+
+    levels: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("tokens: at least one level is needed")
+        for grid in self.levels:
+            if grid.ndim != 3 or grid.is_floating_point():
+                raise ValueError(
+                    f"tokens: each level must be integers [batch, h, w], not {grid.dtype} {tuple(grid.shape)}"
+                )
+        if len({grid.shape[0] for grid in self.levels}) != 1:
+            raise ValueError(f"tokens: levels disagree on the batch: {[grid.shape[0] for grid in self.levels]}")
+
+    @property
+    def batch(self) -> int:
+        return self.levels[0].shape[0]
+
+
+class StratifiedTokens(Tokens):
+    """The linked pair of a stratified tokenizer: Y^t (``top``) and Y^b (``bottom``, twice as high and wide).
+
+    Source: StraIT section 3.1.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.levels) != 2:
+            raise ValueError(f"stratified tokens have two levels, not {len(self.levels)}")
+        (_, height, width), bottom = self.top.shape, self.bottom.shape
+        if bottom[1:] != (2 * height, 2 * width):
+            raise ValueError(
+                f"stratified tokens: the bottom must be {2 * height}x{2 * width} "
+                f"for a top of {height}x{width}, not {bottom[1]}x{bottom[2]}"
+            )
+
+    @property
+    def top(self) -> Tensor:
+        return self.levels[0]
+
+    @property
+    def bottom(self) -> Tensor:
+        return self.levels[1]
+
+
+class Tokenizer(Protocol):
+    """What the other layers ask of stage 1: images to token grids and back."""
+
+    @property
+    def levels(self) -> int: ...
+
+    def encode(self, images: Images) -> Tokens: ...
+
+    def decode(self, tokens: Tokens, levels: int | None = None) -> Images: ...
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One level of a batch while it is being filled.
+
+    Attributes:
+        tokens: int64 ``[batch, length]``; what stands under a masked position has no meaning.
+        masked: bool ``[batch, length]``; True where the token is still unknown (m_i = 1, the sets M and N).
+        grid: (h, w) with ``h * w == length``.
+    """
+
+    tokens: Tensor
+    masked: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.tokens.shape != self.masked.shape or self.tokens.shape[-1] != self.grid[0] * self.grid[1]:
+            raise ValueError(
+                f"canvas: tokens {tuple(self.tokens.shape)}, masked {tuple(self.masked.shape)} "
+                f"and grid {self.grid} do not fit together"
+            )
+
+    @classmethod
+    def blank(cls, batch: int, grid: Grid, device: torch.device | str = "cpu") -> Canvas:
+        """A canvas on which every token is unknown: where generation starts."""
+        shape = (batch, grid[0] * grid[1])
+        return cls(
+            torch.zeros(shape, dtype=torch.int64, device=device),
+            torch.ones(shape, dtype=torch.bool, device=device),
+            grid,
+        )
+
+    @classmethod
+    def known(cls, tokens: Tensor, masked: Tensor | None = None) -> Canvas:
+        """A canvas from a grid ``[batch, h, w]`` of tokens, all known but those that ``masked`` (same shape) marks."""
+        batch, height, width = tokens.shape
+        flat = tokens.reshape(batch, -1).to(torch.int64)
+        masks = torch.zeros_like(flat, dtype=torch.bool) if masked is None else masked.reshape(batch, -1)
+        return cls(flat, masks, (height, width))
+
+    def as_grid(self) -> Tensor:
+        """The tokens as ``[batch, h, w]``."""
+        return self.tokens.reshape(-1, *self.grid)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a level is generated under.
+
+    Attributes:
+        labels: int64 ``[batch]``; a class, or ``NULL_LABEL``.
+        context: the coarser grids ``[batch, h, w]`` that guide this level; none for the top, the top for the bottom.
+    """
+
+    labels: Tensor
+    context: tuple[Tensor, ...] = ()
+
+    def without_label(self) -> Condition:
+        """The same condition under the null class."""
+        return Condition(torch.full_like(self.labels, NULL_LABEL), self.context)
+
+
+class LogitsFn(Protocol):
+    """A transformer bound to a condition: canvas -> logits ``[batch, length or positions, codebook_size]``."""
+
+    def __call__(self, canvas: Canvas, positions: Tensor | None = None) -> Tensor: ...
+
+
+Bind: TypeAlias = Callable[[Condition], LogitsFn]
+"""Computes whatever a condition allows once, for all steps."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One grid of tokens and the network that fills it. MaskGIT is one level, StraIT two, with U four."""
+
+    name: str
+    grid: Grid
+    codebook_size: int
+    bind: Bind
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How each row of a batch is decoded at the moment; rows may be at different steps under different settings.
+
+    Attributes:
+        step: int64 ``[batch]``, from 0.
+        num_steps: int64 ``[batch]``, at least 1.
+        temperature: float ``[batch]``, of the noise on the confidences (not on the tokens drawn).
+        guidance: float ``[batch]``; 0 is none.
+        seed: int64 ``[batch]``; one per image (``randomness.image_seeds``).
+    """
+
+    step: Tensor
+    num_steps: Tensor
+    temperature: Tensor
+    guidance: Tensor
+    seed: Tensor
+
+
+@dataclass(frozen=True)
+class DecodingStep:
+    """What the decoding loop yields after each step; generation, figures, progress bars and services share it.
+
+    Attributes:
+        level: the level's name.
+        index: the step, from 0.
+        num_steps: how many the level takes.
+        canvas: after the step; ``canvas.tokens`` holds at every position what was drawn, ``canvas.masked`` what is
+            still unknown.
+        drawn: int64 ``[batch, length]``: the ids drawn at this step, known tokens unchanged.
+        confidence: float ``[batch, length]``: log-probability of each drawn id; 0 at tokens that were known.
+    """
+
+    level: str
+    index: int
+    num_steps: int
+    canvas: Canvas
+    drawn: Tensor
+    confidence: Tensor
