@@ -28,7 +28,7 @@ lint: $(DEV)/installed
 	$(DEV)/bin/ruff format --check src tests
 
 types: $(DEV)/installed
-	$(DEV)/bin/pyright --pythonpath $(DEV)/bin/python
+	$(DEV)/bin/basedpyright --pythonpath $(DEV)/bin/python
 
 contract: $(DEV)/installed
 	$(DEV)/bin/lint-imports

@@ -48,8 +48,8 @@ def _fail(message: str) -> int:
 class _Parser(ArgumentParser):
     """The library's parser; settings stand under ``--settings.`` inside, and under their own names outside."""
 
-    def format_help(self) -> str:
-        return super().format_help().replace("--settings.", "--")
+    def format_help(self, *words: Any, **options: Any) -> str:
+        return super().format_help(*words, **options).replace("--settings.", "--")
 
 
 def _parser(verb: str, usage: str = "[options]") -> ArgumentParser:

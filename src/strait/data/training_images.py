@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from strait.data.config import DataConfig
@@ -76,7 +75,11 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except DataError as error:
+        # From a worker it comes wrapped in its traceback; the last line is what was said.
+        raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
 def default_workers(config: DataConfig, device: torch.device, cores: int) -> int:
@@ -84,8 +87,3 @@ def default_workers(config: DataConfig, device: torch.device, cores: int) -> int
     if config.workers is not None:
         return config.workers
     return min(8, cores - 1) if device.type == "cuda" else 0
-
-
-def label_counts(labels: Tensor, classes: int) -> Tensor:
-    """How many images each class has: int64 ``[classes]``."""
-    return torch.bincount(labels[labels >= 0], minlength=classes)

@@ -6,6 +6,8 @@ hashed, so that a row's result depends on its own seed and nothing else. Source:
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,11 @@ def halton_scores(grid: Grid, device: torch.device) -> Tensor:
 
     Positions are ranked by when a Halton sequence (bases 2 and 3) first falls into them.
     """
+    return -torch.tensor(_halton_ranks(grid), dtype=torch.float32, device=device)
+
+
+@lru_cache
+def _halton_ranks(grid: Grid) -> tuple[int, ...]:
     height, width = grid
     rank: dict[int, int] = {}
     index = 1
@@ -62,7 +69,7 @@ def halton_scores(grid: Grid, device: torch.device) -> Tensor:
         place = int(_radical_inverse(index, 2) * height) * width + int(_radical_inverse(index, 3) * width)
         rank.setdefault(place, len(rank))
         index += 1
-    return torch.tensor([-float(rank[place]) for place in range(height * width)], device=device)
+    return tuple(rank[place] for place in range(height * width))
 
 
 def _radical_inverse(index: int, base: int) -> float:

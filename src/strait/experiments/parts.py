@@ -54,6 +54,10 @@ _PREVIEW = 8
 _VALIDATION_IMAGES = 2000
 
 
+class _Stopped(Exception):
+    """The token cache was left unfinished; it is made again the next time."""
+
+
 class PartTraining:
     """The training of one model folder.
 
@@ -94,11 +98,15 @@ class PartTraining:
         """Train some parts; False if stopped before the last was done."""
         try:
             for part in parts:
+                if self.stop.wanted():
+                    return False
                 if self._finished(part):
                     print(f"{part}: finished already", file=sys.stderr)
                 elif not (self._train_tokenizer() if part == "tokenizer" else self._train_transformer(part)):
                     return False
             return True
+        except _Stopped:
+            return False
         finally:
             self.bad_files.summary()
 
@@ -218,6 +226,12 @@ class PartTraining:
             "tokenizer": file_hash(self.folder / "tokenizer.safetensors"),
         }
         count = (len(source) if limit is None else min(limit, len(source))) * data.cache_variants
+
+        def progress(images: int) -> None:
+            bar.update(images)
+            if self.stop.wanted():
+                raise _Stopped
+
         with tqdm(total=count, desc=f"encoding {split}", unit="image", dynamic_ncols=True, delay=1) as bar:
             return build_token_cache(
                 self.folder / "runs" / "tokens" / split,
@@ -229,7 +243,7 @@ class PartTraining:
                 self.device,
                 self.bad_files,
                 limit,
-                progress=bar.update,
+                progress=progress,
             )
 
     def _train_transformer(self, part: str) -> bool:

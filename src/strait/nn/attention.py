@@ -13,6 +13,14 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+class _HeadNorm(nn.RMSNorm):
+    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
 class SelfAttention(nn.Module):
     """Every position attends to every other: ``[batch, length, width]`` -> the same."""
 
@@ -21,8 +29,8 @@ class SelfAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.query_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
+        self.query_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
+        self.key_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (_split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
@@ -40,8 +48,8 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.query_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
+        self.query_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
+        self.key_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """Context ``[batch, length, width]`` -> keys and values."""

@@ -1,0 +1,198 @@
+"""The command line as a person meets it: a folder of photographs in, images out, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from strait.cli import main
+
+SMALL = [
+    *("--tokenizer_training.steps", "40", "--tokenizer_training.codebook.start", "10"),
+    *("--top_training.steps", "30", "--bottom_training.steps", "30", "--run.sample_every", "20"),
+]
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    model = tmp_path_factory.mktemp("models") / "model"
+    assert run("train", "--config", "smoke", "--data", photo_folder, "--model", model, *SMALL) == 0
+    return model
+
+
+def test_help_and_version_do_not_load_torch() -> None:
+    code = (
+        "import sys; from strait.cli import main\n"
+        "for words in (['--version'], ['--help'], ['train', '--help'], ['generate', '--help'], ['describe', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules and 'datasets' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "strait 0." in done.stdout
+
+
+def test_training_makes_every_part_with_logs_and_samples(trained: Path) -> None:
+    for part in ("tokenizer", "top", "bottom"):
+        assert (trained / f"{part}.safetensors").stat().st_size > 0
+        steps = [json.loads(line)["step"] for line in (trained / "runs" / part / "log.jsonl").read_text().splitlines()]
+        assert steps == sorted(set(steps))
+        assert len(steps) >= 3
+        assert list((trained / "runs" / part / "samples").glob("*.png"))
+    log = (trained / "runs" / "tokenizer" / "log.jsonl").read_text().splitlines()[-1]
+    for name in ("perplexity_top", "perplexity_bottom", "perplexity_batch_top", "usage_top", "usage_bottom"):
+        assert json.loads(log)[name] > 0
+    assert len((trained / "classes.txt").read_text().splitlines()) == 4
+
+
+def test_the_same_command_again_gives_the_same_files(trained: Path, tmp_path: Path) -> None:
+    name = (trained / "classes.txt").read_text().splitlines()[1]
+    command = ("generate", "--model", trained, "--labels", name.upper(), "--seed", 5)
+    assert run(*command, "--count", 3, "--output", tmp_path / "three") == 0
+    files = sorted((tmp_path / "three").iterdir())
+    assert len(files) == 3
+    before = [file.read_bytes() for file in files]
+    assert run(*command, "--count", 3, "--output", tmp_path / "three") == 0
+    assert [file.read_bytes() for file in files] == before
+    assert run(*command, "--count", 1, "--output", tmp_path / "one") == 0
+    (first,) = (tmp_path / "one").iterdir()
+    assert (first.name, first.read_bytes()) == (files[0].name, before[0])
+    settings = json.loads(Image.open(first).info["strait"])
+    assert (settings["seed"], settings["index"], settings["label"]) == (5, 0, name)
+
+
+def test_an_image_depends_on_neither_its_batch_nor_other_labels(trained: Path, tmp_path: Path) -> None:
+    common = ("generate", "--model", trained, "--count", 3, "--seed", 2)
+    assert run(*common, "--labels", "0,1", "--batch-size", 2, "--output", tmp_path / "both") == 0
+    assert run(*common, "--labels", "1", "--output", tmp_path / "one") == 0
+    for file in (tmp_path / "one").iterdir():
+        assert (tmp_path / "both" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_files_of_the_user_are_never_replaced_silently(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("generate", "--model", trained, "--labels", "0", "--output", tmp_path)
+    assert run(*command) == 0
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"mine")
+    assert run(*command) == 2
+    assert file.read_bytes() == b"mine"
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(*command, "--overwrite") == 0
+    assert file.read_bytes() != b"mine"
+
+
+def test_grid_holds_a_row_a_label(trained: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.png"
+    assert run("generate", "--model", trained, "--labels", "0,2", "--count", 4, "--grid", grid) == 0
+    width, height = Image.open(grid).size
+    assert width == 4 * (32 + 2) + 2
+    assert height > 2 * 32
+
+
+def test_finished_parts_are_not_trained_again(trained: Path, photo_folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in trained.glob("*.safetensors")}
+    assert run("train", "--data", photo_folder, "--model", trained) == 0
+    assert {file.name: file.read_bytes() for file in trained.glob("*.safetensors")} == before
+
+
+def test_describe_and_reconstruction_print_one_json_object(
+    trained: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("describe", "--model", trained, "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["parameters"] == sum(part["parameters"] for part in described["parts"].values())
+    assert run("evaluate", "reconstruction", "--model", trained, "--data", photo_folder, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 40
+    assert report["tokens_counted_top"] == report["tokens_counted_bottom"]
+    assert report["psnr"] > 8
+
+
+def test_a_folder_without_classes_trains_an_unconditional_model(photo_folder: Path, tmp_path: Path) -> None:
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    for number, file in enumerate(sorted(photo_folder.rglob("*.jpg"))):
+        (loose / f"{number}.jpg").write_bytes(file.read_bytes())
+    model = tmp_path / "model"
+    assert run("train", "--config", "smoke", "--data", loose, "--model", model, *SMALL) == 0
+    assert not (model / "classes.txt").exists()
+    assert run("generate", "--model", model, "--count", 2, "--output", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_damaged_images_are_named_skipped_and_counted(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data" / "things"
+    data.mkdir(parents=True)
+    for number, file in enumerate(sorted(photo_folder.rglob("*.jpg"))[:8]):
+        (data / f"{number}.jpg").write_bytes(file.read_bytes())
+    (data / "cut.jpg").write_bytes((data / "0.jpg").read_bytes()[:200])
+    (data / "words.png").write_text("these are words")
+    command = ("train", "tokenizer", "--config", "smoke", "--data", tmp_path / "data", *SMALL)
+    assert run(*command, "--model", tmp_path / "model") == 0
+    said = capsys.readouterr().err
+    assert said.count("cut.jpg") == 1
+    assert said.count("words.png") == 1
+    assert "2 unreadable images were skipped" in said
+    for file in data.glob("?.jpg"):
+        file.write_bytes(b"gone")
+    assert run(*command, "--model", tmp_path / "other") == 2
+    assert "none of the 10 images can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["paint"], "no verb 'paint'"),
+        (["generate"], "--output"),
+        (["generate", "--output", "out", "--count", "0"], "--count"),
+        (["generate", "--output", "out", "--model", "nowhere"], "nowhere"),
+        (["train", "--config", "smoke", "--data", "nowhere", "--model", "m"], "nowhere does not exist"),
+        (["train", "--config", "smok", "--data", ".", "--model", "m"], "smoke"),
+        (["train", "--config", "smoke", "--data", ".", "--model", "m", "--top.layerz", "3"], "--top.layerz"),
+        (["train", "--config", "smoke", "--data", ".", "--model", "m", "--top.layers", "many"], "top.layers"),
+        (["train", "--config", "smoke", "--data", ".", "--model", "m", "--top.heads", "7"], "heads"),
+        (["train", "--config", "smoke", "--data", ".", "--model", "m", "--image_size", "30"], "image_size: 30"),
+        (["train", "middle", "--config", "smoke", "--data", ".", "--model", "m"], "no part 'middle'"),
+        (["train", "--data", ".", "--model", "m"], "--config"),
+        (["describe", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_cause(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_that_no_class_has_lists_the_nearest(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = (trained / "classes.txt").read_text().splitlines()[0]
+    assert run("generate", "--model", trained, "--labels", name[:-1] + "x", "--output", "out") == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_missing_part_says_which_command_makes_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "classes.txt", "tokenizer.safetensors", "top.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    assert run("generate", "--model", tmp_path, "--labels", "0", "--output", tmp_path / "out") == 2
+    assert "strait train bottom" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""Equations 1, 3 and 4: the masked-token loss against values worked out by hand, its gradient against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strait.transformer.loss import LossReduction, masked_token_loss
+
+# Probabilities 1/2, 1/4, 1/4 at every position: a loss of ln 2 for id 0, of 2 ln 2 for the others.
+HALF_AND_QUARTERS = torch.tensor([0.5, 0.25, 0.25]).log().expand(2, 3, 3)
+TARGETS = torch.tensor([[0, 1, 2], [2, 0, 0]])
+MASKED = torch.tensor([[True, True, False], [True, False, False]])
+LN2 = math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("mean", ((LN2 + 2 * LN2) / 2 + 2 * LN2) / 2),  # over each sample's masked tokens, then over the batch
+        ("sum", ((LN2 + 2 * LN2) + 2 * LN2) / 2),  # summed over each sample's masked tokens
+    ],
+)
+def test_hand_computed(reduction: LossReduction, expected: float):
+    loss = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.0, reduction)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_hand_computed_with_label_smoothing():
+    # Smoothed by 0.3 over three ids: the target has 0.8, the two others 0.1 each.
+    first = 0.8 * LN2 + 0.2 * 2 * LN2
+    other = 0.8 * 2 * LN2 + 0.1 * LN2 + 0.1 * 2 * LN2
+    mean = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "mean")
+    assert float(mean) == pytest.approx(((first + other) / 2 + other) / 2, rel=1e-6)
+    total = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "sum")
+    assert float(total) == pytest.approx((first + other + other) / 2, rel=1e-6)
+
+
+def naive_loss(
+    logits: torch.Tensor, targets: torch.Tensor, masked: torch.Tensor, smoothing: float, reduction: str
+) -> float:
+    batch, length, count = logits.shape
+    total = 0.0
+    for row in range(batch):
+        losses = []
+        for place in range(length):
+            if not masked[row, place]:
+                continue
+            values = logits[row, place].tolist()
+            log_sum = math.log(sum(math.exp(value) for value in values))
+            loss = 0.0
+            for index, value in enumerate(values):
+                weight = smoothing / count + (1 - smoothing if index == int(targets[row, place]) else 0)
+                loss -= weight * (value - log_sum)
+            losses.append(loss)
+        if losses:
+            total += sum(losses) / (len(losses) if reduction == "mean" else 1)
+    return total / batch
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 7)),
+    smoothing=st.sampled_from([0.0, 0.1, 0.5]),
+    reduction=st.sampled_from(["mean", "sum"]),
+    seed=st.integers(0, 10**6),
+)
+def test_equals_naive(shape: tuple[int, int, int], smoothing: float, reduction: LossReduction, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(shape, generator=generator)
+    targets = torch.randint(shape[2], shape[:2], generator=generator)
+    masked = torch.rand(shape[:2], generator=generator) < 0.5
+    loss = masked_token_loss(logits, targets, masked, smoothing, reduction)
+    assert float(loss) == pytest.approx(naive_loss(logits, targets, masked, smoothing, reduction), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_what_stands_at_unmasked_positions_counts_for_nothing(reduction: LossReduction):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 3, generator=generator)
+    other_logits = torch.where(MASKED[..., None], logits, 10 * torch.randn(2, 3, 3, generator=generator))
+    other_targets = torch.where(MASKED, TARGETS, (TARGETS + 1) % 3)
+    loss = masked_token_loss(logits, TARGETS, MASKED, 0.1, reduction)
+    assert torch.equal(masked_token_loss(other_logits, other_targets, MASKED, 0.1, reduction), loss)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradient_is_softmax_less_target_and_zero_where_unmasked(reduction: LossReduction):
+    smoothing = 0.1
+    logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    masked_token_loss(logits, TARGETS, MASKED, smoothing, reduction).backward()
+    assert logits.grad is not None
+    for row in range(2):
+        shared = 2 * (int(MASKED[row].sum()) if reduction == "mean" else 1)
+        for place in range(3):
+            target = torch.full((3,), smoothing / 3)
+            target[TARGETS[row, place]] += 1 - smoothing
+            expected = (logits[row, place].detach().softmax(-1) - target) / shared
+            if not MASKED[row, place]:
+                expected = torch.zeros(3)
+                assert torch.equal(logits.grad[row, place], expected)
+            torch.testing.assert_close(logits.grad[row, place], expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_row_without_masked_tokens_adds_nothing(reduction: LossReduction):
+    masked = torch.tensor([[False, False, False], [True, False, False]])
+    loss = masked_token_loss(HALF_AND_QUARTERS, TARGETS, masked, 0.0, reduction)
+    assert float(loss) == pytest.approx(2 * LN2 / 2, rel=1e-6)
+    logits = HALF_AND_QUARTERS.clone().requires_grad_()
+    nothing = masked_token_loss(logits, TARGETS, torch.zeros_like(masked), 0.0, reduction)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert logits.grad is not None
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_half_precision_logits_are_summed_in_single():
+    logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
+    loss = masked_token_loss(logits, TARGETS, MASKED, 0.1, "mean")
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, masked_token_loss(logits.float(), TARGETS, MASKED, 0.1, "mean"))
+
+
+def test_reductions_agree_with_one_masked_token_each():
+    masked = torch.tensor([[False, True, False], [False, False, True]])
+    logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(3))
+    mean, total = (masked_token_loss(logits, TARGETS, masked, 0.1, reduction) for reduction in ("mean", "sum"))
+    torch.testing.assert_close(mean, total)
