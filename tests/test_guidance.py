@@ -6,16 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from test_transformer import (
-    BOTTOM_GRID,
-    CODES,
-    CONTEXT_CODES,
-    TOP_GRID,
-    random_canvas,
-    random_top_tokens,
-    small_bottom,
-    small_top,
-)
 from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
@@ -26,6 +16,16 @@ from strait.randomness import image_seeds
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
 from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
+from test_transformer import (
+    BOTTOM_GRID,
+    CODES,
+    CONTEXT_CODES,
+    TOP_GRID,
+    random_canvas,
+    random_top_tokens,
+    small_bottom,
+    small_top,
+)
 
 LABELS = torch.tensor([0, 2, 1, NULL_LABEL])
 SEEDS = image_seeds(4, torch.arange(4))

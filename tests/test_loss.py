@@ -64,7 +64,7 @@ def naive_loss(
     return total / batch
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 7)),
     smoothing=st.sampled_from([0.0, 0.1, 0.5]),

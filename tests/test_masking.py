@@ -15,7 +15,7 @@ from strait.masking import mask_ratio, num_masked, training_mask
 from strait.masking_names import SCHEDULES
 from strait.randomness import key, uniform
 
-EVERY = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+EVERY = settings(max_examples=100)
 
 # The definitions, with r = progress and n = unknown tokens at the start.
 PLAIN: dict[str, Callable[[float, float], float]] = {

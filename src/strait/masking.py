@@ -62,10 +62,11 @@ def num_masked(schedule: str, step: Tensor, num_steps: Tensor, start: Tensor, un
         int64 ``[batch]``: max(1, min(unknown - 1, floor(start * ratio))), and 0 after the last step or where nothing
         was unknown.
     """
-    # float64 where the device has it, so that floor() agrees with arithmetic on paper.
-    dtype = torch.float32 if step.device.type == "mps" else torch.float64
+    # float64 where the device has it, and a margin for the last digits: where the product is a whole number on paper,
+    # floor() must not give the one below, on any device.
+    dtype, margin = (torch.float32, 1e-4) if step.device.type == "mps" else (torch.float64, 1e-9)
     progress = (step + 1).to(dtype) / num_steps.to(dtype)
-    left = torch.floor(start.to(dtype) * mask_ratio(schedule, progress, start)).to(torch.int64)
+    left = torch.floor(start.to(dtype) * mask_ratio(schedule, progress, start) + margin).to(torch.int64)
     left = torch.minimum(left, unknown - 1).clamp(min=1)
     done = (step + 1 >= num_steps) | (unknown == 0)
     return left.masked_fill(done, 0)

@@ -122,6 +122,9 @@ class StraIT(nn.Module):
             canvases: where each level starts; blank by default.
         """
         self.require("top", "bottom")
+        if len(labels) and not NULL_LABEL <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            last = len(self.classes) - 1
+            raise ValueError(f"labels: they must lie between 0 and {last}, or be {NULL_LABEL} for none")
         labels = labels.to(self.device)
         places = torch.arange(labels.shape[0]) if indices is None else indices
         seeds = image_seeds(seed, places.to(self.device))

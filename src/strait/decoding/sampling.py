@@ -66,20 +66,22 @@ def _halton_ranks(grid: Grid) -> tuple[int, ...]:
     rank: dict[int, int] = {}
     index = 1
     while len(rank) < height * width:
-        place = int(_radical_inverse(index, 2) * height) * width + int(_radical_inverse(index, 3) * width)
+        place = _halton(index, 2, height) * width + _halton(index, 3, width)
         rank.setdefault(place, len(rank))
         index += 1
     return tuple(rank[place] for place in range(height * width))
 
 
-def _radical_inverse(index: int, base: int) -> float:
-    """The digits of an index mirrored at the point: 6 = 110 in base 2 -> 0.011 = 0.375."""
-    value, scale = 0.0, 1.0
+def _halton(index: int, base: int, size: int) -> int:
+    """Which of ``size`` cells the index falls into, its digits mirrored at the point: 6 = 110 in base 2 -> 0.011.
+
+    In whole numbers: a fraction a rounding below a cell's edge would fall into the cell before.
+    """
+    mirrored, scale = 0, 1
     while index:
-        scale /= base
-        value += scale * (index % base)
+        mirrored, scale = mirrored * base + index % base, scale * base
         index //= base
-    return value
+    return mirrored * size // scale
 
 
 def lowest(scores: Tensor, masked: Tensor, count: Tensor) -> Tensor:

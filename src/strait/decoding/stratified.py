@@ -45,10 +45,10 @@ def stratified_decode(
         )
     if canvases is None:
         canvases = [Canvas.blank(labels.shape[0], level.grid, labels.device) for level in levels]
-    if [canvas.grid for canvas in canvases] != [level.grid for level in levels]:
-        raise ValueError(
-            f"canvases: {[canvas.grid for canvas in canvases]} must be {[level.grid for level in levels]}"
-        )
+    found = [(canvas.tokens.shape[0], canvas.grid) for canvas in canvases]
+    wanted = [(labels.shape[0], level.grid) for level in levels]
+    if found != wanted:
+        raise ValueError(f"canvases: (batch, grid) {found} must be {wanted}")
     context: tuple[Tensor, ...] = ()
     for number, (level, canvas) in enumerate(zip(levels, canvases, strict=True)):
         network = Guided(level.bind, Condition(labels, context), guided=config.guidance != 0)

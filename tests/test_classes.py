@@ -1,0 +1,97 @@
+"""A class is found by whatever a person types for it, and what is not there is answered with what is near."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strait.data.classes import ClassNames
+
+NAMES = ["n01443537 goldfish", "n02509815 lesser panda", "n04399382 teddy", "n04398044 teapot", "plain_folder"]
+CLASSES = ClassNames(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("label", "index"),
+    [
+        ("goldfish", 0),
+        ("GoldFish", 0),
+        ("n01443537", 0),
+        ("N01443537", 0),
+        ("n01443537 goldfish", 0),
+        ("lesser panda", 1),
+        ("lesser_panda", 1),
+        ("Lesser   Panda ", 1),
+        ("n02509815_lesser_panda", 1),
+        ("plain_folder", 4),
+        ("plain folder", 4),
+        ("PLAIN FOLDER", 4),
+        (0, 0),
+        ("3", 3),
+        (4, 4),
+    ],
+)
+def test_found_by_name_id_and_index(label: str | int, index: int) -> None:
+    assert CLASSES.find(label) == index
+
+
+@given(index=st.integers(0, len(NAMES) - 1), data=st.data())
+def test_found_in_any_case_and_spacing(index: int, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([CLASSES.title(index), NAMES[index]]))
+    letters = [data.draw(st.sampled_from([letter.upper(), letter.lower()])) for letter in name]
+    spaced = "".join(data.draw(st.sampled_from([" ", "_", "  "])) if c in " _" else c for c in letters)
+    assert CLASSES.find(spaced) == index
+
+
+def test_a_title_has_no_wordnet_id() -> None:
+    assert [CLASSES.title(index) for index in range(5)] == [
+        "goldfish",
+        "lesser panda",
+        "teddy",
+        "teapot",
+        "plain_folder",
+    ]
+    assert list(CLASSES) == NAMES
+    assert ClassNames(["n04399382"]).title(0) == "n04399382"
+    assert ClassNames(["n04399382"]).find("n04399382") == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "near"), [("tedy", "teddy"), ("goldfsh", "goldfish"), ("panda", "lesser panda"), ("teapots", "teapot")]
+)
+def test_what_is_unknown_lists_the_nearest(label: str, near: str) -> None:
+    with pytest.raises(ValueError, match=f"no class is called '{label}'; the nearest are .*{near}") as caught:
+        CLASSES.find(label)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_like_nothing_lists_none() -> None:
+    with pytest.raises(ValueError, match="the nearest are none"):
+        CLASSES.find("qqqqqqqq")
+
+
+@pytest.mark.parametrize("label", [5, "5", -1, "-1", 10**12])
+def test_an_index_out_of_range_names_the_range(label: int | str) -> None:
+    with pytest.raises(ValueError, match=rf"index {label} is not among the 5 classes \(0 to 4\)"):
+        CLASSES.find(label)
+
+
+def test_a_model_without_classes_says_so() -> None:
+    assert len(ClassNames([])) == 0
+    assert not ClassNames([])
+    with pytest.raises(ValueError, match="'teddy' was asked for, but this model has no classes"):
+        ClassNames([]).find("teddy")
+
+
+def test_two_classes_of_one_word_are_told_apart_by_id() -> None:
+    cranes = ClassNames(["n02012849 crane", "n03126707 crane"])
+    assert cranes.find("crane") == 0
+    assert cranes.find("n03126707") == 1
+    assert cranes.find("n03126707 crane") == 1
+
+
+def test_names_that_are_numbers_are_names_first() -> None:
+    digits = ClassNames(["7", "8", "9"])
+    assert digits.find("8") == 1
+    assert digits.find("2") == 2  # no class is called 2: an index

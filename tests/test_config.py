@@ -1,0 +1,184 @@
+"""Settings in YAML: those that ship are whole, what is wrong is named, and they go there and back unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strait.config import CONFIGS, Config, config_names, config_path, read_config, write_config
+from strait.data.config import DataConfig
+from strait.decoding.config import DecodingConfig
+from strait.model_config import ModelConfig, from_dict
+from strait.tokenizer.config import TokenizerConfig
+from strait.training.config import TokenizerTrainingConfig, TransformerTrainingConfig
+from strait.transformer.config import TransformerConfig
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "own.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_a_shipped_configuration_is_whole(name: str, tmp_path: Path) -> None:
+    config = read_config(config_path(name))
+    assert isinstance(config, Config)
+    sizes = config.model.grids
+    assert len(sizes) == len(config.decoding.steps) == config.tokenizer.num_levels
+    first = config_path(name).read_text().splitlines()[0]
+    assert first.startswith(f"# strait train --config {name} ")
+    write_config(tmp_path / "deeper" / "again.yaml", config)
+    assert read_config(tmp_path / "deeper" / "again.yaml") == config
+    assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["again.yaml"]
+
+
+def test_the_shipped_configurations_are_listed() -> None:
+    assert {"imagenet256", "smoke"} <= set(config_names())
+    assert config_path("smoke") == CONFIGS / "smoke.yaml"
+    with pytest.raises(ValueError, match=f"'nothing' is neither a file nor one of {', '.join(config_names())}"):
+        config_path("nothing")
+
+
+def test_a_configuration_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = write(tmp_path, "image_size: 128")
+    assert config_path(str(path)) == path
+    assert read_config(path) == Config(image_size=128)
+
+
+def test_the_papers_configuration_has_the_papers_numbers() -> None:
+    config = read_config(config_path("imagenet256"))
+    assert config.model.grids == ((16, 16), (32, 32))
+    assert config.tokenizer == TokenizerConfig(
+        kind="vqgan2-r", channels=128, multipliers=(1, 1, 2, 2, 4), res_blocks=2, codebook_size=8192, code_dim=32
+    )
+    top, bottom = config.top, config.bottom
+    assert bottom is not None
+    assert (top.layers, top.width, top.mlp, top.heads) == (48, 768, 5120, 32)
+    assert (bottom.layers, bottom.width, bottom.mlp, bottom.heads) == (16, 768, 4096, 24)
+    assert config.decoding.steps == (18, 6)
+    for training in (config.tokenizer_training, config.top_training, config.bottom_training):
+        assert training.batch_size == 256
+        assert training.learning_rate == 1e-4
+        # 200 epochs of ImageNet's 1,281,167 training images.
+        assert training.steps == pytest.approx(200 * 1_281_167 / 256, rel=0.01)
+    assert config.top_training.betas == config.bottom_training.betas == (0.9, 0.96)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert read_config(write(tmp_path, "")) == Config()
+    assert read_config(write(tmp_path, "# nothing but a remark\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_sise: 64", "config.image_sise is not a setting; there are bottom, .*image_size"),
+        ("tokenizer: {chanels: 8}", "config.tokenizer.chanels is not a setting"),
+        ("top: {layer: 8}", "config.top.layer is not a setting"),
+        (
+            "tokenizer_training: {adversarial: {wait: 1}}",
+            "config.tokenizer_training.adversarial.wait is not a setting",
+        ),
+        ("image_size: large", "config.image_size must be int, not 'large'"),
+        ("image_size: 64.5", "config.image_size must be int, not 64.5"),
+        ("image_size: true", "config.image_size must be int, not True"),
+        ("run: {compile: 1}", "config.run.compile must be bool, not 1"),
+        ("run: {compile: 'yes please'}", "config.run.compile must be bool"),
+        ("tokenizer: {kind: vqgan3}", "config.tokenizer.kind: 'vqgan3' is not one of vqgan2-r"),
+        ("tokenizer: {multipliers: 4}", "config.tokenizer.multipliers must be a list, not 4"),
+        ("tokenizer: {multipliers: [1, 2, wide]}", "config.tokenizer.multipliers must be int, not 'wide'"),
+        ("tokenizer: small", "config.tokenizer must be an object, not str"),
+        ("tokenizer_training: {betas: [0.9]}", "config.tokenizer_training.betas must have 2 values, not 1"),
+        ("tokenizer_training: {perceptual: 3}", "config.tokenizer_training.perceptual must be str, not 3"),
+        ("top: {dropout: high}", "config.top.dropout must be float, not 'high'"),
+        ("top: {heads: 5}", "transformer.heads: 5 does not divide the width 768"),
+        ("image_size: 100", "image_size: 100 is not a multiple of the downsampling 16"),
+        ("decoding: {steps: [8], temperature: [1.0]}", "must give steps for 2 level"),
+        ("bottom: null", "a bottom transformer must be there"),
+        ("[1, 2]", "config must be an object, not list"),
+        ("image_size: [", "while parsing"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "'1e-3'", "1E-3", "0.001", "1.0e-3", ".001"])
+def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, text: str) -> None:
+    config = read_config(write(tmp_path, f"top_training: {{learning_rate: {text}, betas: [9e-1, 1]}}"))
+    assert config.top_training.learning_rate == 1e-3
+    assert config.top_training.betas == (0.9, 1.0)
+    assert isinstance(config.top_training.betas[1], float)
+
+
+def test_a_word_stays_a_word(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, "tokenizer_training: {perceptual: none}"))
+    assert config.tokenizer_training.perceptual == "none"
+
+
+def test_a_single_scale_model_has_no_bottom(tmp_path: Path) -> None:
+    path = write(tmp_path, "tokenizer: {kind: vqgan}\nbottom: null\ndecoding: {steps: [8], temperature: [4.5]}\n")
+    config = read_config(path)
+    assert config.bottom is None
+    assert config.model.grids == ((16, 16),)
+    write_config(path, config)
+    assert read_config(path) == config
+
+
+def powers(largest: int) -> st.SearchStrategy[int]:
+    return st.integers(0, largest).map(lambda power: 2**power)
+
+
+FLOATS = st.floats(1e-12, 1e6)
+CONFIGURATIONS = st.builds(
+    lambda channels, codes, layers, dropout, rate, betas, decay, perceptual, seconds, steps, temperatures, workers: (
+        Config(
+            tokenizer=TokenizerConfig(channels=channels, bottom_codebook_size=codes),
+            top=TransformerConfig(layers=layers, dropout=dropout),
+            decoding=DecodingConfig(steps=steps, temperature=temperatures),
+            data=DataConfig(workers=workers),
+            tokenizer_training=TokenizerTrainingConfig(learning_rate=rate, betas=betas, perceptual=perceptual),
+            top_training=TransformerTrainingConfig(ema_decay=decay, weight_decay=seconds),
+        )
+    ),
+    powers(8),
+    st.none() | powers(13),
+    st.integers(1, 60),
+    st.floats(0, 0.999),
+    FLOATS,
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    st.floats(0, 0.9999999),
+    st.sampled_from(["none", "lpips", "features/own network.pt", "C:\\network.pt"]),
+    FLOATS,
+    st.tuples(st.integers(1, 99), st.integers(1, 99)),
+    st.tuples(FLOATS, FLOATS),
+    st.none() | st.integers(0, 64),
+)
+
+
+@given(config=CONFIGURATIONS)
+def test_any_configuration_goes_there_and_back(config: Config, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "there-and-back.yaml"
+    write_config(path, config)
+    assert read_config(path) == config
+
+
+def test_a_model_keeps_its_part_of_the_settings() -> None:
+    config = Config(image_size=64)
+    assert config.model == ModelConfig(image_size=64)
+    assert from_dict(ModelConfig, dataclasses.asdict(config.model), "model") == config.model
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, strait.config as c; c.read_config(c.config_path('smoke')); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
