@@ -122,7 +122,9 @@ def test_r1_does_not_round_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = r1_penalty(judge, images)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, r1_penalty(judge, images))
+    leaf = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(leaf).sum(), leaf)
+    torch.testing.assert_close(found, 4 * gradient.square().sum((1, 2, 3)).mean())
     found.backward()
     # The last bias shifts the logits alone; everything else shapes the gradient.
     grown = {name for name, p in judge.named_parameters() if p.grad is not None and bool(p.grad.any())}

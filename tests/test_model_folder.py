@@ -224,7 +224,7 @@ def change_description(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda c: c["model"].update(bottom=None), "a bottom transformer must be there"),
         (lambda c: c.update(format=2), "not of format 1"),
         (lambda c: c.pop("format"), "not of format 1"),
-        (lambda c: c.pop("model"), ": 'model'"),
+        (lambda c: c.pop("model"), "it has no 'model'"),
     ],
 )
 def test_a_description_that_cannot_be_names_what_is_wrong(

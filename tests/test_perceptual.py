@@ -107,6 +107,19 @@ def test_the_distance_by_hand() -> None:
     assert float(FeatureDistance(Pixels())(made, images)) == pytest.approx(wanted, rel=1e-4)
 
 
+def test_the_network_gets_pixels_from_0_to_255() -> None:
+    class Watching(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.dtype == torch.float32
+            seen.append((float(images.min()), float(images.max())))
+            return images
+
+    seen: list[tuple[float, float]] = []
+    black_and_white = torch.tensor([-1.0, 1.0]).expand(1, 3, 2, 2).bfloat16()
+    FeatureDistance(Watching())(black_and_white, black_and_white)
+    assert seen == [(0.0, 255.0)] * 2
+
+
 def test_several_layers_count_alike() -> None:
     class Part(SeveralLayers):
         def __init__(self, layer: int) -> None:

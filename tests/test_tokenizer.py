@@ -72,9 +72,11 @@ def test_one_level_has_the_grid_and_ids_it_should() -> None:
         tokenizer.decode(tokens, levels=2)
 
 
-@pytest.mark.parametrize("kind", [*PAIRS, "vqgan"])
-def test_a_training_pass_is_encode_then_decode(kind: TokenizerKind) -> None:
-    tokenizer, images = make(kind), pictures()
+@pytest.mark.parametrize(
+    ("kind", "bottom_codes"), [*((kind, None) for kind in PAIRS), ("vqgan2-r", 5), ("vqgan", None)]
+)
+def test_a_training_pass_is_encode_then_decode(kind: TokenizerKind, bottom_codes: int | None) -> None:
+    tokenizer, images = make(kind, bottom_codebook_size=bottom_codes), pictures()
     trained = tokenizer(images)
     tokens = tokenizer.encode(images)
     for level, grid in zip(trained.levels, tokens.levels, strict=True):
@@ -126,11 +128,11 @@ def test_levels_share_a_codebook_or_have_their_own() -> None:
     assert [own.codebook_index(level) for level in (0, 1)] == [0, 1]
     assert own.codebook(1).weight.shape == (5, 4)
     tokens = own.encode(pictures())
-    before = own.decode(tokens, levels=1)
+    alone, whole = own.decode(tokens, levels=1), own.decode(tokens)
     with torch.no_grad():
         own.codebook(1).weight.neg_()
-    assert torch.equal(own.decode(tokens, levels=1), before)
-    assert not torch.allclose(own.decode(tokens), before, atol=1e-3)
+    assert torch.equal(own.decode(tokens, levels=1), alone)
+    assert not torch.allclose(own.decode(tokens), whole, atol=1e-3)
 
 
 def gradients(tokenizer: AnyTokenizer, value: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -160,6 +162,15 @@ def test_the_encoder_learns_through_each_level_as_if_nothing_were_rounded(level:
     assert not any(name.startswith("codebooks") for name in through)
     for name, value in wanted.items():
         torch.testing.assert_close(through[name], value, msg=name)
+
+
+def test_the_bottom_refines_from_the_fine_features_too() -> None:
+    tokenizer = make_pair()
+    torch.nn.init.zeros_(tokenizer.latent.conv_in.weight)  # it does not hear the top: what is left is fine
+    _, bottom = tokenizer.quantize(pictures())
+    found = gradients(tokenizer, bottom.values.square().sum())
+    assert float(found["encoder.conv_in.weight"].abs().max()) > 0
+    assert not found["encoder.conv_out.weight"].any()
 
 
 @pytest.mark.parametrize("kind", [*PAIRS, "vqgan"])

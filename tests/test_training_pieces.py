@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -174,20 +175,22 @@ def test_a_rate_is_set_for_every_group() -> None:
 def make_optimizer(kind: str, network: nn.Module) -> Optimizer:
     if kind == "stage 2":
         return stage2_optimizer(network, TransformerTrainingConfig(learning_rate=1e-2))
-    return stage1_optimizer(network, TokenizerTrainingConfig(optimizer=kind, learning_rate=1e-2))  # type: ignore[arg-type]
+    choice: Literal["adam", "sgd"] = "sgd" if kind == "sgd" else "adam"
+    return stage1_optimizer(network, TokenizerTrainingConfig(optimizer=choice, learning_rate=1e-2))
 
 
 def take_steps(network: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:
     for step in range(first, last):
-        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(step)).to(next(network.parameters()).device)
         optimizer.zero_grad()
         network(x).square().sum().backward()
         optimizer.step()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("kind", ["adam", "sgd", "stage 2"])
-def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, tmp_path: Path) -> None:
-    whole = make_network()
+def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, device: str, tmp_path: Path) -> None:
+    whole = make_network().to(device)
     optimizer = make_optimizer(kind, whole)
     take_steps(whole, optimizer, 0, 5)
     tensors = {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, whole).items()}
@@ -195,7 +198,7 @@ def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, tmp_path
     take_steps(whole, optimizer, 5, 12)
 
     stored = load_file(str(tmp_path / "state.safetensors"))
-    resumed = make_network(seed=99)
+    resumed = make_network(seed=99).to(device)
     resumed.load_state_dict({name: value for name, value in stored.items() if not name.startswith("optimizer/")})
     other = make_optimizer(kind, resumed)
     moments = {name.removeprefix("optimizer/"): v for name, v in stored.items() if name.startswith("optimizer/")}
@@ -206,7 +209,7 @@ def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, tmp_path
     if kind != "sgd":
         assert "exp_avg_sq/3.weight" in moments
         # Without the moments it would have gone another way: the test can fail.
-        lost = make_network(seed=99)
+        lost = make_network(seed=99).to(device)
         lost.load_state_dict({name: value for name, value in stored.items() if not name.startswith("optimizer/")})
         take_steps(lost, make_optimizer(kind, lost), 5, 12)
         assert not torch.equal(lost[0].weight, whole[0].weight)

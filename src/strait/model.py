@@ -278,6 +278,9 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or content.get("format") != 1:
             raise ValueError("it is not of format 1")
+        for name in ("model", "decoding"):
+            if name not in content:
+                raise ValueError(f"it has no {name!r}")
         config = from_dict(ModelConfig, content["model"], "model")
         decoding = from_dict(DecodingConfig, content["decoding"], "decoding")
         names = folder / "classes.txt"

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-_WORDNET = re.compile(r"(n\d{8})(?:\s+(.+))?$")
+_WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
 class ClassNames(Sequence[str]):

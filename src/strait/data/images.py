@@ -96,6 +96,9 @@ class DatasetSource:
         names: Sequence[str] = []
         if self._label is not None:
             kind = features[self._label]
+            if getattr(kind, "dtype", "") in ("string", "large_string"):
+                self._rows = self._rows.class_encode_column(self._label)
+                kind = self._rows.features[self._label]
             if isinstance(kind, ClassLabel):
                 names = kind.names
             else:
@@ -106,12 +109,15 @@ class DatasetSource:
         return len(self._rows)
 
     def name(self, index: int) -> str:
-        path = self._rows[index][self._picture]["path"]
+        picture = self._rows[index][self._picture]
+        path = picture["path"] if picture else None
         return f"row {index}" + (f" ({path})" if path else "")
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         row = self._rows[index]
         picture = row[self._picture]
+        if picture is None:
+            raise ValueError("the row holds no image")
         opened = Image.open(io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"])
         return opened, -1 if self._label is None else int(row[self._label])
 
@@ -190,7 +196,7 @@ def _load(data: str, files: list[Path] | None, split: str) -> DatasetSource:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"--data: {data} could not be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"--data: {data} could not be read: {' '.join(str(error).split())}") from error
 
 
 def to_square(picture: Image.Image, size: int) -> np.ndarray:
@@ -278,8 +284,7 @@ def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray,
         return to_square(picture, size), label
     except UnidentifiedImageError:
         reason = "not an image, or damaged"
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # What PIL raises for damaged files; SyntaxError is its way to say "broken PNG".
+    except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return source.name(index), reason
 

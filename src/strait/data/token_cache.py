@@ -43,9 +43,9 @@ class TokenCache:
             self.grids = [tuple(grid) for grid in self.made_from["grids"]]
             self.levels = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
             self.labels = torch.from_numpy(np.load(folder / "labels.npy").astype(np.int64))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder} is not a token cache: {error}; delete it and it is made again") from error
-        if [list(level.shape) for level in self.levels] != shapes:
+        if [list(level.shape) for level in self.levels] != shapes or {shape[1] for shape in shapes} != {len(self)}:
             raise DataError(f"{folder} is damaged (its arrays have other shapes); delete it and it is made again")
 
     def __len__(self) -> int:

@@ -50,7 +50,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, image_size: int, channels: int, max_channels: int, normalize: bool) -> None:
         super().__init__()
-        halvings = int(math.log2(image_size / 4))
+        halvings = max(image_size // 4, 1).bit_length() - 1
         if image_size != 4 * 2**halvings:
             raise ValueError(f"image_size: {image_size} must be 4 times a power of two for the discriminator")
         widths = [min(channels * 2**index, max_channels) for index in range(halvings + 1)]

@@ -33,7 +33,9 @@ class FeatureDistance(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval()
+        for parameter in network.parameters():  # TorchScript has no requires_grad_ of its own
+            parameter.requires_grad_(False)
 
     def _features(self, images: Images) -> list[Tensor]:
         out = self.network((images.float() + 1) * 127.5)
@@ -52,6 +54,7 @@ class FeatureDistance(nn.Module):
 
 def _lpips() -> nn.Module:
     try:
+        import torchvision  # noqa: F401  (torchmetrics would look for it only when it is too late to say so)
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except Exception as error:  # torchvision beside another torch build fails with whatever it likes
         raise ValueError(

@@ -127,8 +127,12 @@ class CodebookHealth(nn.Module):
         Returns:
             bool ``[codebook_size]``: the codes restarted, so that the optimizer can forget them.
         """
+        dead = self.usage.amax(0) * self.usage.shape[1] < self.dead_below
+        self._replace(codebook, features, draw, dead)
+        return dead
+
+    def _replace(self, codebook: Codebook, features: list[Tensor], draw: Tensor, dead: Tensor) -> None:
         levels, codebook_size = self.usage.shape
-        dead = self.usage.amax(0) * codebook_size < self.dead_below
         codes = torch.arange(codebook_size, device=dead.device)
         # Dead codes take their turn: even ones from one level, odd ones from the other.
         level_of = (dead.cumsum(0) - 1) % levels
@@ -140,13 +144,12 @@ class CodebookHealth(nn.Module):
             weight.copy_(torch.where(mine[:, None], rows[choice].to(weight.dtype), weight))
             # A new code is given the time to be found before it can be called dead again.
             self.usage[level].masked_fill_(mine, 1.0 / codebook_size)
-        return dead
 
     @torch.no_grad()
     def initialise(self, codebook: Codebook, features: list[Tensor], draw: Tensor) -> None:
         """Start every code from a feature of the first batch."""
-        self.usage.zero_()
-        self.restart(codebook, features, draw)
+        every = torch.ones_like(self.usage[0], dtype=torch.bool)
+        self._replace(codebook, features, draw, every)
         self.usage.fill_(1.0 / self.usage.shape[1])
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: 
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:08d}"
     aside = folder / f".{target.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     try:
         write_tensors(aside / "state.safetensors", tensors)
@@ -98,6 +100,15 @@ def _fault(checkpoint: Path) -> str | None:
     return None
 
 
+def _unused(path: Path) -> Path:
+    number = 1
+    found = path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
     """The newest checkpoint that is whole: (step, tensors, notes), or None; broken ones are named and passed over."""
     for checkpoint in _checkpoints(folder):
@@ -109,4 +120,7 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 fault = str(error)
         print(f"{checkpoint} is passed over: {fault}", file=sys.stderr, flush=True)
+        # Out of the way of those to come, which must not be thought older than it.
+        with suppress(OSError):
+            checkpoint.rename(_unused(checkpoint.with_name(f"damaged-{checkpoint.name}")))
     return None

@@ -70,7 +70,9 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
         key, name = full_name.split("/", 1)
         parameter = parameters[name]
         # Into memory of our own: results can depend on alignment, and a resumed run must equal an uninterrupted one.
-        fresh = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value.clone()
+        # The step count of a fused optimizer lives beside its parameter too.
+        like = parameter if value.shape == parameter.shape else value
+        fresh = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
         state.setdefault(parameter, {})[key] = fresh.copy_(value)
     for parameter, values in state.items():
         optimizer.state[parameter] = values

@@ -202,6 +202,15 @@ class TokenizerTrainee:
                 [output.levels[level].features for level in levels],
                 key(self.run.seed, _RESTART, -1),
             )
+            weight = self.tokenizer.codebook(levels[0]).weight
+            self._average_forgets(index, torch.ones(weight.shape[0], dtype=torch.bool, device=weight.device))
+
+    def _average_forgets(self, index: int, rows: Tensor) -> None:
+        """The averaged codes follow at once where codes were replaced: what they were is no part of them."""
+        if self.ema is not None:
+            name = f"codebooks.{index}.weight"
+            current = self.tokenizer.get_parameter(name).detach().float()
+            self.ema.average[name].copy_(torch.where(rows[:, None], current, self.ema.average[name]))
 
     def _health(self, index: int) -> CodebookHealth:
         return cast(CodebookHealth, self.health[index])
@@ -229,10 +238,7 @@ class TokenizerTrainee:
                     key(self.run.seed, _RESTART, step, index),
                 )
                 forget(self.optimizer, codebook.weight, dead)
-                if self.ema is not None:
-                    name = f"codebooks.{index}.weight"
-                    average = self.ema.average[name]
-                    average.copy_(torch.where(dead[:, None], codebook.weight.detach().float(), average))
+                self._average_forgets(index, dead)
                 metrics["restarted"] = dead.float().sum()
         return metrics
 
