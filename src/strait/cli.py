@@ -74,6 +74,8 @@ def _device(name: str) -> Any:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device: {name!r} is not auto, cpu, cuda or cuda:N")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -101,7 +103,7 @@ def _override(config: Config, words: list[str], parser: ArgumentParser) -> tuple
 
     def long_form(word: str) -> str:
         name, dot, _ = word.removeprefix("--").partition("=")[0].partition(".")
-        is_setting = word.startswith("--") and name in names and (dot or name == "image_size")
+        is_setting = word.startswith("--") and name in names and (dot or name in ("image_size", "bottom"))
         return f"--settings.{word[2:]}" if is_setting else word
 
     parsed = _parse(parser, [long_form(word) for word in words])
@@ -183,6 +185,8 @@ def generate(words: list[str]) -> int:
     args = _parse(parser, words)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+    if not -(2**63) <= args.seed < 2**63:
+        raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     for name in ("count", "batch_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
@@ -192,7 +196,7 @@ def generate(words: list[str]) -> int:
 
     model = StraIT.from_pretrained(args.model, _device(args.device))
     decoding = _decoding(model.decoding, args)
-    labels = None if args.labels is None else [label.strip() for label in args.labels.split(",") if label.strip()]
+    labels = None if args.labels is None else _split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
     for path in generate_files(
         model,
@@ -203,6 +207,20 @@ def generate(words: list[str]) -> int:
     ):
         print(path)
     return 0
+
+
+def _split_labels(text: str, classes: Any) -> list[str]:
+    """Labels between commas; names that hold commas themselves are found too."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    labels: list[str] = []
+    while pieces:
+        length = next((size for size in range(len(pieces), 1, -1) if ", ".join(pieces[:size]) in classes), 1)
+        labels.append(", ".join(pieces[:length]))
+        del pieces[:length]
+    labels = [label for label in labels if label]
+    if not labels:
+        raise ValueError(f"--labels: {text!r} names no class")
+    return labels
 
 
 def _decoding(decoding: Any, args: Namespace) -> Any:
@@ -242,11 +260,13 @@ def evaluate(words: list[str]) -> int:
     if args.samples is not None and args.samples < 2:
         raise ValueError(f"--samples: {args.samples} must be at least 2")
 
-    from strait.data.images import open_images
+    from strait.data.images import has_split, open_images
     from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
     from strait.model import StraIT
 
     model = StraIT.from_pretrained(args.model, _device(args.device))
+    if args.split == "validation" and not has_split(args.data, "validation"):
+        print(f"--split: {args.data} keeps no validation images apart; all of them are taken", file=sys.stderr)
     report = evaluate_reconstruction(model, open_images(args.data, args.split), args.samples)
     print(json.dumps(report) if args.json else report_table(report))
     return 0
@@ -261,6 +281,12 @@ def describe(words: list[str]) -> int:
     args = _parse(parser, words)
 
     from strait.evaluation.cost import describe as describe_model
+
+    if config is not None and args.model is not None:
+        raise ValueError("describe: say either --config or --model")
+    if config is None and args.classes is not None:
+        raise ValueError("--classes: a model has its own; this is for --config")
+
     from strait.evaluation.cost import describe_table
 
     if config is not None:

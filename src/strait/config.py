@@ -11,6 +11,7 @@ import yaml
 
 from strait.data.config import DataConfig
 from strait.decoding.config import DecodingConfig
+from strait.files import write_text
 from strait.model_config import ModelConfig, from_dict
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
@@ -51,6 +52,9 @@ class Config:
         levels = len(self.model.grids)
         if len(self.decoding.steps) != levels:
             raise ValueError(f"decoding.steps: {self.decoding.steps} must give steps for {levels} level(s)")
+        quarter = self.image_size // 4
+        if self.tokenizer_training.adversarial.weight > 0 and (self.image_size % 4 or quarter & (quarter - 1)):
+            raise ValueError(f"image_size: {self.image_size} must be 4 times a power of two for the discriminator")
 
     @property
     def model(self) -> ModelConfig:
@@ -82,7 +86,10 @@ def read_config(path: Path) -> Config:
         ValueError: naming the file and the setting that is unknown or wrong.
     """
     try:
-        return from_dict(Config, _numbers(yaml.safe_load(path.read_text()) or {}), "config")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if content is None:
+            raise ValueError("it is empty")
+        return from_dict(Config, _numbers(content), "config")
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -90,9 +97,7 @@ def read_config(path: Path) -> Config:
 def write_config(path: Path, config: Config) -> None:
     """The way back of ``read_config``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
-    aside.replace(path)
+    write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
 
 
 def _plain(value: Any) -> Any:

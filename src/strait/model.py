@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
+from strait.files import write_text
 from strait.model_config import PARTS, ModelConfig, from_dict
 from strait.randomness import as_seed, image_seeds, key
 from strait.tokenizer.build import AnyTokenizer, build_tokenizer
@@ -55,7 +56,8 @@ class StraIT(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.classes = config, ClassNames(classes)
-        self.decoding = decoding or DecodingConfig()
+        levels = config.tokenizer.num_levels
+        self.decoding = decoding or DecodingConfig(steps=(18, 6)[:levels], temperature=(4.5, 4.5)[:levels])
         sizes, grids, count = config.tokenizer.codebook_sizes, config.grids, len(classes)
         self.tokenizer: AnyTokenizer = build_tokenizer(config.tokenizer)
         self.top = TopTransformer(config.top, sizes[0], count, grids[0])
@@ -171,7 +173,10 @@ class StraIT(nn.Module):
             ValueError: for a label no class has (the message lists the nearest).
             ModelError: if a part is missing.
         """
-        numbers = torch.tensor(self.labels(labels, count, seed), dtype=torch.int64)
+        wanted = [labels] if isinstance(labels, str) else labels
+        numbers = torch.tensor(self.labels(wanted, count, seed), dtype=torch.int64)
+        if not len(numbers):
+            raise ValueError("generate: no images were asked for (labels is empty, or count is below 1)")
         indices = torch.arange(len(numbers))
         made = [
             self.decode(final_tokens(self.decoding_steps(some, seed, index, decoding)))
@@ -260,9 +265,9 @@ def write_description(folder: Path, config: ModelConfig, classes: Sequence[str],
         "model": dataclasses.asdict(config),
         "decoding": dataclasses.asdict(decoding),
     }
-    (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
     if classes:
-        (folder / "classes.txt").write_text("".join(name + "\n" for name in classes))
+        write_text(folder / "classes.txt", "".join(name + "\n" for name in classes))
     else:
         (folder / "classes.txt").unlink(missing_ok=True)
 
@@ -275,7 +280,7 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
     """
     path = folder / "config.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != 1:
             raise ValueError("it is not of format 1")
         for name in ("model", "decoding"):
@@ -284,7 +289,7 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
         config = from_dict(ModelConfig, content["model"], "model")
         decoding = from_dict(DecodingConfig, content["decoding"], "decoding")
         names = folder / "classes.txt"
-        classes = names.read_text().splitlines() if names.exists() else []
+        classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
     except FileNotFoundError as error:
         raise ModelError(f"--model: {folder} is not a model folder (it has no config.json)") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -297,7 +302,10 @@ def save_part(folder: Path, part: str, weights: dict[str, Tensor], dtype: torch.
     path = folder / f"{part}.safetensors"
     aside = path.with_name(path.name + ".tmp")
     tensors = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in weights.items()}
-    save_file(dict(sorted(tensors.items())), str(aside))
+    try:
+        save_file(dict(sorted(tensors.items())), str(aside))
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(f"{path}: {error}") from error
     # The library makes files that their owner alone can read; a model folder is for sharing.
     aside.chmod((folder / "config.json").stat().st_mode if (folder / "config.json").exists() else 0o644)
     aside.replace(path)

@@ -39,6 +39,8 @@ def key(*parts: int | Tensor) -> Tensor:
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in parts:
+        if isinstance(part, int) and not -(2**63) <= part < 2**63:
+            raise ValueError(f"seed: {part} does not fit into 64 bits")
         value = part if isinstance(part, int) else part.to(torch.int64)
         state = _mix((state ^ value) + _GOLDEN)
     return state

@@ -48,7 +48,13 @@ class ClassNames(Sequence[str]):
         """
         if not self._names:
             raise ValueError(f"label: {label!r} was asked for, but this model has no classes")
-        text = " ".join(str(label).replace("_", " ").split()).casefold()
+        if isinstance(label, int):
+            if 0 <= label < len(self._names):
+                return label
+            raise ValueError(f"label: index {label} is not among the {len(self)} classes (0 to {len(self) - 1})")
+        if label in self._names:
+            return self._names.index(label)
+        text = " ".join(label.replace("_", " ").split()).casefold()
         if text in self._index:
             return self._index[text]
         if text.isdecimal() and int(text) < len(self._names):

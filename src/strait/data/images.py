@@ -5,10 +5,11 @@ One bad file never stops a run: it is reported once by name, skipped, and counte
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def fingerprint(self) -> str:
+        """Changes when the images, their order or their classes do."""
+        ...
+
     def name(self, index: int) -> str: ...
 
     def read(self, index: int) -> tuple[Image.Image, int]:
@@ -64,6 +69,12 @@ class FolderSource:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path, label in self._items:
+            digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size} {label}\n".encode())
+        return digest.hexdigest()[:12]
 
     def name(self, index: int) -> str:
         return str(self._items[index][0])
@@ -108,6 +119,9 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def fingerprint(self) -> str:
+        return str(self._rows._fingerprint)
+
     def name(self, index: int) -> str:
         picture = self._rows[index][self._picture]
         path = picture["path"] if picture else None
@@ -120,6 +134,35 @@ class DatasetSource:
             raise ValueError("the row holds no image")
         opened = Image.open(io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"])
         return opened, -1 if self._label is None else int(row[self._label])
+
+
+class ClassesOf:
+    """A source with its classes numbered as another's are, by name.
+
+    Raises:
+        DataError: if it has a class that the other has not.
+    """
+
+    def __init__(self, source: ImageSource, classes: Sequence[str]) -> None:
+        self._source, self.classes = source, ClassNames(classes)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        unknown = [name for name in source.classes if name not in numbers]
+        if classes and unknown:
+            raise DataError(f"--data: the class {unknown[0]!r} is not among those trained on")
+        self._numbers = [numbers.get(name, -1) for name in source.classes]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def fingerprint(self) -> str:
+        return self._source.fingerprint()
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        picture, label = self._source.read(index)
+        return picture, self._numbers[label] if label >= 0 else -1
 
 
 def open_images(data: str, split: str) -> ImageSource:
@@ -140,8 +183,8 @@ def open_images(data: str, split: str) -> ImageSource:
         raise DataError(f"--data: {data} does not exist (nor is it a hub id such as user/name)")
     if path.is_file():
         return _load(data, [path], split)
-    folders = [path / alias for alias in (*_SPLITS[split], *_SPLITS["train"]) if (path / alias).is_dir()]
-    path = folders[0] if folders else path
+    folders = _split_folders(path)
+    path = next((folders[alias] for alias in (*_SPLITS[split], *_SPLITS["train"]) if alias in folders), path)
     files = _shards(path)
     if files:
         # No files of this split: those of the other one, or files that name no split at all.
@@ -161,13 +204,23 @@ def has_split(data: str, split: str) -> bool:
         return any(alias in datasets.get_dataset_split_names(data) for alias in _SPLITS[split])
     if not path.is_dir():
         return False
-    return any((path / alias).is_dir() for alias in _SPLITS[split]) or any(
-        _names(file, split) for file in _shards(path)
-    )
+    if any(alias in _split_folders(path) for alias in _SPLITS[split]):
+        return True
+    # Files of this split alone are all there is, and so nothing kept apart.
+    shards = _shards(path)
+    return any(_names(file, split) for file in shards) and not all(_names(file, split) for file in shards)
 
 
 def _is_hub_id(data: str) -> bool:
     return data.count("/") == 1 and not data.startswith((".", "/", "~"))
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """Subfolders that are splits: only if all that hold anything are, since a class may be called "train"."""
+    aliases = {alias for names in _SPLITS.values() for alias in names}
+    subfolders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    filled = [path for path in subfolders if any(item.is_file() for item in path.rglob("*"))]
+    return {path.name: path for path in filled} if all(path.name in aliases for path in filled) else {}
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -204,13 +257,14 @@ def to_square(picture: Image.Image, size: int) -> np.ndarray:
     transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
+        scale = 255.0 if picture.mode == "F" and np.asarray(picture).max() <= 1 else 1 / 257
+        picture = Image.fromarray((np.asarray(picture).astype(np.float32) * scale).clip(0, 255).astype(np.uint8))
+    elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(ground, picture)
-    elif picture.mode.startswith("I;16") or picture.mode == "I":
-        # Sixteen bits: PIL would clip at 255.
-        picture = Image.fromarray((np.asarray(picture).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
     picture = picture.convert("RGB")
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
@@ -252,6 +306,10 @@ class ImageBatch:
     labels: Tensor
     indices: Tensor
     bad: list[tuple[str, str]]
+
+    def pin_memory(self) -> ImageBatch:
+        """The loader calls this where pixels are to be copied to a GPU while it computes."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
     def images(self, device: torch.device) -> Images:
         """float ``[batch, 3, height, width]`` in [-1, 1] on a device."""

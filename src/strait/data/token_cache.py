@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, DataError, ImageSource, augment, in_order
+from strait.data.images import BadFiles, DataError, ImageBatch, ImageSource, augment, in_order
 from strait.randomness import as_seed
 from strait.types import Images, Tokens
 
@@ -96,6 +97,7 @@ def build_token_cache(
     indices = [index * len(source) // count for index in range(count)]
     wanted = {
         **made_from,
+        "source": source.fingerprint(),
         "source_images": len(source),
         "taken": count,
         "variants": config.cache_variants,
@@ -111,22 +113,18 @@ def build_token_cache(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
 
-    # Damaged files leave holes, so the first variant decides who is in; the others follow it.
-    good: list[int] = []
+    good = 0
     labels: list[int] = []
     arrays: list[np.ndarray] = []
     names: list[str] = []
     grids: list[tuple[int, int]] = []
-    for variant in range(config.cache_variants):
-        row = 0
-        for batch in in_order(source, image_size, batch_size, indices if variant == 0 else good):
-            bad_files.note(batch.bad)
-            size = len(batch.indices)
-            if size == 0:
-                continue
-            if variant > 0:
-                batch = _varied(batch, variant, config)
-            tokens = encode(batch.images(device))
+    for batch in in_order(source, image_size, batch_size, indices):
+        bad_files.note(batch.bad)
+        size = len(batch.indices)
+        if size == 0:
+            continue
+        for variant in range(config.cache_variants):
+            tokens = encode(_varied(batch, variant, config).images(device))
             if not arrays:
                 names = ["tokens"] if len(tokens.levels) == 1 else ["top", "bottom"]
                 grids = [(level.shape[1], level.shape[2]) for level in tokens.levels]
@@ -137,19 +135,17 @@ def build_token_cache(
                     for name, (h, w) in zip(names, grids, strict=True)
                 ]
             for array, level in zip(arrays, tokens.levels, strict=True):
-                array[variant, row : row + size] = level.flatten(1).cpu().numpy().astype(np.uint16)
-            row += size
-            if variant == 0:
-                good += batch.indices.tolist()
-                labels += batch.labels.tolist()
+                array[variant, good : good + size] = level.flatten(1).cpu().numpy().astype(np.uint16)
             progress(size)
-        if not good:
-            raise DataError(f"--data: none of the {count} images can be read")
-    shapes = [[config.cache_variants, len(good), array.shape[2]] for array in arrays]
+        good += size
+        labels += batch.labels.tolist()
+    if not good:
+        raise DataError(f"--data: none of the {count} images can be read")
+    shapes = [[config.cache_variants, good, array.shape[2]] for array in arrays]
     for index, name in enumerate(names):
         array = arrays[index]
-        if len(good) < count:
-            kept = np.array(array[:, : len(good)])
+        if good < count:
+            kept = np.array(array[:, :good])
             np.save(aside / f"{name}.npy", kept)
         else:
             array.flush()  # type: ignore[attr-defined]
@@ -162,10 +158,12 @@ def build_token_cache(
     return TokenCache(folder)
 
 
-def _varied(batch: Any, variant: int, config: DataConfig) -> Any:
+def _varied(batch: ImageBatch, variant: int, config: DataConfig) -> ImageBatch:
+    if variant == 0:
+        return batch
     pixels = batch.pixels.numpy()
     moved = [
         augment(image, as_seed(_VARIANT, int(index), variant), config.flip, config.shift)
         for image, index in zip(pixels, batch.indices, strict=True)
     ]
-    return type(batch)(torch.from_numpy(np.stack(moved)), batch.labels, batch.indices, batch.bad)
+    return replace(batch, pixels=torch.from_numpy(np.stack(moved)))

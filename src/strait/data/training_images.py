@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,6 +60,12 @@ def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> Im
     return _collate([item[:3] for item in items], bad, items[0][0].shape[0])
 
 
+def _leave_stopping_to_the_parent(worker: int) -> None:
+    # Ctrl-C and SIGTERM often go to every process of a group; the one that trains must still get its images.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def training_batches(
     source: ImageSource, size: int, batch_size: int, config: DataConfig, seed: int, first_step: int, workers: int
 ) -> Iterator[ImageBatch]:
@@ -74,6 +81,7 @@ def training_batches(
         collate_fn=_join,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_stopping_to_the_parent,
     )
     try:
         yield from loader

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from strait.data.images import BadFiles, DataError, ImageSource, in_order
 from strait.model import StraIT
+from strait.randomness import permutation
 from strait.tokenizer.perplexity import stratification_report
+from strait.types import Images
 
 
 def evaluate_reconstruction(
@@ -29,12 +32,16 @@ def evaluate_reconstruction(
     model.require("tokenizer")
     config = model.config.tokenizer
     count = len(source) if samples is None else min(samples, len(source))
-    indices = [index * len(source) // count for index in range(count)]
+    # Evenly spread, then in no order: images are exchanged with their neighbours, which must not be of one class.
+    indices = [int(place) * len(source) // count for place in permutation(count, 0)]
     bad_files = BadFiles()
+    seen = 0
 
-    def batches():
+    def batches() -> Iterator[Images]:
+        nonlocal seen
         for batch in in_order(source, model.config.image_size, batch_size, indices):
             bad_files.note(batch.bad)
+            seen += len(batch.indices)
             if len(batch.indices):
                 yield batch.images(model.device)
 
@@ -44,6 +51,8 @@ def evaluate_reconstruction(
                 model.tokenizer, config.codebook_sizes, batches(), config.bottom_codebook_size is None, bar.update
             )
         except ValueError as error:
+            if seen:
+                raise
             raise DataError(f"--data: none of the {count} images can be read") from error
     bad_files.summary()
     return report
@@ -74,8 +83,11 @@ MEANINGS = {
 def report_table(report: dict[str, float]) -> str:
     """The report as lines for people."""
     width = max(len(MEANINGS[name]) for name in MEANINGS if name in report)
-    return "\n".join(
+    lines = [
         f"{meaning:<{width}}  {report[name]:>10,.{0 if float(report[name]).is_integer() else 3}f}"
         for name, meaning in MEANINGS.items()
         if name in report
-    )
+    ]
+    if report["tokens_per_code"] < 100:
+        lines.append(f"({report['tokens_per_code']:.0f} tokens per code: below 100, a perplexity comes out too low)")
+    return "\n".join(lines)

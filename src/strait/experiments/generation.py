@@ -64,7 +64,8 @@ def generate_files(
     with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
         for some, where in zip(labels.split(request.batch_size), places.split(request.batch_size), strict=True):
             images = _decode_batch(model, some, where, request, bar)
-            made.append(images)
+            if grid is not None:
+                made.append(images.cpu())
             if output is None:
                 continue
             for picture, label, index in zip(to_pictures(images), some.tolist(), where.tolist(), strict=True):
@@ -108,4 +109,10 @@ def _settings(model: StraIT, request: Request, label: int | None, index: int | N
 def _slug(model: StraIT, label: int) -> str:
     if label == NULL_LABEL:
         return "image"
-    return re.sub(r"[^a-z0-9]+", "-", model.classes.title(label).casefold()).strip("-") or str(label)
+    slugs = [_plain(model.classes.title(index)) for index in range(len(model.classes))]
+    slug = slugs[label]
+    return slug if slug and slugs.count(slug) == 1 else f"{slug}-{label}".strip("-")
+
+
+def _plain(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")

@@ -23,12 +23,13 @@ from tqdm import tqdm
 from strait.config import Config, read_config, write_config
 from strait.data.classes import ClassNames
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, DataError, ImageSource, has_split, in_order, open_images
+from strait.data.images import BadFiles, ClassesOf, DataError, ImageSource, has_split, in_order, open_images
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.data.training_images import default_workers, training_batches
 from strait.decoding.guidance import Guided
 from strait.decoding.iterative import decode_level
 from strait.decoding.stratified import level_sampling
+from strait.files import write_text
 from strait.images_out import contact_sheet
 from strait.model import (
     ModelError,
@@ -42,7 +43,6 @@ from strait.model import (
 from strait.model_config import PARTS
 from strait.randomness import image_seeds
 from strait.tokenizer.build import AnyTokenizer, build_tokenizer
-from strait.training.checkpoint import write_text
 from strait.training.loop import Stop, train
 from strait.training.tokenizer_loop import TokenizerTrainee
 from strait.training.transformer_loop import TransformerTrainee
@@ -80,11 +80,13 @@ class PartTraining:
         init_from: str | None = None,
     ) -> None:
         self.folder, self.device, self.stop = folder, device, stop
-        self.config = self._settle(config)
+        self.config = _compilable(self._settle(config), device)
         self.source: ImageSource = open_images(data, "train")
         self.validation: ImageSource | None = (
             open_images(data, "validation") if has_split(data, "validation") else None
         )
+        if self.validation is not None:
+            self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles()
         self.classes = self._settle_classes(self.source.classes)
         self.init_from = None if init_from is None else find_folder(init_from)
@@ -96,6 +98,11 @@ class PartTraining:
 
     def run(self, parts: list[str]) -> bool:
         """Train some parts; False if stopped before the last was done."""
+        for part in parts:
+            if part not in self.parts():
+                raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
+            if self.init_from is not None and not (self.init_from / f"{part}.safetensors").exists():
+                raise ModelError(f"--init-from: {self.init_from} has no {part}")
         try:
             for part in parts:
                 if self.stop.wanted():
@@ -119,11 +126,18 @@ class PartTraining:
         stored = self.folder / "runs" / "config.yaml"
         if not stored.exists():
             if config is None:
-                raise ModelError(f"--model: {self.folder} was not begun here; say which --config to begin with")
+                raise ModelError(f"--model: there is no {stored}, which training writes")
+            if (self.folder / "config.json").exists():
+                raise ModelError(
+                    f"--model: {self.folder} holds a model that was not trained here; "
+                    f"choose another --model, with --init-from {self.folder} to start from it"
+                )
             return config
         before = read_config(stored)
         if config is None:
             return before
+        if config.run.seed != before.run.seed:
+            raise ModelError(f"run.seed: {self.folder} was begun with {before.run.seed}, not {config.run.seed}")
         for field in dataclasses.fields(config.model):
             mine, theirs = getattr(config.model, field.name), getattr(before.model, field.name)
             if mine != theirs:
@@ -144,11 +158,11 @@ class PartTraining:
         return names
 
     def _begin(self, part: str) -> Path:
+        """The part's folder, with the settings written: only once everything that could refuse them has not."""
         write_config(self.folder / "runs" / "config.yaml", self.config)
         write_description(self.folder, self.config.model, self.classes, self.config.decoding)
         run_folder = self.folder / "runs" / part
         run_folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(self.config.run.seed)
         return run_folder
 
     def _steps(self, part: str) -> int:
@@ -159,15 +173,27 @@ class PartTraining:
             note = json.loads((self.folder / "runs" / part / "finished.json").read_text())
             if note["steps"] < self._steps(part) or not (self.folder / f"{part}.safetensors").exists():
                 return False
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
         return part == "tokenizer" or note.get("tokenizer") == file_hash(self.folder / "tokenizer.safetensors")
 
     def _finish(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
         save_part(self.folder, part, weights)
+        if part == "tokenizer":
+            self._set_aside_others_tokens()
         if done:
             note = {"steps": self._steps(part), "tokenizer": file_hash(self.folder / "tokenizer.safetensors")}
             write_text(self.folder / "runs" / part / "finished.json", json.dumps(note))
+
+    def _set_aside_others_tokens(self) -> None:
+        """Transformers of another tokenizer must not be taken for this one's."""
+        digest = file_hash(self.folder / "tokenizer.safetensors")
+        for part in ("top", "bottom"):
+            note, weights = self.folder / "runs" / part / "tokenizer.txt", self.folder / f"{part}.safetensors"
+            if weights.exists() and note.exists() and note.read_text() != digest:
+                aside = weights.with_name(f"{part}-of-{note.read_text()}.safetensors")
+                weights.replace(aside)
+                print(f"the {part} was trained on another tokenizer; it is now {aside}", file=sys.stderr)
 
     def _start_weights(self, part: str, module: torch.nn.Module) -> None:
         if self.init_from is not None:
@@ -176,7 +202,7 @@ class PartTraining:
 
     def _train_tokenizer(self) -> bool:
         config = self.config
-        run_folder = self._begin("tokenizer")
+        torch.manual_seed(config.run.seed)
         tokenizer = build_tokenizer(config.tokenizer)
         self._start_weights("tokenizer", tokenizer)
         workers = default_workers(config.data, self.device, os.cpu_count() or 1)
@@ -188,7 +214,8 @@ class PartTraining:
             )
 
         shown = self.validation if self.validation is not None else self.source
-        preview = next(in_order(shown, config.image_size, _PREVIEW), None)
+        spread = [index * len(shown) // _PREVIEW for index in range(min(_PREVIEW, len(shown)))]
+        preview = next(in_order(shown, config.image_size, _PREVIEW, spread), None)
         if preview is None or not len(preview.labels):
             preview = next(batches(0))
         trainee = TokenizerTrainee(
@@ -200,7 +227,9 @@ class PartTraining:
             preview.images(self.device)[:_PREVIEW],
             self.bad_files,
             self.device,
+            pretrained=self.init_from is not None,
         )
+        run_folder = self._begin("tokenizer")
         done = train(trainee, "tokenizer", run_folder, stage1.steps, config.run, self.stop)
         self._finish("tokenizer", trainee.weights(), done)
         return done
@@ -221,7 +250,6 @@ class PartTraining:
         self, tokenizer: AnyTokenizer, split: str, source: ImageSource, data: DataConfig, limit: int | None = None
     ) -> TokenCache:
         made_from = {
-            "data": self.data_name,
             "split": split,
             "tokenizer": file_hash(self.folder / "tokenizer.safetensors"),
         }
@@ -283,6 +311,23 @@ class PartTraining:
             )
 
 
+def _compilable(config: Config, device: torch.device) -> Config:
+    """The settings without compilation where nothing here can compile."""
+    if not config.run.compile:
+        return config
+    try:
+        if device.type == "cuda":
+            import triton  # noqa: F401
+        else:
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()
+    except Exception:
+        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
+        return dataclasses.replace(config, run=dataclasses.replace(config.run, compile=False))
+    return config
+
+
 class _Preview:
     """A transformer's sample grid: what it makes of the classes of a few images, above those images' own tokens."""
 
@@ -296,7 +341,7 @@ class _Preview:
         device: torch.device,
     ) -> None:
         self.transformer, self.level, self.tokenizer, self.config = transformer, level, tokenizer, config
-        images = torch.arange(min(_PREVIEW, len(cache))).numpy()
+        images = (torch.arange(min(_PREVIEW, len(cache))) * len(cache) // _PREVIEW).numpy()
         flat, labels = cache.read(images * 0, images)
         self.labels = labels.to(device)
         self.grids = [rows.view(-1, *grid).to(device) for rows, grid in zip(flat, cache.grids, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,11 @@ from torch import Tensor, nn
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with 32 groups, or the most below that which divide narrow layers."""
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+
+
+def full_precision_convolutions() -> AbstractContextManager[object]:
+    """Convolutions without TF32 on a GPU: tokens and pixels must not depend on ten bits of a mantissa."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:

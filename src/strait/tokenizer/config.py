@@ -45,6 +45,8 @@ class TokenizerConfig:
             raise ValueError(
                 f"tokenizer.multipliers: {self.multipliers} must be positive, two or more (three for two levels)"
             )
+        if self.bottom_codebook_size is not None and self.bottom_codebook_size < 1:
+            raise ValueError(f"tokenizer.bottom_codebook_size: {self.bottom_codebook_size} must be at least 1")
         if max(self.codebook_sizes) > 65536:
             raise ValueError(f"tokenizer.codebook_size: {max(self.codebook_sizes)} is more than 65536 codes")
         if self.kind == "vqgan" and self.bottom_codebook_size is not None:

@@ -63,7 +63,8 @@ def stratification_report(
     Args:
         tokenizer: of one or two levels.
         codebook_sizes: ids of each level.
-        batches: images on the tokenizer's device, several to a batch (shuffling happens within one).
+        batches: images on the tokenizer's device, in no order of classes, several to a batch: levels are exchanged
+            within one, and a batch of one image has nothing to exchange.
         shared: whether the levels share one codebook, and so can overlap.
         progress: called with the number of images after each batch.
 
@@ -75,15 +76,17 @@ def stratification_report(
     names = ("top", "bottom") if tokenizer.levels == 2 else ("tokens",)
     counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]
     sums: dict[str, float] = {}
+    numbers: dict[str, int] = {}
     total = 0
 
     def add(name: str, images: Images, others: Images) -> None:
         sums[name] = sums.get(name, 0.0) + float(peak_signal_to_noise(images, others).sum())
+        numbers[name] = numbers.get(name, 0) + images.shape[0]
 
     for images in batches:
         batch = images.shape[0]
         tokens = tokenizer.encode(images)
-        # The same number of tokens at each level: the bottom gives as many as the top has, evenly spread.
+        # The same number of tokens at each level: the bottom gives as many as the top has, from all over its grid.
         length = tokens.levels[0].shape[1] * tokens.levels[0].shape[2]
         for count, grid in zip(counts, tokens.levels, strict=True):
             flat = grid.flatten(1)
@@ -93,9 +96,10 @@ def stratification_report(
         for name, grid in zip(names, tokens.levels, strict=True):
             add(f"psnr_{name}_thumbnail", images, thumbnail(images, (grid.shape[1], grid.shape[2])))
         if tokenizer.levels == 2:
-            # Everyone's neighbour: no image keeps its own tokens, and every order of a batch gives a fair shuffle.
-            order = torch.arange(batch, device=images.device).roll(1)
             add("psnr_top_alone", images, tokenizer.decode(tokens, levels=1))
+        if tokenizer.levels == 2 and batch > 1:
+            # Each gets its neighbour's, so none keeps its own.
+            order = torch.arange(batch, device=images.device).roll(1)
             add("psnr_bottom_shuffled", images, tokenizer.decode(_shuffled(tokens, 1, order)))
             add("psnr_top_shuffled", images, tokenizer.decode(_shuffled(tokens, 0, order)))
         total += batch
@@ -108,8 +112,9 @@ def stratification_report(
         report[f"perplexity_{name}"] = float(perplexity(count))
         report[f"usage_{name}"] = float((count > 0).double().mean())
         report[f"tokens_counted_{name}"] = int(count.sum())
+    report["tokens_per_code"] = float(counts[0].sum()) / max(codebook_sizes)
     if tokenizer.levels == 2 and shared:
         used = [count > 0 for count in counts]
         report["overlap"] = float((used[0] & used[1]).sum() / (used[0] | used[1]).sum())
-    report.update({name: value / total for name, value in sums.items()})
+    report.update({name: value / numbers[name] for name, value in sums.items()})
     return report

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from strait.randomness import key, uniform
 from strait.types import Images
 
+_ENTROPY_ROWS = 4096
 _PIECE = 16384  # rows of the distance matrix computed at once: it never stands in memory whole
 
 
@@ -156,10 +157,12 @@ class CodebookHealth(nn.Module):
 def codebook_entropy_loss(quantized: Quantized, codebook: Codebook, temperature: float = 0.01) -> Tensor:
     """Entropy term, optional: each feature decided, all codes used. Lower is better.
 
-    Mean entropy of the soft assignments less the entropy of their mean, as in MaskGIT's quantizer.
+    Mean entropy of the soft assignments less the entropy of their mean, as in MaskGIT's quantizer; over a few
+    thousand features, evenly spread, since every one of them is compared with every code.
     """
     with _full_precision(quantized.features.device):
         rows = quantized.features.movedim(1, -1).flatten(0, -2)
+        rows = rows[:: -(-rows.shape[0] // _ENTROPY_ROWS)]
         codes = codebook.codes
         distances = rows.square().sum(-1, keepdim=True) - 2 * rows @ codes.T + codes.square().sum(-1)
         log_p = F.log_softmax(-distances / temperature, dim=-1)

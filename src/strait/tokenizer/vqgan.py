@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from strait.nn.convolution import full_precision_convolutions
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder
@@ -54,12 +55,14 @@ class VQGAN(nn.Module):
             ValueError: if the downsampling does not divide the images' sides.
         """
         check_images(images, self.config.downsampling)
-        _, features = self.encoder(images)
-        return Tokens((self.codebook(0)(features).ids,))
+        with full_precision_convolutions():
+            _, features = self.encoder(images)
+            return Tokens((self.codebook(0)(features).ids,))
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, levels: int | None = None) -> Images:
         """Tokens -> images in [-1, 1]."""
         if levels not in (None, 1):
             raise ValueError(f"levels: {levels} must be 1: this tokenizer has a single scale")
-        return self.decoder(self.codebook(0).embed(tokens.levels[0]), None).float().clamp(-1, 1)
+        with full_precision_convolutions():
+            return self.decoder(self.codebook(0).embed(tokens.levels[0]), None).float().clamp(-1, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strait.nn.convolution import ResidualBlock, Upsample, conv3, group_norm
+from strait.nn.convolution import ResidualBlock, Upsample, conv3, full_precision_convolutions, group_norm
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder
@@ -104,7 +104,8 @@ class StratifiedTokenizer(nn.Module):
         Raises:
             ValueError: if the downsampling does not divide the images' sides.
         """
-        return StratifiedTokens(tuple(level.ids for level in self.quantize(images)))
+        with full_precision_convolutions():
+            return StratifiedTokens(tuple(level.ids for level in self.quantize(images)))
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, levels: int | None = None) -> Images:
@@ -121,4 +122,5 @@ class StratifiedTokenizer(nn.Module):
             bottom = top.new_zeros(batch, width, 2 * height, 2 * columns)
         else:
             bottom = self.codebook(1).embed(StratifiedTokens(tokens.levels).bottom)
-        return self.decoder(top, bottom).float().clamp(-1, 1)
+        with full_precision_convolutions():
+            return self.decoder(top, bottom).float().clamp(-1, 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -20,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from strait.files import flush, write_text
+
 _FILES = ("state.safetensors", "state.json")
 
 
@@ -28,28 +29,20 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file whole: after a kill there is the old one or the new one."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text)
-    _flush(aside)
-    aside.replace(path)
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Replace a safetensors file whole; sorted, without metadata, so that equal tensors are equal files."""
     aside = path.with_name(path.name + ".tmp")
-    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, str(aside))
-    _flush(aside)
+    try:
+        save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, str(aside))
+    except SafetensorError as error:  # a full disk, for one, which every caller expects as OSError
+        raise OSError(f"{path}: {error}") from error
+    flush(aside)
     aside.replace(path)
+
+
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int) -> Path:
@@ -69,10 +62,10 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: 
         write_text(aside / "state.json", json.dumps({"step": step, **notes}))
         manifest = {name: {"bytes": (aside / name).stat().st_size, "sha256": _digest(aside / name)} for name in _FILES}
         write_text(aside / "manifest.json", json.dumps(manifest, indent=1))
-        _flush(aside)
+        flush(aside)
         shutil.rmtree(target, ignore_errors=True)
         aside.replace(target)
-        _flush(folder)
+        flush(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

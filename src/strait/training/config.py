@@ -12,7 +12,7 @@ Precision = Literal["float32", "bfloat16"]
 
 def _check(owner: str, values: dict[str, float], lowest: float) -> None:
     for name, value in values.items():
-        if value < lowest:
+        if not value >= lowest:  # so that NaN fails too
             raise ValueError(f"{owner}.{name}: {value} must be at least {lowest}")
 
 
@@ -41,6 +41,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check("run", {"keep_checkpoints": self.keep_checkpoints, "log_every": self.log_every}, 1)
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"run.seed: {self.seed} does not fit into 64 bits")
         _check("run", {"checkpoint_seconds": self.checkpoint_seconds, "sample_every": self.sample_every}, 0)
 
 
@@ -73,7 +75,11 @@ class AdversarialConfig:
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        _check("adversarial", {"r1_every": self.r1_every, "channels": self.channels}, 1)
+        _check(
+            "adversarial",
+            {"r1_every": self.r1_every, "channels": self.channels, "max_channels": self.max_channels},
+            1,
+        )
         _check("adversarial", {"weight": self.weight, "start": self.start, "ramp": self.ramp}, 0)
 
 
@@ -142,6 +148,10 @@ class TokenizerTrainingConfig:
 
     def __post_init__(self) -> None:
         _check("tokenizer_training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        if self.codebook.start >= self.steps:
+            raise ValueError(
+                f"codebook.start: {self.codebook.start} leaves nothing of {self.steps} steps to train the codes in"
+            )
         if not 0 <= self.bottom_dropout < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("tokenizer_training: bottom_dropout and ema_decay must lie in [0, 1)")
 
@@ -180,5 +190,7 @@ class TransformerTrainingConfig:
 
     def __post_init__(self) -> None:
         _check("training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        if not 0 <= self.label_smoothing < 1 or not self.gradient_clip > 0:
+            raise ValueError("training: label_smoothing must lie in [0, 1), gradient_clip above 0")
         if not 0 <= self.label_drop_rate <= 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("training: label_drop_rate must lie in [0, 1] and ema_decay in [0, 1)")

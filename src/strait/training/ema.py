@@ -26,6 +26,12 @@ class ExponentialMovingAverage:
             [self.average[name] for name in names], [parameters[name].detach().float() for name in names], 1 - decay
         )
 
+    @torch.no_grad()
+    def load(self, average: dict[str, Tensor]) -> None:
+        """Go on from a saved average; without one, from the model as it is."""
+        for name, parameter in self.model.named_parameters():
+            self.average[name].copy_(average.get(name, parameter))
+
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
         """The model with its averaged weights for a while."""

@@ -86,7 +86,8 @@ def train(trainee: Trainee, title: str, folder: Path, steps: int, config: RunCon
     Returns:
         True if the last step has been taken, False if ``stop`` came first; either way the state is saved.
     """
-    done, notes = 0, {}
+    done = 0
+    notes: dict[str, object] = {}
     checkpoint = load_checkpoint(folder / "checkpoints")
     if checkpoint is not None:
         done, tensors, notes = checkpoint
@@ -102,7 +103,7 @@ def train(trainee: Trainee, title: str, folder: Path, steps: int, config: RunCon
 
     with tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True) as bar:
         for step in range(done, steps):
-            if tracker.add(step + 1, trainee.step(step)):
+            if tracker.add(step + 1, trainee.step(step), last=step + 1 == steps):
                 shown = {name: f"{value:.3g}" for name, value in list(tracker.latest.items())[:4]}
                 bar.set_postfix(shown, refresh=False)
             bar.update()

@@ -27,6 +27,7 @@ from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.perplexity import perplexity
 from strait.tokenizer.quantizer import Codebook, CodebookHealth, Quantized, codebook_entropy_loss
 from strait.tokenizer.vqgan2 import Reconstruction, StratifiedTokenizer
+from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TokenizerTrainingConfig
 from strait.training.ema import ExponentialMovingAverage
 from strait.training.optimizer import (
@@ -63,9 +64,10 @@ class TokenizerTrainee:
         preview: Images,
         bad_files: BadFiles,
         device: torch.device,
-        discriminator: Discriminator | None = None,
+        pretrained: bool = False,
     ) -> None:
-        """``batches(step)`` is the stream from a step on; ``preview`` the images of the sample grid."""
+        """``batches(step)`` is the stream from a step on; ``preview`` the images of the sample grid; ``pretrained``
+        says that the tokenizer's weights, codes included, are to be gone on from."""
         self.config, self.run, self.device, self.bad_files = config, run, device, bad_files
         self._batches, self._preview = batches, preview.to(device)
         self._stream: Iterator[ImageBatch] = iter(())
@@ -87,13 +89,13 @@ class TokenizerTrainee:
             CodebookHealth(len(levels), tokenizer.codebook(levels[0]).weight.shape[0], care.restart_below)
             for levels in shares
         ).to(device)
-        self.discriminator = discriminator
+        self._pretrained = torch.tensor(pretrained)
+        self.discriminator: Discriminator | None = None
         if config.adversarial.weight > 0:
             adversary = config.adversarial
-            if self.discriminator is None:
-                self.discriminator = Discriminator(
-                    image_size, adversary.channels, adversary.max_channels, adversary.normalize
-                )
+            self.discriminator = Discriminator(
+                image_size, adversary.channels, adversary.max_channels, adversary.normalize
+            )
             self.discriminator.to(device).to(memory_format=self._format)  # pyright: ignore
             self.discriminator_optimizer = stage1_optimizer(self.discriminator, config)
         self._logit_means = torch.zeros(2, device=device)
@@ -113,9 +115,10 @@ class TokenizerTrainee:
         rate = learning_rate(
             step, config.learning_rate, config.warmup_steps, config.steps, config.learning_rate_schedule
         )
+        start = -1 if self._pretrained else config.codebook.start
         for codebook in self.tokenizer.codebooks:
-            cast(Codebook, codebook).bypass = step < config.codebook.start
-        if step == config.codebook.start:
+            cast(Codebook, codebook).bypass = step < start
+        if step == start:
             self._initialise_codebooks(images)
         keep = None
         if config.bottom_dropout and self.tokenizer.levels == 2:
@@ -134,7 +137,7 @@ class TokenizerTrainee:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
-        if step >= config.codebook.start:
+        if step >= start:
             metrics.update(self._care(output.levels, step))
         if adversary is not None:
             metrics.update(self._adversary_step(adversary, images, output.images.detach(), step, rate))
@@ -155,7 +158,7 @@ class TokenizerTrainee:
         if not self.tokenizer.codebook(0).bypass:
             loss = loss + care.commitment_weight * commitment + care.codebook_weight * codes
         metrics: dict[str, Tensor | float] = {"pixel": pixel, "commitment": commitment}
-        if care.entropy_weight:
+        if care.entropy_weight and not self.tokenizer.codebook(0).bypass:
             entropy = torch.stack(
                 [codebook_entropy_loss(q, self.tokenizer.codebook(i)) for i, q in enumerate(output.levels)]
             ).sum()
@@ -193,7 +196,8 @@ class TokenizerTrainee:
         return {**metrics, "discriminator": loss}
 
     def _initialise_codebooks(self, images: Images) -> None:
-        """From data, coarse to fine: the bottom's features depend on the top's codes."""
+        """From data. Two codebooks are taken in turn, since the bottom's features depend on the top's codes; a shared
+        one at once."""
         for index, levels in enumerate(self._levels_of):
             with torch.no_grad(), self._autocast(), eager():
                 output = self.tokenizer(images)
@@ -244,11 +248,12 @@ class TokenizerTrainee:
 
     def tensors(self) -> dict[str, Tensor]:
         found = {f"model/{name}": value for name, value in self.tokenizer.state_dict().items()}
+        found["pretrained"] = self._pretrained
         found.update({f"health/{name}": value for name, value in self.health.state_dict().items()})
         found.update({f"optimizer/{name}": v for name, v in optimizer_tensors(self.optimizer, self.tokenizer).items()})
         if self.ema is not None:
             found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        if self.discriminator is not None and self.config.adversarial.weight > 0:
+        if self.discriminator is not None:
             adversary = self.discriminator
             found.update({f"discriminator/{name}": value for name, value in adversary.state_dict().items()})
             moments = optimizer_tensors(self.discriminator_optimizer, adversary)
@@ -257,18 +262,17 @@ class TokenizerTrainee:
         return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.tokenizer.load_state_dict(part("model/"))
-        self.health.load_state_dict(part("health/"))
-        load_optimizer_tensors(self.optimizer, self.tokenizer, part("optimizer/"))
+        self.tokenizer.load_state_dict(with_prefix(tensors, "model/"))
+        self.health.load_state_dict(with_prefix(tensors, "health/"))
+        self._pretrained = tensors.get("pretrained", self._pretrained)
+        load_optimizer_tensors(self.optimizer, self.tokenizer, with_prefix(tensors, "optimizer/"))
         if self.ema is not None:
-            for name, value in part("ema/").items():
-                self.ema.average[name].copy_(value)
-        if self.discriminator is not None and self.config.adversarial.weight > 0:
-            self.discriminator.load_state_dict(part("discriminator/"))
-            load_optimizer_tensors(self.discriminator_optimizer, self.discriminator, part("discriminator_optimizer/"))
+            self.ema.load(with_prefix(tensors, "ema/"))
+        # Without one in the checkpoint, the discriminator was only now asked for: it starts afresh.
+        if self.discriminator is not None and "logit_means" in tensors:
+            self.discriminator.load_state_dict(with_prefix(tensors, "discriminator/"))
+            moments = with_prefix(tensors, "discriminator_optimizer/")
+            load_optimizer_tensors(self.discriminator_optimizer, self.discriminator, moments)
             self._logit_means.copy_(tensors["logit_means"])
 
     def weights(self) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from strait.files import write_text
+
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 """By name: a value, or a pair (sum, weight) whose sums are divided at the end."""
 
@@ -31,16 +33,17 @@ class Tracker:
     def _drop_after(self, step: int) -> None:
         if not self.path.exists():
             return
-        lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        self.path.write_text("".join(line + "\n" for line in lines))
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if _step_of(line) <= step]
+        write_text(self.path, "".join(line + "\n" for line in lines))
 
-    def add(self, step: int, metrics: Metrics) -> bool:
-        """Fold in the metrics of step ``step`` (from 1); True if a line was written."""
+    def add(self, step: int, metrics: Metrics, last: bool = False) -> bool:
+        """Fold in the metrics of step ``step`` (from 1); True if a line was written, as it is for the last step."""
         for name, value in metrics.items():
             amount, weight = value if isinstance(value, tuple) else (value, 1.0)
             self._sums[name] = self._sums.get(name, 0.0) + _detached(amount)
             self._weights[name] = self._weights.get(name, 0.0) + _detached(weight)
-        if step % self.every:
+        if step % self.every and not last:
             return False
         weights = {name: float(weight) for name, weight in self._weights.items()}
         self.latest = {name: float(total) / weights[name] for name, total in self._sums.items() if weights[name]}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from strait.data.token_cache import TokenCache
 from strait.masking import training_mask
 from strait.randomness import as_seed, key, permutation, uniform
+from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.ema import ExponentialMovingAverage
 from strait.training.optimizer import (
@@ -145,11 +146,10 @@ class TransformerTrainee:
         return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.transformer.load_state_dict(part(tensors, "model/"))
-        load_optimizer_tensors(self.optimizer, self.transformer, part(tensors, "optimizer/"))
+        self.transformer.load_state_dict(with_prefix(tensors, "model/"))
+        load_optimizer_tensors(self.optimizer, self.transformer, with_prefix(tensors, "optimizer/"))
         if self.ema is not None:
-            for name, value in part(tensors, "ema/").items():
-                self.ema.average[name].copy_(value)
+            self.ema.load(with_prefix(tensors, "ema/"))
 
     def weights(self) -> dict[str, Tensor]:
         """What becomes the model's: the averaged weights where there are any."""
@@ -160,8 +160,3 @@ class TransformerTrainee:
         self.transformer.eval()
         with self.ema.applied() if self.ema is not None else nullcontext():
             return self.preview()
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
