@@ -71,9 +71,15 @@ def test_the_papers_configuration_has_the_papers_numbers() -> None:
     assert config.top_training.betas == config.bottom_training.betas == (0.9, 0.96)
 
 
-def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
-    assert read_config(write(tmp_path, "")) == Config()
-    assert read_config(write(tmp_path, "# nothing but a remark\n")) == Config()
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, text: str) -> None:
+    # It may be what a full disk left of a run's own settings, which the paper's defaults must not replace.
+    with pytest.raises(ValueError, match="it is empty"):
+        read_config(write(tmp_path, text))
+
+
+def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
+    assert read_config(write(tmp_path, "image_size: 256\n")) == Config()
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def test_a_top_that_carries_everything() -> None:
             "usage_bottom": 1 / 10,
             "tokens_counted_top": 7 * 4,
             "tokens_counted_bottom": 7 * 4,
+            "tokens_per_code": 7 * 4 / 10,
             "psnr": PERFECT,
             "psnr_top_alone": PERFECT,
             "psnr_bottom_shuffled": PERFECT,
@@ -206,7 +207,7 @@ def test_one_scale_has_no_levels_to_exchange() -> None:
     report = stratification_report(OneScale(), (GREYS,), [flat_images(batch) for batch in BATCHES], shared=True)
     assert set(report) == {
         *("images", "psnr", "perplexity_tokens", "usage_tokens"),
-        *("tokens_counted_tokens", "psnr_tokens_thumbnail"),
+        *("tokens_counted_tokens", "tokens_per_code", "psnr_tokens_thumbnail"),
     }
     assert report["perplexity_tokens"] == pytest.approx(used_greys())
 
