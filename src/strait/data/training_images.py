@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,9 +61,10 @@ def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> Im
 
 
 def _leave_stopping_to_the_parent(worker: int) -> None:
-    # Ctrl-C and SIGTERM often go to every process of a group; the one that trains must still get its images.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C and many a SIGTERM go to every process of a group, and the one that trains must still get its images: so
+    # out of the group. To ignore the signals instead would leave nobody able to end a worker.
+    if hasattr(os, "setsid"):
+        os.setsid()
 
 
 def training_batches(
