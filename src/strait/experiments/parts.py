@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,11 +25,8 @@ from strait.data.config import DataConfig
 from strait.data.images import BadFiles, ClassesOf, DataError, ImageSource, has_split, in_order, open_images
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.data.training_images import default_workers, training_batches
-from strait.decoding.guidance import Guided
-from strait.decoding.iterative import decode_level
-from strait.decoding.stratified import level_sampling
+from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.files import write_text
-from strait.images_out import contact_sheet
 from strait.model import (
     ModelError,
     check_part,
@@ -41,16 +37,13 @@ from strait.model import (
     write_description,
 )
 from strait.model_config import PARTS
-from strait.randomness import image_seeds
 from strait.tokenizer.build import AnyTokenizer, build_tokenizer
 from strait.training.loop import Stop, train
 from strait.training.tokenizer_loop import TokenizerTrainee
 from strait.training.transformer_loop import TransformerTrainee
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
-from strait.types import Canvas, Condition, Tokens
 
-_PREVIEW = 8
 _VALIDATION_IMAGES = 2000
 
 
@@ -214,8 +207,8 @@ class PartTraining:
             )
 
         shown = self.validation if self.validation is not None else self.source
-        spread = [index * len(shown) // _PREVIEW for index in range(min(_PREVIEW, len(shown)))]
-        preview = next(in_order(shown, config.image_size, _PREVIEW, spread), None)
+        spread = [index * len(shown) // PREVIEW for index in range(min(PREVIEW, len(shown)))]
+        preview = next(in_order(shown, config.image_size, PREVIEW, spread), None)
         if preview is None or not len(preview.labels):
             preview = next(batches(0))
         trainee = TokenizerTrainee(
@@ -224,7 +217,7 @@ class PartTraining:
             config.run,
             config.image_size,
             batches,
-            preview.images(self.device)[:_PREVIEW],
+            preview.images(self.device)[:PREVIEW],
             self.bad_files,
             self.device,
             pretrained=self.init_from is not None,
@@ -292,7 +285,7 @@ class PartTraining:
             assert config.bottom is not None
             transformer = BottomTransformer(config.bottom, sizes[1], sizes[0], len(self.classes), grids[1], grids[0])
         self._start_weights(part, transformer)
-        shown = _Preview(transformer, level, tokenizer, validation or cache, config, self.device)
+        shown = LevelPreview(transformer, level, tokenizer, validation or cache, config, self.device)
         settings = config.top_training if level == 0 else config.bottom_training
         trainee = TransformerTrainee(transformer, level, settings, config.run, cache, validation, shown, self.device)
         done = train(trainee, part, run_folder, settings.steps, config.run, self.stop)
@@ -326,38 +319,6 @@ def _compilable(config: Config, device: torch.device) -> Config:
         print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
         return dataclasses.replace(config, run=dataclasses.replace(config.run, compile=False))
     return config
-
-
-class _Preview:
-    """A transformer's sample grid: what it makes of the classes of a few images, above those images' own tokens."""
-
-    def __init__(
-        self,
-        transformer: TopTransformer | BottomTransformer,
-        level: int,
-        tokenizer: AnyTokenizer,
-        cache: TokenCache,
-        config: Config,
-        device: torch.device,
-    ) -> None:
-        self.transformer, self.level, self.tokenizer, self.config = transformer, level, tokenizer, config
-        images = (torch.arange(min(_PREVIEW, len(cache))) * len(cache) // _PREVIEW).numpy()
-        flat, labels = cache.read(images * 0, images)
-        self.labels = labels.to(device)
-        self.grids = [rows.view(-1, *grid).to(device) for rows, grid in zip(flat, cache.grids, strict=True)]
-
-    @torch.no_grad()
-    def __call__(self) -> Image.Image:
-        level, coarser = self.level, tuple(self.grids[: self.level])
-        network = Guided(self.transformer.bind, Condition(self.labels, coarser), guided=False)
-        seeds = image_seeds(0, torch.arange(len(self.labels), device=self.labels.device))
-        canvas = Canvas.blank(len(self.labels), self.transformer.grid, self.labels.device)
-        decoding = self.config.decoding
-        for step in decode_level(network, canvas, level_sampling(seeds, decoding, level), "", level, decoding):
-            canvas = step.canvas
-        made = self.tokenizer.decode(Tokens((*coarser, canvas.as_grid())), levels=level + 1)
-        own = self.tokenizer.decode(Tokens(tuple(self.grids[: level + 1])), levels=level + 1)
-        return contact_sheet(torch.cat([made, own]), columns=len(self.labels))
 
 
 def file_hash(path: Path) -> str:

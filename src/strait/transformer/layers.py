@@ -17,8 +17,9 @@ from strait.transformer.embedding import LAYER_NORM_EPSILON
 class _AttentionMLP(nn.Module):
     """What both kinds of layer share: everything but the attention itself."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, attention: SelfAttention | CrossAttention) -> None:
         super().__init__()
+        self.attention = attention
         self.pre_norm = config.norm == "pre"
         self.attention_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
         self.mlp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
@@ -26,15 +27,12 @@ class _AttentionMLP(nn.Module):
         self.mlp_out = nn.Linear(config.mlp, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def attend(self, x: Tensor, keys_values: KeysValues | None) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor, keys_values: KeysValues | None = None) -> Tensor:
-        """``[batch, length, width]`` -> the same."""
+    def forward(self, x: Tensor, *keys_values: KeysValues) -> Tensor:
+        """``[batch, length, width]``, and where it attends to a context its keys and values -> the same shape."""
         if self.pre_norm:
-            x = x + self.dropout(self.attend(self.attention_norm(x), keys_values))
+            x = x + self.dropout(self.attention(self.attention_norm(x), *keys_values))
             return x + self.dropout(self._mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attend(x, keys_values)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, *keys_values)))
         return self.mlp_norm(x + self.dropout(self._mlp(x)))
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -45,23 +43,16 @@ class SelfAttentionLayer(_AttentionMLP):
     """Attention among the tokens of one level."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config)
-        self.attention = SelfAttention(config.width, config.heads, config.dropout, config.qk_norm)
-
-    def attend(self, x: Tensor, keys_values: KeysValues | None) -> Tensor:
-        return self.attention(x)
+        super().__init__(config, SelfAttention(config.width, config.heads, config.dropout, config.qk_norm))
 
 
 class CrossAttentionLayer(_AttentionMLP):
     """Attention to the coarser level."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config)
-        self.attention = CrossAttention(config.width, config.heads, config.dropout, config.qk_norm)
+    attention: CrossAttention
 
-    def attend(self, x: Tensor, keys_values: KeysValues | None) -> Tensor:
-        assert keys_values is not None
-        return self.attention(x, keys_values)
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, CrossAttention(config.width, config.heads, config.dropout, config.qk_norm))
 
 
 class GuidedLayer(nn.Module):
