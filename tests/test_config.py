@@ -31,7 +31,8 @@ def test_a_shipped_configuration_is_whole(name: str, tmp_path: Path) -> None:
     config = read_config(config_path(name))
     assert isinstance(config, Config)
     sizes = config.model.grids
-    assert len(sizes) == len(config.decoding.steps) == config.tokenizer.num_levels
+    sizes_of_images = 1 if config.upsampler is None else 2
+    assert len(sizes) == len(config.decoding.steps) == sizes_of_images * config.tokenizer.num_levels
     first = config_path(name).read_text().splitlines()[0]
     assert first.startswith(f"# strait train --config {name} ")
     write_config(tmp_path / "deeper" / "again.yaml", config)

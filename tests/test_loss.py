@@ -133,3 +133,77 @@ def test_reductions_agree_with_one_masked_token_each():
     logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(3))
     mean, total = (masked_token_loss(logits, TARGETS, masked, 0.1, reduction) for reduction in ("mean", "sum"))
     torch.testing.assert_close(mean, total)
+
+
+# The paper's equations by name, with p written out token by token. Each is a negative log-likelihood of the masked
+# positions (m_i = 1): summed in the paper, averaged over them in MaskGIT; the expectation is the mean over images.
+
+
+def probabilities(rows: list[list[tuple[int, float]]], codes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits under which each token has its probability, shares of the rest being equal; and the tokens."""
+    tokens = torch.tensor([[token for token, _ in row] for row in rows])
+    p = torch.stack(
+        [torch.stack([torch.full((codes,), (1 - share) / (codes - 1)) for _, share in row]) for row in rows]
+    )
+    p.scatter_(-1, tokens[..., None], torch.tensor([[share for _, share in row] for row in rows])[..., None])
+    return p.log() + 3.0, tokens  # a constant is lost in the softmax
+
+
+def loss_of(rows: list[list[tuple[int, float]]], mask: list[list[int]], reduction: LossReduction) -> float:
+    logits, tokens = probabilities(rows)
+    return float(masked_token_loss(logits, tokens, torch.tensor(mask) == 1, 0.0, reduction))
+
+
+# K = 3 tokens of two images; N = 4 of a 2x2 top; 4N = 16 of its 4x4 bottom. Tokens and their probabilities.
+ANY_LEVEL = [[(0, 1 / 2), (4, 1 / 4), (2, 1 / 8)], [(1, 1 / 16), (3, 1 / 2), (3, 1 / 32)]]
+TOP = [[(3, 1 / 2), (0, 1 / 4), (1, 1 / 8), (4, 1 / 16)], [(2, 1 / 32), (2, 1 / 2), (0, 1 / 4), (1, 1 / 2)]]
+BOTTOM = [[(place % 5, 2.0 ** -(1 + place % 4)) for place in range(16)], [(1, 1 / 4)] * 15 + [(0, 1 / 128)]]
+BOTTOM_MASK = [[1, 1, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1], [0] * 15 + [1]]
+
+
+def test_equation_1_as_the_papers_sum():
+    # Masked are 1/2 and 1/8 of the first image, 1/16 of the second: 1 + 3 and 4 bits.
+    assert loss_of(ANY_LEVEL, [[1, 0, 1], [1, 0, 0]], "sum") == pytest.approx((4 + 4) / 2 * LN2, rel=1e-6)
+    assert loss_of(ANY_LEVEL, [[1, 1, 1], [1, 1, 1]], "sum") == pytest.approx((6 + 10) / 2 * LN2, rel=1e-6)
+
+
+def test_equation_1_as_maskgits_mean():
+    assert loss_of(ANY_LEVEL, [[1, 0, 1], [1, 0, 0]], "mean") == pytest.approx((4 / 2 + 4 / 1) / 2 * LN2, rel=1e-6)
+    assert loss_of(ANY_LEVEL, [[1, 1, 1], [1, 1, 1]], "mean") == pytest.approx((6 / 3 + 10 / 3) / 2 * LN2, rel=1e-6)
+
+
+def test_equation_3_as_the_papers_sum():
+    # Bits: 2 + 3 + 4 of the first image, 5 + 1 of the second.
+    assert loss_of(TOP, [[0, 1, 1, 1], [1, 1, 0, 0]], "sum") == pytest.approx((9 + 6) / 2 * LN2, rel=1e-6)
+
+
+def test_equation_3_as_maskgits_mean():
+    assert loss_of(TOP, [[0, 1, 1, 1], [1, 1, 0, 0]], "mean") == pytest.approx((9 / 3 + 6 / 2) / 2 * LN2, rel=1e-6)
+
+
+def test_equation_4_as_the_papers_sum():
+    # Bits of the first image, by place: 1 + 2 + 4, then 1 + 2 + 3 + 4, then 4; 7 of the second.
+    assert loss_of(BOTTOM, BOTTOM_MASK, "sum") == pytest.approx((7 + 10 + 4 + 7) / 2 * LN2, rel=1e-6)
+
+
+def test_equation_4_as_maskgits_mean():
+    assert loss_of(BOTTOM, BOTTOM_MASK, "mean") == pytest.approx(((7 + 10 + 4) / 8 + 7 / 1) / 2 * LN2, rel=1e-6)
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(2, 7)),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    reduction=st.sampled_from(["mean", "sum"]),
+    seed=st.integers(0, 10**6),
+)
+def test_no_gradient_at_unmasked_positions_and_some_at_masked_ones(
+    shape: tuple[int, int, int], smoothing: float, reduction: LossReduction, seed: int
+):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (3 * torch.randn(shape, generator=generator)).requires_grad_()
+    targets = torch.randint(shape[2], shape[:2], generator=generator)
+    masked = torch.rand(shape[:2], generator=generator) < 0.5
+    masked_token_loss(logits, targets, masked, smoothing, reduction).backward()
+    assert logits.grad is not None
+    assert torch.equal((logits.grad != 0).any(-1), masked)

@@ -46,6 +46,41 @@ def test_equation_5_term_by_term(counts: list[int]) -> None:
     assert float(perplexity(torch.tensor([7 * count for count in reversed(counts)] + [0]))) == pytest.approx(wanted)
 
 
+# Counts, and what both forms of equation 5 give for them: 2 to so many bits.
+BY_HAND = [
+    ([1], 0.0),
+    ([1, 1], 1.0),
+    ([2, 1, 1], 1.5),  # 1/2 * 1 + 1/4 * 2 + 1/4 * 2
+    ([4, 0, 2, 1, 1], 1.75),
+    ([0, 3, 3, 0, 3, 3, 0], 2.0),
+]
+
+
+@pytest.mark.parametrize(("counts", "bits"), BY_HAND)
+def test_equation_5_as_two_to_the_entropy(counts: list[int], bits: float) -> None:
+    shares = [count / sum(counts) for count in counts if count]
+    assert -sum(p * math.log2(p) for p in shares) == pytest.approx(bits)
+    assert float(perplexity(torch.tensor(counts))) == pytest.approx(2**bits, rel=1e-12)
+
+
+@pytest.mark.parametrize(("counts", "bits"), BY_HAND)
+def test_equation_5_as_a_product(counts: list[int], bits: float) -> None:
+    product = 1.0
+    for count in counts:
+        p = count / sum(counts)
+        product *= p**-p if p else 1  # p^-p goes to 1 as p goes to 0
+    assert product == pytest.approx(2**bits)
+    assert float(perplexity(torch.tensor(counts))) == pytest.approx(product, rel=1e-12)
+
+
+@given(COUNTS)
+def test_both_forms_of_equation_5_are_one(counts: list[int]) -> None:
+    shares = [count / sum(counts) for count in counts if count]
+    found = float(perplexity(torch.tensor(counts)))
+    assert found == pytest.approx(2 ** -sum(p * math.log2(p) for p in shares), rel=1e-9)
+    assert found == pytest.approx(math.prod(p**-p for p in shares), rel=1e-9)
+
+
 def test_each_row_has_its_own_perplexity() -> None:
     found = perplexity(torch.tensor([[1, 1, 1, 1], [2, 0, 0, 2]]))
     assert found.dtype == torch.float64

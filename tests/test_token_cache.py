@@ -47,7 +47,7 @@ def build(
     **settings: Any,
 ) -> TokenCache:
     plain = DataConfig(flip=False)
-    settings = {"bad_files": BadFiles(), "batch_size": 7, **settings}
+    settings = {"bad_files": BadFiles(), "names": ("top", "bottom"), "batch_size": 7, **settings}
     return build_token_cache(folder, source, encode, SIZE, config or plain, made_from or MADE_FROM, CPU, **settings)
 
 
@@ -128,8 +128,8 @@ def test_shifts_make_variants_differ(source: FolderSource, folder: Path) -> None
 
 def test_one_level_has_one_array(source: FolderSource, folder: Path) -> None:
     encode = CountingEncoder()
-    cache = build(folder, source, lambda images: Tokens((encode.ids(images, 4),)))
-    assert sorted(path.name for path in folder.iterdir()) == ["cache.json", "labels.npy", "tokens.npy"]
+    cache = build(folder, source, lambda images: Tokens((encode.ids(images, 4),)), names=["top"])
+    assert sorted(path.name for path in folder.iterdir()) == ["cache.json", "labels.npy", "top.npy"]
     assert cache.levels[0][0, 8].tolist() == by_hand(source, 8)[0]
 
 

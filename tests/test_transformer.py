@@ -43,7 +43,7 @@ def small_top(config: TransformerConfig = SMALL, grid: Grid = TOP_GRID, codes: i
 def small_bottom(
     config: TransformerConfig = SMALL, grid: Grid = BOTTOM_GRID, context_grid: Grid = TOP_GRID
 ) -> BottomTransformer:
-    return lively(BottomTransformer(config, CODES, CONTEXT_CODES, CLASSES, grid, context_grid), seed=1)
+    return lively(BottomTransformer(config, CODES, [CONTEXT_CODES], CLASSES, grid, [context_grid]), seed=1)
 
 
 def random_canvas(batch: int, grid: Grid, codes: int, seed: int = 0, share: float = 0.5) -> Canvas:
@@ -167,7 +167,7 @@ def test_bottom_equals_the_reference(config: TransformerConfig):
     logits = network(Condition(labels, (top,)), canvas).numpy()
     reference = Reference(network, config)
     for row, label in enumerate(labels.tolist()):
-        context = reference.embed([class_id(label, CONTEXT_CODES), *top[row].flatten().tolist()], "context")
+        context = reference.embed([class_id(label, CONTEXT_CODES), *top[row].flatten().tolist()], "contexts.0")
         x = reference.embed(canvas_ids(canvas, row, CODES), "embedding")
         for index in range(config.layers):
             x = reference.layer(x, f"layers.{index}.self_layer")
@@ -203,7 +203,7 @@ def test_parameters_of_the_papers_transformers():
     with torch.device("meta"):
         top = TopTransformer(TransformerConfig(), 8192, 1000, (16, 16))
         bottom_config = TransformerConfig(layers=16, width=768, mlp=4096, heads=24)
-        bottom = BottomTransformer(bottom_config, 8192, 8192, 1000, (32, 32), (16, 16))
+        bottom = BottomTransformer(bottom_config, 8192, [8192], 1000, (32, 32), [(16, 16)])
     assert parameters(top) == pytest.approx(499e6, rel=0.01)
     assert parameters(bottom) == pytest.approx(292e6, rel=0.01)
 
@@ -229,8 +229,8 @@ def test_parameters_by_hand():
 @pytest.mark.parametrize("network", [TopTransformer, BottomTransformer])
 def test_initial_weights_are_a_truncated_normal(network: type[nn.Module]):
     config = TransformerConfig(layers=2, width=64, mlp=128, heads=4, norm="pre", qk_norm=True)
-    grids = ((4, 4),) if network is TopTransformer else ((4, 4), (2, 2))
-    sizes = (50, 10) if network is TopTransformer else (50, 50, 10)
+    grids = ((4, 4),) if network is TopTransformer else ((4, 4), [(2, 2)])
+    sizes = (50, 10) if network is TopTransformer else (50, [50], 10)
     for name, parameter in network(config, *sizes, *grids).named_parameters():
         if "norm" in name and name.endswith("weight"):
             assert (parameter == 1).all(), name
@@ -402,9 +402,9 @@ def test_keys_and_values_of_the_context_are_computed_when_binding(monkeypatch: p
 
 def test_bottom_refuses_a_condition_without_its_top_tokens():
     network, labels = small_bottom(), torch.tensor([0])
-    with pytest.raises(ValueError, match=r"bottom: .*\(2, 3\).*\[\]"):
+    with pytest.raises(ValueError, match=r"condition.context: .*\[\].*\(2, 3\)"):
         network.bind(Condition(labels))
-    with pytest.raises(ValueError, match=r"bottom: .*\(2, 3\).*\(3, 2\)"):
+    with pytest.raises(ValueError, match=r"condition.context: .*\(3, 2\).*\(2, 3\)"):
         network.bind(Condition(labels, (torch.zeros(1, 3, 2, dtype=torch.int64),)))
 
 

@@ -103,7 +103,7 @@ def _override(config: Config, words: list[str], parser: ArgumentParser) -> tuple
 
     def long_form(word: str) -> str:
         name, dot, _ = word.removeprefix("--").partition("=")[0].partition(".")
-        is_setting = word.startswith("--") and name in names and (dot or name in ("image_size", "bottom"))
+        is_setting = word.startswith("--") and name in names and (dot or name in ("image_size", "bottom", "upsampler"))
         return f"--settings.{word[2:]}" if is_setting else word
 
     parsed = _parse(parser, [long_form(word) for word in words])
@@ -121,7 +121,7 @@ def train(words: list[str]) -> int:
     part = words.pop(0) if words and not words[0].startswith("-") else None
     if part is not None and part not in PARTS:
         raise ValueError(f"train: there is no part {part!r}; there are {', '.join(PARTS)}")
-    parser = _parser("train", "[tokenizer|top|bottom] --config C --data DIR --model M [--SETTING VALUE ...]")
+    parser = _parser("train", "[tokenizer|top|bottom|upsampler] --config C --data DIR --model M [--SETTING VALUE ...]")
     parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
@@ -195,7 +195,7 @@ def generate(words: list[str]) -> int:
     from strait.model import StraIT
 
     model = StraIT.from_pretrained(args.model, _device(args.device))
-    decoding = _decoding(model.decoding, args)
+    decoding = _decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else _split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
     for path in generate_files(
@@ -223,20 +223,25 @@ def _split_labels(text: str, classes: Any) -> list[str]:
     return labels
 
 
-def _decoding(decoding: Any, args: Namespace) -> Any:
+def _decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
     """A model's own settings with those of the command line in their place."""
     changes: dict[str, Any] = {}
     levels = len(decoding.steps)
     if args.steps is not None:
         changes["steps"] = tuple(_numbers("--steps", args.steps, int))
+        # 18+6 of a model that goes on to upsample: it then stops at the base size.
+        allowed = sorted({base_levels, levels})
+        if len(changes["steps"]) not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise ValueError(f"--steps: {args.steps} must give {wanted} number(s), one a level, as 18+6")
+        levels = len(changes["steps"])
+        decoding = decoding.first(levels)
     if args.temperature is not None:
         values = _numbers("--temperature", args.temperature, float)
         changes["temperature"] = tuple(values * levels if len(values) == 1 else values)
     for name in ("guidance", "schedule"):
         if getattr(args, name) is not None:
             changes[name] = getattr(args, name)
-    if len(changes.get("steps", decoding.steps)) != levels:
-        raise ValueError(f"--steps: {args.steps} must give {levels} number(s), one a level, as 18+6")
     return dataclasses.replace(decoding, **changes)
 
 

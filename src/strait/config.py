@@ -29,11 +29,13 @@ class Config:
         tokenizer: the tokenizer's shape.
         top: the top transformer's shape.
         bottom: the bottom transformer's shape; none for a single-scale tokenizer.
+        upsampler: the shape of each of U's two networks; none for a model without.
         decoding: defaults of generation, stored with the model.
         data: how photographs are cut.
         tokenizer_training: stage 1.
         top_training: stage 2, top.
         bottom_training: stage 2, bottom.
+        upsampler_training: stage 2, upsampler.
         run: seed, precision, log, checkpoints.
     """
 
@@ -41,17 +43,22 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     top: TransformerConfig = field(default_factory=TransformerConfig)
     bottom: TransformerConfig | None = field(default_factory=lambda: TransformerConfig(layers=16, mlp=4096, heads=24))
+    upsampler: TransformerConfig | None = None
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     top_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
     bottom_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
+    upsampler_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
         levels = len(self.model.grids)
         if len(self.decoding.steps) != levels:
             raise ValueError(f"decoding.steps: {self.decoding.steps} must give steps for {levels} level(s)")
+        for part in ("top", "upsampler"):
+            if getattr(self, f"{part}_training").condition_augmentation:
+                raise ValueError(f"{part}_training.condition_augmentation: it belongs to bottom_training alone")
         quarter = self.image_size // 4
         if self.tokenizer_training.adversarial.weight > 0 and (self.image_size % 4 or quarter & (quarter - 1)):
             raise ValueError(f"image_size: {self.image_size} must be 4 times a power of two for the discriminator")
@@ -59,7 +66,7 @@ class Config:
     @property
     def model(self) -> ModelConfig:
         """The part of the settings that a model folder keeps."""
-        return ModelConfig(self.image_size, self.tokenizer, self.top, self.bottom)
+        return ModelConfig(self.image_size, self.tokenizer, self.top, self.bottom, self.upsampler)
 
 
 def config_names() -> list[str]:

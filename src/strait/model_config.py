@@ -11,10 +11,17 @@ from typing import Any, TypeVar
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 
-PARTS = ("tokenizer", "top", "bottom")
+PARTS = ("tokenizer", "top", "bottom", "upsampler")
 """Parts of a model in the order in which they are trained."""
 
+_LEVELS = ("top", "bottom", "upsampled_top", "upsampled_bottom")
+
 T = TypeVar("T")
+
+
+def level_names(count: int) -> tuple[str, ...]:
+    """Names of so many levels, coarse to fine."""
+    return _LEVELS[:count]
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,14 @@ class ModelConfig:
         tokenizer: stage 1.
         top: the transformer of the top (or only) level.
         bottom: the transformer of the bottom level; none for a single-scale tokenizer.
+        upsampler: U, which doubles the size of what the others generate; none for a model without.
     """
 
     image_size: int = 256
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     top: TransformerConfig = field(default_factory=TransformerConfig)
     bottom: TransformerConfig | None = field(default_factory=lambda: TransformerConfig(layers=16, mlp=4096, heads=24))
+    upsampler: TransformerConfig | None = None
 
     def __post_init__(self) -> None:
         self.tokenizer.grids(self.image_size)
@@ -40,11 +49,29 @@ class ModelConfig:
                 f"bottom: {self.tokenizer.kind} has {self.tokenizer.num_levels} level(s), "
                 f"so a bottom transformer must {'not ' if self.bottom else ''}be there"
             )
+        if self.upsampler is not None and self.tokenizer.num_levels == 1:
+            raise ValueError(f"upsampler: it needs two levels of tokens, and {self.tokenizer.kind} has one")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of this model in the order of their training."""
+        return tuple(part for part in PARTS if getattr(self, part) is not None)
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Token grids, coarse to fine."""
-        return self.tokenizer.grids(self.image_size)
+        """Token grids, coarse to fine; the upsampler's two come after the others."""
+        grids = self.tokenizer.grids(self.image_size)
+        return grids if self.upsampler is None else (*grids, *self.tokenizer.grids(2 * self.image_size))
+
+    @property
+    def level_codebook_sizes(self) -> tuple[int, ...]:
+        """Ids of each of the grids."""
+        return self.tokenizer.codebook_sizes * (1 if self.upsampler is None else 2)
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """A name for each of the grids."""
+        return level_names(len(self.grids))
 
 
 def from_dict(kind: type[T], values: Any, where: str) -> T:

@@ -1,7 +1,7 @@
 """The tokens of every image, computed once and memory-mapped: stage 2 never sees a pixel.
 
     tokens/SPLIT/cache.json    what it was made from and how; written last, so a folder without it is not a cache
-                 top.npy, bottom.npy (or tokens.npy)   [variants, images, h * w]
+                 LEVEL.npy     [variants, images, h * w], one for each level
                  labels.npy    [images], -1 without classes
 
 It is handed ``encode``: it knows no tokenizer.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,10 @@ class TokenCache:
     def __init__(self, folder: Path) -> None:
         try:
             self.made_from: dict[str, Any] = json.loads((folder / "cache.json").read_text())
-            names, shapes = self.made_from["levels"], self.made_from["shapes"]
-            self.grids = [tuple(grid) for grid in self.made_from["grids"]]
-            self.levels = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+            self.names: list[str] = self.made_from["levels"]
+            shapes = self.made_from["shapes"]
+            self.grids: list[tuple[int, int]] = [(height, width) for height, width in self.made_from["grids"]]
+            self.levels = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names]
             self.labels = torch.from_numpy(np.load(folder / "labels.npy").astype(np.int64))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder} is not a token cache: {error}; delete it and it is made again") from error
@@ -71,6 +72,7 @@ def build_token_cache(
     made_from: dict[str, Any],
     device: torch.device,
     bad_files: BadFiles,
+    names: Sequence[str],
     limit: int | None = None,
     batch_size: int = 128,
     progress: Callable[[int], object] = lambda count: None,
@@ -86,6 +88,7 @@ def build_token_cache(
         made_from: what the cache depends on beside these, such as the tokenizer's hash; compared and stored.
         device: where ``encode`` wants its images.
         bad_files: told about damaged files, which are left out.
+        names: of the levels that ``encode`` gives, coarse to fine.
         limit: take only this many images, evenly spread.
         batch_size: images encoded at once.
         progress: called with the number of images after each batch.
@@ -116,7 +119,6 @@ def build_token_cache(
     good = 0
     labels: list[int] = []
     arrays: list[np.ndarray] = []
-    names: list[str] = []
     grids: list[tuple[int, int]] = []
     for batch in in_order(source, image_size, batch_size, indices):
         bad_files.note(batch.bad)
@@ -126,7 +128,6 @@ def build_token_cache(
         for variant in range(config.cache_variants):
             tokens = encode(_varied(batch, variant, config).images(device))
             if not arrays:
-                names = ["tokens"] if len(tokens.levels) == 1 else ["top", "bottom"]
                 grids = [(level.shape[1], level.shape[2]) for level in tokens.levels]
                 arrays = [
                     open_memmap(
@@ -151,7 +152,7 @@ def build_token_cache(
             array.flush()  # type: ignore[attr-defined]
     arrays.clear()
     np.save(aside / "labels.npy", np.array(labels, dtype=np.int32))
-    description = {**wanted, "levels": names, "grids": grids, "shapes": shapes}
+    description = {**wanted, "levels": list(names), "grids": grids, "shapes": shapes}
     (aside / "cache.json").write_text(json.dumps(description, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     aside.replace(folder)

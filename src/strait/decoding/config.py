@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from strait.masking_names import SCHEDULES, ScheduleName
@@ -43,3 +43,7 @@ class DecodingConfig:
             raise ValueError(f"decoding.keep: {self.keep!r} is neither 'confidence' nor 'halton'")
         if self.guidance_ramp not in ("constant", "linear"):
             raise ValueError(f"decoding.guidance_ramp: {self.guidance_ramp!r} is neither 'constant' nor 'linear'")
+
+    def first(self, levels: int) -> DecodingConfig:
+        """These settings for the first so many of the levels they are for."""
+        return replace(self, steps=self.steps[:levels], temperature=self.temperature[:levels])

@@ -48,7 +48,7 @@ def evaluate_reconstruction(
     with tqdm(total=count, desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1) as bar:
         try:
             report = stratification_report(
-                model.tokenizer, config.codebook_sizes, batches(), config.bottom_codebook_size is None, bar.update
+                model.tokenizer, config.codebook_sizes, batches(), config.shared_codebook, bar.update
             )
         except ValueError as error:
             if seen:

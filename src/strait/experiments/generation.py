@@ -51,6 +51,8 @@ def generate_files(
         FileExistsError: rather than replace a file whose content differs.
     """
     model.require("tokenizer", "top", "bottom")
+    if len(request.decoding.steps) > model.config.tokenizer.num_levels:
+        model.require("upsampler")
     if request.labels is None:
         numbers = model.labels(None, request.count, request.seed)
         indices = list(range(request.count))

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,9 @@ from strait.data.token_cache import TokenCache, build_token_cache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.files import write_text
-from strait.model import (
+from strait.model import build_part, level_networks
+from strait.model_config import PARTS, level_names
+from strait.model_folder import (
     ModelError,
     check_part,
     find_folder,
@@ -36,15 +39,17 @@ from strait.model import (
     save_part,
     write_description,
 )
-from strait.model_config import PARTS
-from strait.tokenizer.build import AnyTokenizer, build_tokenizer
+from strait.randomness import as_seed
+from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
+from strait.tokenizer.two_sizes import encode_at_two_sizes
+from strait.training.condition_augmentation import augmented_condition
+from strait.training.config import TransformerTrainingConfig
 from strait.training.loop import Stop, train
 from strait.training.tokenizer_loop import TokenizerTrainee
-from strait.training.transformer_loop import TransformerTrainee
-from strait.transformer.bottom import BottomTransformer
-from strait.transformer.top import TopTransformer
+from strait.training.transformer_loop import Augment, TransformerTrainee
 
 _VALIDATION_IMAGES = 2000
+_SCALE = 51
 
 
 class _Stopped(Exception):
@@ -87,7 +92,7 @@ class PartTraining:
 
     def parts(self) -> list[str]:
         """The parts of this model in the order of their training."""
-        return [part for part in PARTS if part != "bottom" or self.config.bottom is not None]
+        return list(self.config.model.parts)
 
     def run(self, parts: list[str]) -> bool:
         """Train some parts; False if stopped before the last was done."""
@@ -113,7 +118,7 @@ class PartTraining:
     def encode(self) -> TokenCache:
         """The token cache of the training images, made if need be."""
         tokenizer = self._load_tokenizer()
-        return self._cache(tokenizer, "train", self.source, self.config.data)
+        return self._cache(tokenizer, "train", "train", self.source, self.config.data)
 
     def _settle(self, config: Config | None) -> Config:
         stored = self.folder / "runs" / "config.yaml"
@@ -133,7 +138,8 @@ class PartTraining:
             raise ModelError(f"run.seed: {self.folder} was begun with {before.run.seed}, not {config.run.seed}")
         for field in dataclasses.fields(config.model):
             mine, theirs = getattr(config.model, field.name), getattr(before.model, field.name)
-            if mine != theirs:
+            grows = field.name == "upsampler" and theirs is None
+            if mine != theirs and not grows:
                 raise ModelError(
                     f"--config: {field.name} differs from what {self.folder} was begun with; "
                     f"choose another --model or leave --config out"
@@ -150,13 +156,11 @@ class PartTraining:
                 )
         return names
 
-    def _begin(self, part: str) -> Path:
-        """The part's folder, with the settings written: only once everything that could refuse them has not."""
+    def _begin(self, run_folder: Path) -> None:
+        """Make a part's folder and write the settings: only once everything that could refuse them has not."""
         write_config(self.folder / "runs" / "config.yaml", self.config)
         write_description(self.folder, self.config.model, self.classes, self.config.decoding)
-        run_folder = self.folder / "runs" / part
         run_folder.mkdir(parents=True, exist_ok=True)
-        return run_folder
 
     def _steps(self, part: str) -> int:
         return getattr(self.config, f"{part}_training").steps
@@ -176,12 +180,14 @@ class PartTraining:
             self._set_aside_others_tokens()
         if done:
             note = {"steps": self._steps(part), "tokenizer": file_hash(self.folder / "tokenizer.safetensors")}
-            write_text(self.folder / "runs" / part / "finished.json", json.dumps(note))
+            path = self.folder / "runs" / part / "finished.json"
+            path.parent.mkdir(exist_ok=True)  # a cascade trains in folders of other names
+            write_text(path, json.dumps(note))
 
     def _set_aside_others_tokens(self) -> None:
         """Transformers of another tokenizer must not be taken for this one's."""
         digest = file_hash(self.folder / "tokenizer.safetensors")
-        for part in ("top", "bottom"):
+        for part in PARTS[1:]:
             note, weights = self.folder / "runs" / part / "tokenizer.txt", self.folder / f"{part}.safetensors"
             if weights.exists() and note.exists() and note.read_text() != digest:
                 aside = weights.with_name(f"{part}-of-{note.read_text()}.safetensors")
@@ -194,10 +200,25 @@ class PartTraining:
             load_part(self.init_from, part, module)
 
     def _train_tokenizer(self) -> bool:
-        config = self.config
-        torch.manual_seed(config.run.seed)
-        tokenizer = build_tokenizer(config.tokenizer)
+        torch.manual_seed(self.config.run.seed)
+        tokenizer = build_tokenizer(self.config.tokenizer)
         self._start_weights("tokenizer", tokenizer)
+        weights, done, scale = tokenizer.state_dict(), False, ""
+        for scale, network in trainable_networks(tokenizer).items():
+            run_folder = self.folder / "runs" / (f"tokenizer-{scale}" if scale else "tokenizer")
+            done, found = self._train_scale(network, run_folder)
+            weights.update({f"{scale}.{name}" if scale else name: value for name, value in found.items()})
+            if not done:
+                break
+        if done or not scale:  # a cascade of which one half is missing is of no use to anybody
+            self._finish("tokenizer", weights, done)
+        return done
+
+    def _train_scale(self, network: TrainableTokenizer, run_folder: Path) -> tuple[bool, dict[str, Tensor]]:
+        """Train one network of stage 1; whether it is done, and its weights."""
+        config = self.config
+        # What is made from here on must not depend on what was trained before it in the same process.
+        torch.manual_seed(as_seed(config.run.seed, _SCALE))
         workers = default_workers(config.data, self.device, os.cpu_count() or 1)
         stage1 = config.tokenizer_training
 
@@ -212,7 +233,7 @@ class PartTraining:
         if preview is None or not len(preview.labels):
             preview = next(batches(0))
         trainee = TokenizerTrainee(
-            tokenizer,
+            network,
             stage1,
             config.run,
             config.image_size,
@@ -222,10 +243,9 @@ class PartTraining:
             self.device,
             pretrained=self.init_from is not None,
         )
-        run_folder = self._begin("tokenizer")
-        done = train(trainee, "tokenizer", run_folder, stage1.steps, config.run, self.stop)
-        self._finish("tokenizer", trainee.weights(), done)
-        return done
+        self._begin(run_folder)
+        done = train(trainee, run_folder.name, run_folder, stage1.steps, config.run, self.stop)
+        return done, trainee.weights()
 
     def _load_tokenizer(self) -> AnyTokenizer:
         tokenizer = build_tokenizer(self.config.tokenizer)
@@ -240,8 +260,16 @@ class PartTraining:
         return tokenizer.to(self.device).eval()
 
     def _cache(
-        self, tokenizer: AnyTokenizer, split: str, source: ImageSource, data: DataConfig, limit: int | None = None
+        self,
+        tokenizer: AnyTokenizer,
+        name: str,
+        split: str,
+        source: ImageSource,
+        data: DataConfig,
+        limit: int | None = None,
+        two_sizes: bool = False,
     ) -> TokenCache:
+        """The tokens of a split; with ``two_sizes`` those of the upsampler, from images twice as large."""
         made_from = {
             "split": split,
             "tokenizer": file_hash(self.folder / "tokenizer.safetensors"),
@@ -253,44 +281,70 @@ class PartTraining:
             if self.stop.wanted():
                 raise _Stopped
 
-        with tqdm(total=count, desc=f"encoding {split}", unit="image", dynamic_ncols=True, delay=1) as bar:
+        with tqdm(total=count, desc=f"encoding {name}", unit="image", dynamic_ncols=True, delay=1) as bar:
             return build_token_cache(
-                self.folder / "runs" / "tokens" / split,
+                self.folder / "runs" / "tokens" / name,
                 source,
-                tokenizer.encode,
-                self.config.image_size,
+                partial(encode_at_two_sizes, tokenizer) if two_sizes else tokenizer.encode,
+                self.config.image_size * (2 if two_sizes else 1),
                 data,
                 made_from,
                 self.device,
                 self.bad_files,
+                level_names(4 if two_sizes else tokenizer.levels),
                 limit,
                 progress=progress,
             )
 
     def _train_transformer(self, part: str) -> bool:
-        config, level = self.config, PARTS.index(part) - 1
+        config = self.config
         tokenizer = self._load_tokenizer()
-        run_folder = self._begin(part)
+        run_folder = self.folder / "runs" / part
+        self._begin(run_folder)
         self._refuse_other_tokenizer(part, run_folder)
-        cache = self._cache(tokenizer, "train", self.source, config.data)
+        two_sizes = part == "upsampler"
+        suffix = "-two-sizes" if two_sizes else ""
+        cache = self._cache(tokenizer, f"train{suffix}", "train", self.source, config.data, two_sizes=two_sizes)
         validation = None
         if self.validation is not None:
             plain = dataclasses.replace(config.data, cache_variants=1)
-            validation = self._cache(tokenizer, "validation", self.validation, plain, _VALIDATION_IMAGES)
-        sizes, grids = config.tokenizer.codebook_sizes, config.model.grids
+            validation = self._cache(
+                tokenizer, f"validation{suffix}", "validation", self.validation, plain, _VALIDATION_IMAGES, two_sizes
+            )
         torch.manual_seed(config.run.seed)
-        if level == 0:
-            transformer = TopTransformer(config.top, sizes[0], len(self.classes), grids[0])
-        else:
-            assert config.bottom is not None
-            transformer = BottomTransformer(config.bottom, sizes[1], sizes[0], len(self.classes), grids[1], grids[0])
+        transformer = build_part(config.model, part, len(self.classes))
         self._start_weights(part, transformer)
-        shown = LevelPreview(transformer, level, tokenizer, validation or cache, config, self.device)
-        settings = config.top_training if level == 0 else config.bottom_training
-        trainee = TransformerTrainee(transformer, level, settings, config.run, cache, validation, shown, self.device)
+        networks = level_networks(transformer)
+        shown = LevelPreview(networks, tokenizer, validation or cache, config, self.device)
+        settings: TransformerTrainingConfig = getattr(config, f"{part}_training")
+        trainee = TransformerTrainee(
+            transformer, networks, settings, config.run, cache, validation, shown, self.device, self._augment(settings)
+        )
         done = train(trainee, part, run_folder, settings.steps, config.run, self.stop)
         self._finish(part, trainee.weights(), done)
         return done
+
+    def _augment(self, settings: TransformerTrainingConfig) -> Augment | None:
+        """Equation 6, where the settings ask for it: what the top transformer makes of its own masked tokens."""
+        share = settings.condition_augmentation
+        if not share:
+            return None
+        if not (self.folder / "top.safetensors").exists():
+            raise ModelError(
+                f"bottom_training.condition_augmentation: {share} needs the top transformer; make it with: "
+                f"strait train top --data {self.data_name} --model {self.folder}"
+            )
+        top = build_part(self.config.model, "top", len(self.classes))
+        check_part(self.folder, "top", top)
+        load_part(self.folder, "top", top)
+        network = level_networks(top.to(self.device).eval())[0]
+        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.run.precision == "bfloat16")
+
+        def augment(tokens: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+            with precision:
+                return augmented_condition(network.bind, tokens, network.grid, labels, share, keys)
+
+        return augment
 
     def _refuse_other_tokenizer(self, part: str, run_folder: Path) -> None:
         """A transformer begun on another tokenizer's tokens cannot go on with these."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from PIL import Image
 
@@ -11,10 +13,9 @@ from strait.decoding.guidance import Guided
 from strait.decoding.iterative import decode_level
 from strait.decoding.stratified import level_sampling
 from strait.images_out import contact_sheet
+from strait.model import LevelNetwork
 from strait.randomness import image_seeds
 from strait.tokenizer.build import AnyTokenizer
-from strait.transformer.bottom import BottomTransformer
-from strait.transformer.top import TopTransformer
 from strait.types import Canvas, Condition, Tokens
 
 PREVIEW = 8
@@ -22,18 +23,18 @@ PREVIEW = 8
 
 
 class LevelPreview:
-    """A transformer's sample grid: what it makes of the classes of a few images, above those images' own tokens."""
+    """A part's sample grid: what its networks make of the classes and coarser tokens of a few images, above those
+    images' own tokens."""
 
     def __init__(
         self,
-        transformer: TopTransformer | BottomTransformer,
-        level: int,
+        networks: Mapping[int, LevelNetwork],
         tokenizer: AnyTokenizer,
         cache: TokenCache,
         config: Config,
         device: torch.device,
     ) -> None:
-        self.transformer, self.level, self.tokenizer, self.config = transformer, level, tokenizer, config
+        self.networks, self.tokenizer, self.config = networks, tokenizer, config
         images = (torch.arange(min(PREVIEW, len(cache))) * len(cache) // PREVIEW).numpy()
         flat, labels = cache.read(images * 0, images)
         self.labels = labels.to(device)
@@ -41,13 +42,19 @@ class LevelPreview:
 
     @torch.no_grad()
     def __call__(self) -> Image.Image:
-        level, coarser = self.level, tuple(self.grids[: self.level])
-        network = Guided(self.transformer.bind, Condition(self.labels, coarser), guided=False)
         seeds = image_seeds(0, torch.arange(len(self.labels), device=self.labels.device))
-        canvas = Canvas.blank(len(self.labels), self.transformer.grid, self.labels.device)
-        decoding = self.config.decoding
-        for step in decode_level(network, canvas, level_sampling(seeds, decoding, level), "", level, decoding):
-            canvas = step.canvas
-        made = self.tokenizer.decode(Tokens((*coarser, canvas.as_grid())), levels=level + 1)
-        own = self.tokenizer.decode(Tokens(tuple(self.grids[: level + 1])), levels=level + 1)
-        return contact_sheet(torch.cat([made, own]), columns=len(self.labels))
+        decoding, last = self.config.decoding, max(self.networks)
+        made = tuple(self.grids[: min(self.networks)])
+        for level, network in self.networks.items():
+            bound = Guided(network.bind, Condition(self.labels, made), guided=False)
+            canvas = Canvas.blank(len(self.labels), network.grid, self.labels.device)
+            for step in decode_level(bound, canvas, level_sampling(seeds, decoding, level), "", level, decoding):
+                canvas = step.canvas
+            made = (*made, canvas.as_grid())
+        return contact_sheet(torch.cat([self._pixels(made), self._pixels(tuple(self.grids[: last + 1]))]), len(seeds))
+
+    def _pixels(self, grids: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Pixels of the levels of one size: the last one or two, whichever belong together."""
+        count = self.tokenizer.levels
+        pair = grids[(len(grids) - 1) // count * count :]
+        return self.tokenizer.decode(Tokens(pair), levels=len(pair))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-TokenizerKind = Literal["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow", "vqgan"]
+TokenizerKind = Literal["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow", "vqgan", "cascade"]
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,15 @@ class TokenizerConfig:
 
     Args:
         kind: fusion of the levels: vqgan2-r (stratified residual fusion), vqgan2-c-deep (the same stem, then
-            concatenation), vqgan2-c-shallow (VQVAE-2's concatenation), or vqgan (a single scale).
+            concatenation), vqgan2-c-shallow (VQVAE-2's concatenation); vqgan (a single scale); or cascade (Table 6:
+            two separate VQGANs, the fine one without the last of the multipliers).
         channels: width of the first layers.
         multipliers: width of each resolution, in channels; f is 2 to the power of their number less one.
         res_blocks: residual blocks at each resolution and in the middle.
         stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features.
         codebook_size: codes in the codebook; of the top alone where the bottom has its own.
-        bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's.
+        bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's. The two
+            VQGANs of a cascade always have a codebook each, of the top's size by default.
         code_dim: width of a code.
         normalize_codes: compare features and codes after L2 normalisation.
         zero_init_bottom: the bottom's projection into the decoder starts at zero (vqgan2-r only).
@@ -38,6 +40,8 @@ class TokenizerConfig:
     zero_init_bottom: bool = True
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(TokenizerKind):
+            raise ValueError(f"tokenizer.kind: {self.kind!r} is not one of {', '.join(get_args(TokenizerKind))}")
         for name in ("channels", "res_blocks", "stem_blocks", "codebook_size", "code_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at least 1")
@@ -60,6 +64,11 @@ class TokenizerConfig:
     @property
     def num_levels(self) -> int:
         return 1 if self.kind == "vqgan" else 2
+
+    @property
+    def shared_codebook(self) -> bool:
+        """Whether both levels draw their codes from one codebook."""
+        return self.kind != "cascade" and self.num_levels == 2 and self.bottom_codebook_size is None
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:

@@ -173,6 +173,8 @@ class TransformerTrainingConfig:
         mask_schedule: of the training masks, at a uniform progress.
         loss: the mean over each sample's masked tokens (MaskGIT's), or the paper's sum over them.
         ema_decay: of the averaged weights that become the model's; 0 for none.
+        condition_augmentation: share of the top tokens that the top transformer predicts anew while the bottom
+            trains (equation 6, Table 9); the bottom's alone.
     """
 
     steps: int = 1_000_000
@@ -187,6 +189,7 @@ class TransformerTrainingConfig:
     mask_schedule: ScheduleName = "cosine"
     loss: Literal["mean", "sum"] = "mean"
     ema_decay: float = 0.0
+    condition_augmentation: float = 0.0
 
     def __post_init__(self) -> None:
         _check("training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
@@ -194,3 +197,5 @@ class TransformerTrainingConfig:
             raise ValueError("training: label_smoothing must lie in [0, 1), gradient_clip above 0")
         if not 0 <= self.label_drop_rate <= 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("training: label_drop_rate must lie in [0, 1] and ema_decay in [0, 1)")
+        if not 0 <= self.condition_augmentation <= 1:
+            raise ValueError(f"training.condition_augmentation: {self.condition_augmentation} must lie in [0, 1]")

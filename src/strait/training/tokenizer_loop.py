@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from strait.data.images import BadFiles, ImageBatch
 from strait.images_out import contact_sheet
 from strait.randomness import key, uniform
-from strait.tokenizer.build import AnyTokenizer
+from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.discriminator import Discriminator, r1_penalty
 from strait.tokenizer.losses import (
     adversarial_ramp,
@@ -56,7 +56,7 @@ class TokenizerTrainee:
 
     def __init__(
         self,
-        tokenizer: AnyTokenizer,
+        tokenizer: TrainableTokenizer,
         config: TokenizerTrainingConfig,
         run: RunConfig,
         image_size: int,

@@ -1,13 +1,14 @@
 """Stage 2, Cross-scale Masked Token Modeling: one step of any level. Source: StraIT section 3.2, equations 3 and 4.
 
-The top sees masked top tokens; the bottom masked bottom tokens and, by teacher forcing, the true top tokens.
+The top sees masked top tokens; the bottom masked bottom tokens and, by teacher forcing, the true top tokens. The
+upsampler's two networks do so in one step, each guided by the true tokens of all levels before its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,39 +28,43 @@ from strait.training.optimizer import (
     set_learning_rate,
     stage2_optimizer,
 )
-from strait.transformer.bottom import BottomTransformer
 from strait.transformer.loss import masked_token_loss
-from strait.transformer.top import TopTransformer
 from strait.types import NULL_LABEL, Canvas, Condition
+
+Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""True top tokens ``[batch, length]``, labels and keys ``[batch]`` -> the top tokens that the bottom is trained on."""
 
 _ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32, 33, 34, 35, 36, 37
 _BINS = 4
 
 
 class TransformerTrainee:
-    """Trains the transformer of one level; see ``training.loop.Trainee``."""
+    """Trains one part of stage 2; see ``training.loop.Trainee``."""
 
     def __init__(
         self,
-        transformer: TopTransformer | BottomTransformer,
-        level: int,
+        part: nn.Module,
+        networks: Mapping[int, nn.Module],
         config: TransformerTrainingConfig,
         run: RunConfig,
         cache: TokenCache,
         validation: TokenCache | None,
         preview: Callable[[], Image.Image],
         device: torch.device,
+        augment: Augment | None = None,
     ) -> None:
-        """``level`` is the number of the level that it learns, from 0; ``preview`` draws the sample grid."""
-        self.transformer = transformer.to(device)
-        self.level, self.config, self.run, self.device = level, config, run, device
-        self.cache, self.validation, self.preview = cache, validation, preview
+        """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
+        sample grid; ``augment`` replaces the first level's tokens where they are a condition (equation 6)."""
+        self.transformer = part.to(device)
+        self.networks, self.config, self.run, self.device = networks, config, run, device
+        self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
         self.optimizer = stage2_optimizer(self.transformer, config)
         self.ema = ExponentialMovingAverage(self.transformer, config.ema_decay) if config.ema_decay else None
         self._epoch, self._order = -1, torch.empty(0)
         if run.compile:
-            for layer in transformer.layers:
-                layer.compile()
+            for network in networks.values():
+                for layer in cast(nn.ModuleList, network.layers):
+                    layer.compile()
 
     def begin(self, step: int) -> None:
         pass
@@ -74,7 +79,7 @@ class TransformerTrainee:
         # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
         torch.manual_seed(as_seed(self.run.seed, _DROPOUT, step))
         self.transformer.train()
-        loss, metrics = self._loss(levels, labels, key(self.run.seed, positions))
+        loss, metrics = self._loss(levels, labels, key(self.run.seed, positions), self.augment)
         set_learning_rate(self.optimizer, learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -100,22 +105,41 @@ class TransformerTrainee:
         variants = (uniform(key(self.run.seed, _VARIANT, positions)) * self.cache.variants).long().numpy()
         return self.cache.read(np.minimum(variants, self.cache.variants - 1), images)
 
-    def _loss(self, levels: list[Tensor], labels: Tensor, keys: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Loss and accuracies of one batch of flat levels; ``keys`` ``[batch]`` decide the masks."""
-        config, grids = self.config, self.cache.grids
-        targets = levels[self.level].to(self.device)
-        context = tuple(levels[index].to(self.device).view(-1, *grids[index]) for index in range(self.level))
+    def _loss(
+        self, levels: list[Tensor], labels: Tensor, keys: Tensor, augment: Augment | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Loss and accuracies of one batch of flat levels, summed over the part's networks; ``keys`` ``[batch]``
+        decide the masks."""
+        on_device = [level.to(self.device) for level in levels]
+        total, metrics = torch.zeros((), device=self.device), {}
+        for number, (level, network) in enumerate(self.networks.items()):
+            own = keys if number == 0 else key(keys, number)
+            seen = list(on_device[:level])
+            if augment is not None:
+                seen[0] = augment(seen[0], labels, own)
+            context = tuple(grid.view(-1, *shape) for grid, shape in zip(seen, self.cache.grids, strict=False))
+            loss, found = self._level_loss(network, level, on_device[level], Condition(labels, context), own)
+            total = total + loss
+            prefix = "" if len(self.networks) == 1 else f"{self.cache.names[level]}_"
+            metrics.update({prefix + name: value for name, value in found.items()})
+        return total, metrics
+
+    def _level_loss(
+        self, network: nn.Module, level: int, targets: Tensor, condition: Condition, keys: Tensor
+    ) -> tuple[Tensor, dict[str, Any]]:
+        config = self.config
         progress = uniform(key(keys, _PROGRESS))
         scores = uniform(key(key(keys, _MASK)[:, None], torch.arange(targets.shape[1], device=self.device)))
         masked = training_mask(config.mask_schedule, progress, scores)
-        height, width = grids[self.level]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            logits = self.transformer(Condition(labels, context), Canvas(targets, masked, (height, width)))
+            logits = network(condition, Canvas(targets, masked, self.cache.grids[level]))
         loss = masked_token_loss(logits, targets, masked, config.label_smoothing, config.loss)
         with torch.no_grad():
             correct = ((logits.argmax(-1) == targets) & masked).sum(-1).float()
             total = masked.sum(-1).float()
             metrics: dict[str, Any] = {"accuracy": (correct.sum(), total.sum())}
+            if len(self.networks) > 1:
+                metrics["loss"] = loss.detach()
             ratio = total / masked.shape[1]
             for index in range(_BINS):
                 inside = (ratio > index / _BINS) & (ratio <= (index + 1) / _BINS)

@@ -1,12 +1,14 @@
 """theta^b: the transformer that draws the bottom tokens given the top's, through cross-attention.
 
-Source: StraIT sections 3.2 and 4.1, equation 4.
+The same network with more grids to look at makes the upsampler. Source: StraIT sections 3.2 and 4.1, equation 4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from strait.transformer.config import TransformerConfig
@@ -16,39 +18,37 @@ from strait.types import Canvas, Condition, Grid, LogitsFn
 
 
 class BottomTransformer(nn.Module):
-    """Self-attention over the bottom tokens, cross-attention to the class token and the top tokens.
+    """Self-attention over the bottom tokens, cross-attention to the class token and the coarser grids' tokens.
 
     Args:
         config: its size.
         codebook_size: ids it can predict.
-        context_codebook_size: ids of the top tokens, which have an embedding table of their own here.
+        context_codebook_sizes: ids of each coarser grid (for the bottom the top's alone), each of which has an
+            embedding table of its own here.
         num_classes: 0 for an unconditional model.
-        grid: (h, w) of the bottom tokens.
-        context_grid: (h, w) of the top tokens.
+        grid: (h, w) of the tokens it predicts.
+        context_grids: (h, w) of each coarser grid.
     """
 
     def __init__(
         self,
         config: TransformerConfig,
         codebook_size: int,
-        context_codebook_size: int,
+        context_codebook_sizes: Sequence[int],
         num_classes: int,
         grid: Grid,
-        context_grid: Grid,
+        context_grids: Sequence[Grid],
     ) -> None:
         super().__init__()
         self.config, self.codebook_size, self.num_classes = config, codebook_size, num_classes
-        self.grid, self.context_grid = grid, context_grid
+        self.grid, self.context_grids = grid, tuple(context_grids)
         self.embedding = TokenEmbedding(
             codebook_size, num_classes, grid[0] * grid[1], config.width, config.dropout, class_token=False
         )
-        self.context = TokenEmbedding(
-            context_codebook_size,
-            num_classes,
-            context_grid[0] * context_grid[1],
-            config.width,
-            config.dropout,
-            class_token=True,
+        # The class token stands before the first of them.
+        self.contexts = nn.ModuleList(
+            TokenEmbedding(size, num_classes, height * columns, config.width, config.dropout, class_token=number == 0)
+            for number, (size, (height, columns)) in enumerate(zip(context_codebook_sizes, context_grids, strict=True))
         )
         self.layers = nn.ModuleList(GuidedLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON) if config.norm == "pre" else nn.Identity()
@@ -56,18 +56,24 @@ class BottomTransformer(nn.Module):
         self.apply(init_weights)
 
     def bind(self, condition: Condition) -> LogitsFn:
-        """The network under a condition: labels, and ``context[0]``, the top tokens ``[batch, h, w]``.
+        """The network under a condition: labels, and as ``context`` the coarser tokens, a ``[batch, h, w]`` each.
 
         Every layer's keys and values of the context are computed here, once for all steps. The result maps a canvas
         (and positions ``[batch, count]``) to logits ``[batch, length or count, codebook_size]``.
 
         Raises:
-            ValueError: if the condition has no top tokens, or a grid of another size.
+            ValueError: if the condition's grids are others than those it was made for.
         """
-        if not condition.context or tuple(condition.context[0].shape[1:]) != self.context_grid:
-            shapes = [tuple(grid.shape[1:]) for grid in condition.context]
-            raise ValueError(f"bottom: the condition must hold a top grid of {self.context_grid}, not {shapes}")
-        context = self.context(condition.context[0].flatten(1), self.context.class_ids(condition.labels))
+        shapes = tuple((grid.shape[1], grid.shape[2]) for grid in condition.context)
+        if shapes != self.context_grids:
+            raise ValueError(f"condition.context: grids {list(shapes)} must be {list(self.context_grids)}")
+        embeddings = cast(list[TokenEmbedding], list(self.contexts))
+        class_ids = embeddings[0].class_ids(condition.labels)
+        vectors = [
+            embedding(grid.flatten(1), class_ids if embedding.class_token else None)
+            for embedding, grid in zip(embeddings, condition.context, strict=True)
+        ]
+        context = torch.cat(vectors, dim=1)
         layers = cast(list[GuidedLayer], list(self.layers))
         keys_values = [layer.cross_layer.attention.keys_values(context) for layer in layers]
 

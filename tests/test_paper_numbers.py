@@ -1,0 +1,106 @@
+"""What ``strait describe`` says of the shipped configurations is what the paper says of its models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strait.config import config_path, read_config
+from strait.evaluation.cost import describe, describe_table
+
+# Configuration, part, which number, the paper's value (sections 4.1 and 4.3, Tables 2 and 5), how near.
+NUMBERS = [
+    ("imagenet256", "top", "parameters", 499e6, 0.01),
+    ("imagenet256", "top", "multiply_adds", 133.5e9, 0.02),
+    ("imagenet256", "bottom", "parameters", 292e6, 0.01),
+    ("imagenet256", "bottom", "multiply_adds", 311.3e9, 0.02),
+    ("imagenet256", "tokenizer", "parameters", 72e6, 0.02),  # 863M less 499M less 292M
+    ("imagenet256", "all", "parameters", 863e6, 0.01),
+    ("maskgit-imagenet256", "all", "parameters", 227e6, 0.01),
+    ("maskgit-imagenet256-8192", "top", "multiply_adds", 48.2e9, 0.02),
+    ("maskgit-imagenet256-f8", "top", "multiply_adds", 216.5e9, 0.02),
+    ("maskgit-imagenet256-1.3b", "all", "parameters", 1.3e9, 0.05),  # "about": its size is not given
+]
+
+
+@cache
+def description(name: str) -> dict[str, Any]:
+    return describe(read_config(config_path(name)).model, 1000)
+
+
+@pytest.mark.parametrize(("name", "part", "number", "wanted", "near"), NUMBERS)
+def test_a_number_of_the_paper(name: str, part: str, number: str, wanted: float, near: float) -> None:
+    found = description(name)
+    assert (found if part == "all" else found["parts"][part])[number] == pytest.approx(wanted, rel=near)
+
+
+def test_the_parts_make_up_the_whole() -> None:
+    for name in ("imagenet256", "maskgit-imagenet256"):
+        found = description(name)
+        assert found["parameters"] == sum(part["parameters"] for part in found["parts"].values())
+
+
+def test_straits_parts() -> None:
+    assert list(description("imagenet256")["parts"]) == ["tokenizer", "top", "bottom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "codes", "code_dim", "grid", "sizes"),
+    [
+        ("maskgit-imagenet256", 1024, 256, (16, 16), (24, 768, 3072, 16)),
+        ("maskgit-imagenet256-8192", 8192, None, (16, 16), (24, 768, 3072, 16)),
+        ("maskgit-imagenet256-f8", 8192, None, (32, 32), (24, 768, 3072, 16)),
+        ("maskgit-imagenet256-1.3b", None, None, (16, 16), None),
+    ],
+)
+def test_maskgit_is_one_level_of_its_size(
+    name: str, codes: int | None, code_dim: int | None, grid: tuple[int, int], sizes: tuple[int, ...] | None
+) -> None:
+    config = read_config(config_path(name))
+    assert config.bottom is None
+    assert config.tokenizer.kind == "vqgan"
+    assert config.model.grids == (grid,)
+    assert codes is None or config.tokenizer.codebook_size == codes
+    assert code_dim is None or config.tokenizer.code_dim == code_dim
+    top = config.top
+    assert sizes is None or (top.layers, top.width, top.mlp, top.heads) == sizes
+    assert list(description(name)["parts"]) == ["tokenizer", "top"]
+
+
+def test_the_table_for_people_has_the_same_numbers() -> None:
+    table = describe_table(description("imagenet256"))
+    for part in description("imagenet256")["parts"].values():
+        assert f"{part['parameters'] / 1e6:.2f}M" in table
+        assert f"{part['multiply_adds'] / 1e9:.2f}G" in table
+
+
+MEASURE = """
+import sys, time
+import strait.evaluation.cost  # torch itself is not what is measured
+from strait.cli import main
+
+def peak():  # of this process alone, in MB; ru_maxrss would begin with the parent's
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
+
+before, started = peak(), time.process_time()
+assert main(["describe", "--config", "imagenet256", "--json"]) == 0
+print(peak() - before, time.process_time() - started, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_the_command_takes_seconds_and_no_weights() -> None:
+    """The weights would take 3.5 GB. What it prints is one JSON object, the same numbers."""
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    megabytes, seconds = (float(number) for number in done.stderr.split())
+    assert megabytes < 500
+    assert seconds < 30
+    assert json.loads(done.stdout) == json.loads(json.dumps(description("imagenet256")))
