@@ -24,8 +24,8 @@ $(DEV)/installed: pyproject.toml
 test: lint types contract unit
 
 lint: $(DEV)/installed
-	$(DEV)/bin/ruff check src tests
-	$(DEV)/bin/ruff format --check src tests
+	$(DEV)/bin/ruff check src tests benchmarks
+	$(DEV)/bin/ruff format --check src tests benchmarks
 
 types: $(DEV)/installed
 	$(DEV)/bin/basedpyright --pythonpath $(DEV)/bin/python
