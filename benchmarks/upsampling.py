@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from strait.data.images import ClassesOf, in_order, open_images
+from strait.data.images import in_order
+from strait.data.sources import ClassesOf, open_images
 from strait.decoding.stratified import final_tokens
 from strait.images_out import contact_sheet, png_bytes, write_new
 from strait.model import StraIT

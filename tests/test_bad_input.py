@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from strait.cli import main
-from strait.config import read_config
+from strait.config import Config, read_config
 from strait.decoding.config import DecodingConfig
 from strait.decoding.iterative import decode_step
 from strait.decoding.stratified import level_sampling
@@ -217,3 +217,41 @@ def test_a_stage_2_beside_the_tokenizer_of_another_model(folder: Path, tmp_path:
         f"{folder / 'bottom.safetensors'} predicts 12 codes, and the tokenizer of config.json has 7",
         "bottom_codebook_size",
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"temperature": (float("nan"), 1.0)}, r"decoding.temperature: .*nan.* must be finite and not negative"),
+        ({"temperature": (1.0, float("inf"))}, r"decoding.temperature: .*inf"),
+        ({"guidance": float("nan")}, r"decoding.guidance: nan must be a finite number"),
+        ({"steps": (2.5, 6)}, r"decoding.steps: \(2.5, 6\) must be"),
+        ({"steps": (True, 6)}, r"decoding.steps: \(True, 6\) must be"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        DecodingConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("label_smoothing", 1.0),
+        ("label_smoothing", float("nan")),
+        ("ema_decay", -0.1),
+        ("label_drop_rate", 1.5),
+        ("gradient_clip", 0.0),
+        ("condition_augmentation", 1.01),
+        ("mask_schedule", "sinus"),
+    ],
+)
+def test_settings_of_stage_2_name_themselves_and_their_value(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"training.{name}: '?{value}'? "):
+        TransformerTrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("part", ["top", "upsampler"])
+def test_conditional_augmentation_belongs_to_the_bottom(part: str) -> None:
+    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: it belongs to bottom_training"):
+        Config(**{f"{part}_training": TransformerTrainingConfig(condition_augmentation=0.1)})

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, FolderSource
+from strait.data.images import BadFiles
+from strait.data.sources import FolderSource
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.randomness import key
 from strait.training.condition_augmentation import augmented_condition

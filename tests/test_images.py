@@ -20,19 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from strait.data.config import DataConfig
-from strait.data.images import (
-    BadFiles,
-    DataError,
-    FolderSource,
-    ImageBatch,
-    ImageSource,
-    augment,
-    has_split,
-    in_order,
-    open_images,
-    read_square,
-    to_square,
-)
+from strait.data.images import BadFiles, ImageBatch, augment, in_order, read_square, to_square
+from strait.data.sources import DataError, FolderSource, ImageSource, has_split, open_images
 from strait.data.training_images import ShuffledPositions, default_workers, training_batches
 
 PLAIN = DataConfig(flip=False)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, DataError, FolderSource, read_square
+from strait.data.images import BadFiles, read_square
+from strait.data.sources import DataError, FolderSource
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.types import Images, StratifiedTokens, Tokens
 

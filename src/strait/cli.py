@@ -265,7 +265,7 @@ def evaluate(words: list[str]) -> int:
     if args.samples is not None and args.samples < 2:
         raise ValueError(f"--samples: {args.samples} must be at least 2")
 
-    from strait.data.images import has_split, open_images
+    from strait.data.sources import has_split, open_images
     from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
     from strait.model import StraIT
 

@@ -122,7 +122,7 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
         what = f"it lacks {missing[0]}" if missing else f"it holds {extra[0]}, which the configuration does not"
         raise ModelError(f"{path} does not fit config.json: {what}")
     for name, shape in sorted(wanted.items(), key=lambda item: not item[0].endswith("head.bias")):
-        if name.endswith("head.bias") and found[name] != shape:
+        if name.endswith("head.bias") and found[name] != shape and len(found[name]) == 1:
             raise ModelError(
                 f"{path} predicts {found[name][0]} codes, and the tokenizer of config.json has {shape[0]} "
                 f"(tokenizer.codebook_size or bottom_codebook_size): they must be the same"

@@ -22,7 +22,8 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, DataError, ImageBatch, ImageSource, augment, in_order
+from strait.data.images import BadFiles, ImageBatch, augment, in_order
+from strait.data.sources import DataError, ImageSource
 from strait.randomness import as_seed
 from strait.types import Images, Tokens
 

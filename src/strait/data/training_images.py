@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from strait.data.config import DataConfig
-from strait.data.images import DataError, ImageBatch, ImageSource, _collate, augment, read_square
+from strait.data.images import ImageBatch, augment, collate, read_square
+from strait.data.sources import DataError, ImageSource
 from strait.randomness import as_seed, permutation
 
 _ORDER, _AUGMENT = 1, 2
@@ -57,7 +58,7 @@ class _AugmentedImages(Dataset[object]):
 
 def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> ImageBatch:
     bad = [entry for item in items for entry in item[3]]
-    return _collate([item[:3] for item in items], bad, items[0][0].shape[0])
+    return collate([item[:3] for item in items], bad, items[0][0].shape[0])
 
 
 def _leave_stopping_to_the_parent(worker: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,14 +30,16 @@ class DecodingConfig:
     keep: Literal["confidence", "halton"] = "confidence"
 
     def __post_init__(self) -> None:
-        if not self.steps or min(self.steps) < 1:
+        if not self.steps or any(type(count) is not int or count < 1 for count in self.steps):
             raise ValueError(f"decoding.steps: {self.steps} must be at least 1 for each level")
         if len(self.temperature) != len(self.steps):
             raise ValueError(
                 f"decoding.temperature: {self.temperature} must give one for each level of steps {self.steps}"
             )
-        if min(self.temperature) < 0:
-            raise ValueError(f"decoding.temperature: {self.temperature} must not be negative")
+        if not all(0 <= value < math.inf for value in self.temperature):
+            raise ValueError(f"decoding.temperature: {self.temperature} must be finite and not negative")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"decoding.guidance: {self.guidance} must be a finite number")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"decoding.schedule: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if self.keep not in ("confidence", "halton"):

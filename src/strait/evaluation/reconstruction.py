@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from strait.data.images import BadFiles, DataError, ImageSource, in_order
+from strait.data.images import BadFiles, in_order
+from strait.data.sources import DataError, ImageSource
 from strait.model import StraIT
 from strait.randomness import permutation
 from strait.tokenizer.perplexity import stratification_report

@@ -9,8 +9,6 @@ M/runs/tokens/SPLIT/                            the token cache
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import sys
 from functools import partial
@@ -20,22 +18,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.config import Config, read_config, write_config
-from strait.data.classes import ClassNames
+from strait.config import Config, write_config
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, ClassesOf, DataError, ImageSource, has_split, in_order, open_images
+from strait.data.images import BadFiles, in_order
+from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.preview import PREVIEW, LevelPreview
-from strait.files import write_text
+from strait.experiments.run_folder import (
+    compilable,
+    file_hash,
+    is_finished,
+    note_finished,
+    refuse_other_tokenizer,
+    set_aside_others_tokens,
+    settled_classes,
+    settled_config,
+)
 from strait.model import build_part, level_networks
-from strait.model_config import PARTS, level_names
+from strait.model_config import level_names
 from strait.model_folder import (
     ModelError,
     check_part,
     find_folder,
     load_part,
-    read_description,
     save_part,
     write_description,
 )
@@ -78,7 +84,7 @@ class PartTraining:
         init_from: str | None = None,
     ) -> None:
         self.folder, self.device, self.stop = folder, device, stop
-        self.config = _compilable(self._settle(config), device)
+        self.config = compilable(settled_config(folder, config), device)
         self.source: ImageSource = open_images(data, "train")
         self.validation: ImageSource | None = (
             open_images(data, "validation") if has_split(data, "validation") else None
@@ -86,7 +92,7 @@ class PartTraining:
         if self.validation is not None:
             self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles()
-        self.classes = self._settle_classes(self.source.classes)
+        self.classes = settled_classes(folder, list(self.source.classes))
         self.init_from = None if init_from is None else find_folder(init_from)
         self.data_name = str(data)
 
@@ -105,7 +111,7 @@ class PartTraining:
             for part in parts:
                 if self.stop.wanted():
                     return False
-                if self._finished(part):
+                if is_finished(self.folder, part, self._steps(part)):
                     print(f"{part}: finished already", file=sys.stderr)
                 elif not (self._train_tokenizer() if part == "tokenizer" else self._train_transformer(part)):
                     return False
@@ -120,42 +126,6 @@ class PartTraining:
         tokenizer = self._load_tokenizer()
         return self._cache(tokenizer, "train", "train", self.source, self.config.data)
 
-    def _settle(self, config: Config | None) -> Config:
-        stored = self.folder / "runs" / "config.yaml"
-        if not stored.exists():
-            if config is None:
-                raise ModelError(f"--model: there is no {stored}, which training writes")
-            if (self.folder / "config.json").exists():
-                raise ModelError(
-                    f"--model: {self.folder} holds a model that was not trained here; "
-                    f"choose another --model, with --init-from {self.folder} to start from it"
-                )
-            return config
-        before = read_config(stored)
-        if config is None:
-            return before
-        if config.run.seed != before.run.seed:
-            raise ModelError(f"run.seed: {self.folder} was begun with {before.run.seed}, not {config.run.seed}")
-        for field in dataclasses.fields(config.model):
-            mine, theirs = getattr(config.model, field.name), getattr(before.model, field.name)
-            grows = field.name == "upsampler" and theirs is None
-            if mine != theirs and not grows:
-                raise ModelError(
-                    f"--config: {field.name} differs from what {self.folder} was begun with; "
-                    f"choose another --model or leave --config out"
-                )
-        return config
-
-    def _settle_classes(self, found: ClassNames) -> list[str]:
-        names = list(found)
-        if (self.folder / "config.json").exists():
-            _, before, _ = read_description(self.folder)
-            if before != names:
-                raise DataError(
-                    f"--data: its {len(names)} classes are not the {len(before)} that {self.folder} was begun with"
-                )
-        return names
-
     def _begin(self, run_folder: Path) -> None:
         """Make a part's folder and write the settings: only once everything that could refuse them has not."""
         write_config(self.folder / "runs" / "config.yaml", self.config)
@@ -165,34 +135,12 @@ class PartTraining:
     def _steps(self, part: str) -> int:
         return getattr(self.config, f"{part}_training").steps
 
-    def _finished(self, part: str) -> bool:
-        try:
-            note = json.loads((self.folder / "runs" / part / "finished.json").read_text())
-            if note["steps"] < self._steps(part) or not (self.folder / f"{part}.safetensors").exists():
-                return False
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return part == "tokenizer" or note.get("tokenizer") == file_hash(self.folder / "tokenizer.safetensors")
-
     def _finish(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
         save_part(self.folder, part, weights)
         if part == "tokenizer":
-            self._set_aside_others_tokens()
+            set_aside_others_tokens(self.folder)
         if done:
-            note = {"steps": self._steps(part), "tokenizer": file_hash(self.folder / "tokenizer.safetensors")}
-            path = self.folder / "runs" / part / "finished.json"
-            path.parent.mkdir(exist_ok=True)  # a cascade trains in folders of other names
-            write_text(path, json.dumps(note))
-
-    def _set_aside_others_tokens(self) -> None:
-        """Transformers of another tokenizer must not be taken for this one's."""
-        digest = file_hash(self.folder / "tokenizer.safetensors")
-        for part in PARTS[1:]:
-            note, weights = self.folder / "runs" / part / "tokenizer.txt", self.folder / f"{part}.safetensors"
-            if weights.exists() and note.exists() and note.read_text() != digest:
-                aside = weights.with_name(f"{part}-of-{note.read_text()}.safetensors")
-                weights.replace(aside)
-                print(f"the {part} was trained on another tokenizer; it is now {aside}", file=sys.stderr)
+            note_finished(self.folder, part, self._steps(part))
 
     def _start_weights(self, part: str, module: torch.nn.Module) -> None:
         if self.init_from is not None:
@@ -301,7 +249,7 @@ class PartTraining:
         tokenizer = self._load_tokenizer()
         run_folder = self.folder / "runs" / part
         self._begin(run_folder)
-        self._refuse_other_tokenizer(part, run_folder)
+        refuse_other_tokenizer(self.folder, part)
         two_sizes = part == "upsampler"
         suffix = "-two-sizes" if two_sizes else ""
         cache = self._cache(tokenizer, f"train{suffix}", "train", self.source, config.data, two_sizes=two_sizes)
@@ -345,37 +293,3 @@ class PartTraining:
                 return augmented_condition(network.bind, tokens, network.grid, labels, share, keys)
 
         return augment
-
-    def _refuse_other_tokenizer(self, part: str, run_folder: Path) -> None:
-        """A transformer begun on another tokenizer's tokens cannot go on with these."""
-        note, digest = run_folder / "tokenizer.txt", file_hash(self.folder / "tokenizer.safetensors")
-        if not note.exists():
-            write_text(note, digest)
-        elif note.read_text() != digest:
-            raise ModelError(
-                f"{part} was begun on another tokenizer than the one in {self.folder}; "
-                f"delete {run_folder} to train it anew"
-            )
-
-
-def _compilable(config: Config, device: torch.device) -> Config:
-    """The settings without compilation where nothing here can compile."""
-    if not config.run.compile:
-        return config
-    try:
-        if device.type == "cuda":
-            import triton  # noqa: F401
-        else:
-            from torch._inductor.cpp_builder import get_cpp_compiler
-
-            get_cpp_compiler()
-    except Exception:
-        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
-        return dataclasses.replace(config, run=dataclasses.replace(config.run, compile=False))
-    return config
-
-
-def file_hash(path: Path) -> str:
-    """Twelve digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from strait.masking_names import ScheduleName
+from strait.masking_names import SCHEDULES, ScheduleName
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -193,9 +193,13 @@ class TransformerTrainingConfig:
 
     def __post_init__(self) -> None:
         _check("training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
-        if not 0 <= self.label_smoothing < 1 or not self.gradient_clip > 0:
-            raise ValueError("training: label_smoothing must lie in [0, 1), gradient_clip above 0")
-        if not 0 <= self.label_drop_rate <= 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError("training: label_drop_rate must lie in [0, 1] and ema_decay in [0, 1)")
-        if not 0 <= self.condition_augmentation <= 1:
-            raise ValueError(f"training.condition_augmentation: {self.condition_augmentation} must lie in [0, 1]")
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"training.{name}: {getattr(self, name)} must lie in [0, 1)")
+        for name in ("label_drop_rate", "condition_augmentation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"training.{name}: {getattr(self, name)} must lie in [0, 1]")
+        if not self.gradient_clip > 0:
+            raise ValueError(f"training.gradient_clip: {self.gradient_clip} must be above 0")
+        if self.mask_schedule not in SCHEDULES:
+            raise ValueError(f"training.mask_schedule: {self.mask_schedule!r} is not one of {', '.join(SCHEDULES)}")

@@ -7,7 +7,7 @@ upsampler's two networks do so in one step, each guided by the true tokens of al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -64,7 +64,8 @@ class TransformerTrainee:
         if run.compile:
             for network in networks.values():
                 for layer in cast(nn.ModuleList, network.layers):
-                    layer.compile()
+                    # The upsampler's networks have two lengths; one kernel for any length is several times slower.
+                    layer.compile(dynamic=False)
 
     def begin(self, step: int) -> None:
         pass
@@ -152,7 +153,7 @@ class TransformerTrainee:
         """The training loss on images never trained on, with the weights that would be shipped."""
         self.transformer.eval()
         total = 0.0
-        with self.ema.applied() if self.ema is not None else nullcontext():
+        with _uncompiled(), self.ema.applied() if self.ema is not None else nullcontext():
             for start in range(0, len(cache), batch_size):
                 images = np.arange(start, min(start + batch_size, len(cache)))
                 levels, labels = cache.read(np.zeros_like(images), images)
@@ -182,5 +183,10 @@ class TransformerTrainee:
 
     def samples(self) -> Image.Image:
         self.transformer.eval()
-        with self.ema.applied() if self.ema is not None else nullcontext():
+        with _uncompiled(), self.ema.applied() if self.ema is not None else nullcontext():
             return self.preview()
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Batches of other sizes than training's: to compile for each takes longer than to run them."""
+    return torch.compiler.set_stance("force_eager")
