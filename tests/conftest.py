@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub
 
@@ -13,10 +16,18 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from strait.evaluation.fidelity import say_once
+
 torch.set_num_threads(1)
 # A busy machine is slow, and a failure must come back when one looks for it.
 settings.register_profile("strait", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("strait")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet() -> None:
+    """What a process says once, it says in each test."""
+    say_once.cache_clear()
 
 
 def _disc(down: np.ndarray, right: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -69,3 +80,27 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(10):
             make_photograph(name, number).save(folder / name / f"{number:02d}.jpg", quality=92)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real browser; skips where none can be had."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no chromium here: make browser, where apt-get may install it")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def browser_page(browser: Any) -> Iterator[Any]:
+    """A page of its own; an error on it fails the test."""
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.set_default_timeout(60_000)  # a busy machine is slow
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -318,3 +319,56 @@ def test_a_damaged_cache_is_named(source: FolderSource, folder: Path, damage: Ca
     assert "\n" not in str(caught.value)
     shutil.rmtree(folder)
     assert len(build(folder, source, CountingEncoder())) == 40
+
+
+class Dying(CountingEncoder):
+    """An encoder that dies, without a word, after some images."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def __call__(self, images: Images) -> Tokens:
+        if self.images + len(images) > self.after:
+            os._exit(9)
+        return super().__call__(images)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_dead_process_had_finished_is_not_made_again(source: FolderSource, folder: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            build(folder, source, Dying(27), piece_images=10, batch_size=5)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not folder.exists()
+    seen: list[int] = []
+    again = CountingEncoder()
+    cache = build(folder, source, again, piece_images=10, batch_size=5, progress=seen.append)
+    assert again.images == 20  # two of the four pieces stood
+    assert sum(seen) == 40
+    whole = build(folder.with_name("whole"), source, CountingEncoder())
+    assert torch.equal(cache.labels, whole.labels)
+    assert all(np.array_equal(a, b) for a, b in zip(cache.levels, whole.levels, strict=True))
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["train", "whole"]
+
+
+@pytest.mark.parametrize("other", [{"made_from": {"tokenizer": "another"}}, {"piece_images": 9}])
+def test_pieces_of_another_cache_are_not_taken_up(source: FolderSource, folder: Path, other: dict[str, Any]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, source, CountingEncoder(), piece_images=10, progress=_StopAfter(20))
+    again = CountingEncoder()
+    build(folder, source, again, **{"piece_images": 10, **other})
+    assert again.images == 40
+
+
+class _StopAfter:
+    def __init__(self, images: int) -> None:
+        self.left = images
+
+    def __call__(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise KeyboardInterrupt

@@ -46,8 +46,8 @@ def key(*parts: int | Tensor) -> Tensor:
     return state
 
 
-def image_seeds(seed: int, indices: Tensor) -> Tensor:
-    """One seed for each image: ``[batch]`` from the user's seed and the images' indices ``[batch]``."""
+def image_seeds(seed: int | Tensor, indices: Tensor) -> Tensor:
+    """One seed for each image ``[batch]``: from the user's seed, or one each, and the images' indices ``[batch]``."""
     return key(seed, indices)
 
 

@@ -6,6 +6,7 @@ One bad file never stops a run: it is reported once by name, skipped, and counte
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,23 +16,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from strait.data.sources import ImageSource
+from strait.ranks import ALONE, Ranks
 from strait.types import Images
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits; turned as EXIF says."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
+        scale = 255.0 if picture.mode == "F" and np.asarray(picture).max() <= 1 else 1 / 257
+        picture = Image.fromarray((np.asarray(picture).astype(np.float32) * scale).clip(0, 255).astype(np.uint8))
+    transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    return picture.convert("RGBA" if transparent else "RGB")
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """An RGB or RGBA picture as RGB, on white where it is transparent."""
+    if picture.mode == "RGBA":
+        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(ground, picture).convert("RGB")
+    return picture
 
 
 def to_square(picture: Image.Image, size: int) -> np.ndarray:
     """A picture of any size and mode as uint8 ``[size, size, 3]``: turned as EXIF says, on white where it is
     transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
     """
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
-        scale = 255.0 if picture.mode == "F" and np.asarray(picture).max() <= 1 else 1 / 257
-        picture = Image.fromarray((np.asarray(picture).astype(np.float32) * scale).clip(0, 255).astype(np.uint8))
-    elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(ground, picture)
-    picture = picture.convert("RGB")
+    picture = on_white(eight_bits(picture))
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)
@@ -84,19 +96,34 @@ class ImageBatch:
 
 
 class BadFiles:
-    """Remembers damaged files: each is reported once, and the count at the end."""
+    """Remembers damaged files: each is reported once, and the count at the end. The first of several processes speaks
+    for all, when they ``share`` what they found."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._seen: set[str] = set()
+        self._unsaid: list[tuple[str, str]] = []
 
     def note(self, bad: list[tuple[str, str]]) -> None:
         for name, reason in bad:
             if name not in self._seen:
                 self._seen.add(name)
-                print(f"skipped {name}: {reason}", file=sys.stderr, flush=True)
+                if self._ranks.first:
+                    print(f"skipped {name}: {reason}", file=sys.stderr, flush=True)
+                else:
+                    self._unsaid.append((name, reason))
+
+    def share(self) -> None:
+        """Tell the first process what the others found; every process must ask."""
+        found, self._unsaid = self._ranks.gather(self._unsaid), []
+        if self._ranks.first:
+            for bad in found[1:]:
+                self.note(bad)
 
     def summary(self) -> None:
-        if self._seen:
+        """The count, at the end; every process must ask."""
+        self.share()
+        if self._seen and self._ranks.first:
             count = len(self._seen)
             print(f"{count} unreadable image{'s were' if count > 1 else ' was'} skipped", file=sys.stderr, flush=True)
 
@@ -104,7 +131,10 @@ class BadFiles:
 def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray, int] | tuple[str, str]:
     """Read one picture, or say (name, reason) why it cannot be read."""
     try:
-        picture, label = source.read(index)
+        with warnings.catch_warnings():
+            # A small file can ask for any amount of memory; PIL warns at 89 million pixels, and that is enough.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture, label = source.read(index)
         return to_square(picture, size), label
     except UnidentifiedImageError:
         reason = "not an image, or damaged"

@@ -14,6 +14,8 @@ from PIL import Image
 from strait.data.classes import ClassNames
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What is decoded whatever a file is called: PIL has formats that start other programs."""
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "test"),
@@ -73,7 +75,7 @@ class FolderSource:
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         path, label = self._items[index]
-        return Image.open(path), label
+        return Image.open(path, formats=FORMATS), label
 
 
 def _pictures(folder: Path, recursive: bool) -> list[Path]:
@@ -124,8 +126,8 @@ class DatasetSource:
         picture = row[self._picture]
         if picture is None:
             raise ValueError("the row holds no image")
-        opened = Image.open(io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"])
-        return opened, -1 if self._label is None else int(row[self._label])
+        opened = io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"]
+        return Image.open(opened, formats=FORMATS), -1 if self._label is None else int(row[self._label])
 
 
 class ClassesOf:

@@ -4,6 +4,12 @@
                  LEVEL.npy     [variants, images, h * w], one for each level
                  labels.npy    [images], -1 without classes
 
+It is made in pieces of some thousand images, each by whichever process's turn it is and put in place whole: after the
+death of any process the finished ones stand, and the rest is made the next time. Then the pieces become the arrays.
+
+    tokens/.SPLIT.tmp/made_from.json           what the pieces are of
+                      piece-NNNNN.safetensors  LEVEL [variants, images, h, w], labels [images]
+
 It is handed ``encode``: it knows no tokenizer.
 """
 
@@ -12,19 +18,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, ImageBatch, augment, in_order
 from strait.data.sources import DataError, ImageSource
+from strait.files import flush, write_text
 from strait.randomness import as_seed
+from strait.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.types import Images, Tokens
 
 _VARIANT = 3
@@ -44,11 +54,19 @@ class TokenCache:
             self.names: list[str] = self.made_from["levels"]
             shapes = self.made_from["shapes"]
             self.grids: list[tuple[int, int]] = [(height, width) for height, width in self.made_from["grids"]]
+            lengths = [height * width for height, width in self.grids]
             self.levels = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names]
             self.labels = torch.from_numpy(np.load(folder / "labels.npy").astype(np.int64))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder} is not a token cache: {error}; delete it and it is made again") from error
-        if [list(level.shape) for level in self.levels] != shapes or {shape[1] for shape in shapes} != {len(self)}:
+        except Exception as error:  # what a damaged header can raise inside numpy has no end: TokenError, ...
+            raise DataError(
+                f"{folder} is not a token cache: {str(error) or type(error).__name__}; delete it and it is made again"
+            ) from error
+        found = [list(level.shape) for level in self.levels]
+        if (
+            found != shapes
+            or {level.shape[:-1] for level in self.levels} != {(self.variants, len(self))}
+            or [level.shape[-1] for level in self.levels] != lengths
+        ):
             raise DataError(f"{folder} is damaged (its arrays have other shapes); delete it and it is made again")
 
     def __len__(self) -> int:
@@ -64,6 +82,45 @@ class TokenCache:
         return rows, self.labels[torch.from_numpy(images)]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What every piece is made with."""
+
+    source: ImageSource
+    encode: Callable[[Images], Tokens]
+    image_size: int
+    config: DataConfig
+    device: torch.device
+    bad_files: BadFiles
+    names: Sequence[str]
+    batch_size: int
+    progress: Callable[[int], object]
+
+    def make(self, path: Path, indices: list[int]) -> None:
+        """Encode some images and put their piece in place."""
+        variants: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(self.config.cache_variants)]
+        labels: list[int] = []
+        for batch in in_order(self.source, self.image_size, self.batch_size, indices):
+            self.bad_files.note(batch.bad)
+            if not len(batch.indices):
+                continue
+            for variant, found in enumerate(variants):
+                tokens = self.encode(_varied(batch, variant, self.config).images(self.device))
+                found.append(tuple(level.cpu().numpy().astype(np.uint16) for level in tokens.levels))
+                self.progress(len(batch.indices))
+            labels += batch.labels.tolist()
+        arrays = {"labels": np.array(labels, dtype=np.int32)}
+        for number, name in enumerate(self.names if labels else ()):
+            arrays[name] = np.stack([np.concatenate([part[number] for part in found]) for found in variants])
+        aside = path.with_suffix(".tmp")
+        try:
+            save_file(arrays, str(aside))
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{path}: {error}") from error
+        flush(aside)
+        aside.replace(path)
+
+
 def build_token_cache(
     folder: Path,
     source: ImageSource,
@@ -77,6 +134,8 @@ def build_token_cache(
     limit: int | None = None,
     batch_size: int = 128,
     progress: Callable[[int], object] = lambda count: None,
+    ranks: Ranks = ALONE,
+    piece_images: int = 4096,
 ) -> TokenCache:
     """Make the cache, or open the one that was made from the same data, tokenizer and settings.
 
@@ -92,10 +151,13 @@ def build_token_cache(
         names: of the levels that ``encode`` gives, coarse to fine.
         limit: take only this many images, evenly spread.
         batch_size: images encoded at once.
-        progress: called with the number of images after each batch.
+        progress: called with the number of images after each batch, and for pieces that are there already.
+        ranks: the processes that share the work; all call this.
+        piece_images: images of a piece.
 
     Raises:
         DataError: if no image can be read.
+        OSError: if a piece cannot be written, here or on another process.
     """
     count = len(source) if limit is None else min(limit, len(source))
     indices = [index * len(source) // count for index in range(count)]
@@ -114,50 +176,89 @@ def build_token_cache(
         if all(cache.made_from.get(name) == value for name, value in wanted.items()):
             return cache
     aside = folder.with_name(f".{folder.name}.tmp")
+    ranks.on_first(lambda: _begin(aside, {**wanted, "levels": list(names), "piece_images": piece_images}))
+    job = _Job(source, encode, image_size, config, device, bad_files, names, batch_size, progress)
+    starts = range(0, count, piece_images)
+    paths = [aside / f"piece-{number:05d}.safetensors" for number in range(len(starts))]
+    failure: BaseException | None = None
+    try:
+        for path, start in list(zip(paths, starts, strict=True))[ranks.rank :: ranks.size]:
+            of_piece = indices[start : start + piece_images]
+            if _is_whole(path):
+                progress(len(of_piece) * config.cache_variants)
+            else:
+                job.make(path, of_piece)
+    except BaseException as error:
+        failure = error
+    (any_failed,) = ranks.any([failure is not None])
+    if failure is not None:
+        raise failure
+    if any_failed:
+        raise OtherProcessFailed(f"{folder}: another process could not finish its part of the tokens")
+    ranks.on_first(lambda: _put_together(folder, aside, paths, wanted, list(names), count))
+    return TokenCache(folder)
+
+
+def _begin(aside: Path, made_from: dict[str, Any]) -> None:
+    """Keep what was left of the same cache, and nothing else."""
+    note = aside / "made_from.json"
+    try:
+        if json.loads(note.read_text()) == json.loads(json.dumps(made_from)):
+            return
+    except (OSError, ValueError):
+        pass
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
+    write_text(note, json.dumps(made_from))
 
-    good = 0
-    labels: list[int] = []
-    arrays: list[np.ndarray] = []
-    grids: list[tuple[int, int]] = []
-    for batch in in_order(source, image_size, batch_size, indices):
-        bad_files.note(batch.bad)
-        size = len(batch.indices)
-        if size == 0:
-            continue
-        for variant in range(config.cache_variants):
-            tokens = encode(_varied(batch, variant, config).images(device))
-            if not arrays:
-                grids = [(level.shape[1], level.shape[2]) for level in tokens.levels]
-                arrays = [
-                    open_memmap(
-                        aside / f"{name}.npy", mode="w+", dtype=np.uint16, shape=(config.cache_variants, count, h * w)
-                    )
-                    for name, (h, w) in zip(names, grids, strict=True)
-                ]
-            for array, level in zip(arrays, tokens.levels, strict=True):
-                array[variant, good : good + size] = level.flatten(1).cpu().numpy().astype(np.uint16)
-            progress(size)
-        good += size
-        labels += batch.labels.tolist()
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return "labels" in file.keys()  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+
+
+def _put_together(
+    folder: Path, aside: Path, paths: list[Path], wanted: dict[str, Any], names: list[str], count: int
+) -> None:
+    """From pieces to the arrays, in the images' order."""
+    labels = np.concatenate([_read(path, "labels") for path in paths])
+    good = len(labels)
     if not good:
         raise DataError(f"--data: none of the {count} images can be read")
-    shapes = [[config.cache_variants, good, array.shape[2]] for array in arrays]
-    for index, name in enumerate(names):
-        array = arrays[index]
-        if good < count:
-            kept = np.array(array[:, :good])
-            np.save(aside / f"{name}.npy", kept)
-        else:
-            array.flush()  # type: ignore[attr-defined]
-    arrays.clear()
-    np.save(aside / "labels.npy", np.array(labels, dtype=np.int32))
-    description = {**wanted, "levels": list(names), "grids": grids, "shapes": shapes}
-    (aside / "cache.json").write_text(json.dumps(description, indent=1))
+    whole = aside / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir()
+    grids, shapes = [], []
+    for name in names:
+        array, start = None, 0
+        for path in paths:
+            if not len(_read(path, "labels")):
+                continue
+            part = _read(path, name)
+            variants, images, height, width = part.shape
+            if array is None:
+                shape = (variants, good, height * width)
+                array = open_memmap(whole / f"{name}.npy", mode="w+", dtype=np.uint16, shape=shape)
+                grids.append((height, width))
+                shapes.append(list(shape))
+            array[:, start : start + images] = part.reshape(variants, images, -1)
+            start += images
+        if array is not None:
+            array.flush()
+    np.save(whole / "labels.npy", labels)
+    description = {**wanted, "levels": names, "grids": grids, "shapes": shapes}
+    write_text(whole / "cache.json", json.dumps(description, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
-    aside.replace(folder)
-    return TokenCache(folder)
+    whole.replace(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    with safe_open(str(path), framework="numpy") as file:
+        return file.get_tensor(name)
 
 
 def _varied(batch: ImageBatch, variant: int, config: DataConfig) -> ImageBatch:

@@ -13,22 +13,25 @@ from strait.data.config import DataConfig
 from strait.data.images import ImageBatch, augment, collate, read_square
 from strait.data.sources import DataError, ImageSource
 from strait.randomness import as_seed, permutation
+from strait.ranks import ALONE, Ranks
 
 _ORDER, _AUGMENT = 1, 2
 
 
 class ShuffledPositions(Sampler[list[tuple[int, int]]]):
-    """Batches of (image, position in the stream): each epoch is a permutation of its own."""
+    """Batches of (image, position in the stream), or this process's share of each: each epoch is a permutation of its
+    own."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, first_step: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, first_step: int, ranks: Ranks = ALONE) -> None:
         self.length, self.batch_size, self.seed, self.first_step = length, batch_size, seed, first_step
+        self.share = ranks.share(batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, torch.empty(0)
         position = self.first_step * self.batch_size
         while True:
             batch = []
-            for place in range(position, position + self.batch_size):
+            for place in range(position + self.share.start, position + self.share.stop):
                 if place // self.length != epoch:
                     epoch = place // self.length
                     order = permutation(self.length, self.seed, _ORDER, epoch)
@@ -69,16 +72,23 @@ def _leave_stopping_to_the_parent(worker: int) -> None:
 
 
 def training_batches(
-    source: ImageSource, size: int, batch_size: int, config: DataConfig, seed: int, first_step: int, workers: int
+    source: ImageSource,
+    size: int,
+    batch_size: int,
+    config: DataConfig,
+    seed: int,
+    first_step: int,
+    workers: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[ImageBatch]:
-    """The stream from ``first_step`` on, without end.
+    """The stream from ``first_step`` on, without end; of several processes each reads its share of every batch.
 
     Raises:
         DataError: if no image of the source can be read.
     """
     loader = DataLoader(
         _AugmentedImages(source, size, config, seed),
-        batch_sampler=ShuffledPositions(len(source), batch_size, seed, first_step),
+        batch_sampler=ShuffledPositions(len(source), batch_size, seed, first_step, ranks),
         num_workers=workers,
         collate_fn=_join,
         pin_memory=torch.cuda.is_available(),

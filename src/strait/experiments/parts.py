@@ -8,6 +8,7 @@ M/runs/tokens/SPLIT/                            the token cache
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import sys
@@ -16,18 +17,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from strait.config import Config, write_config
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, in_order
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
-from strait.data.token_cache import TokenCache, build_token_cache
+from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
+from strait.experiments.budget import Budget
+from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
     compilable,
-    file_hash,
     is_finished,
     note_finished,
     refuse_other_tokenizer,
@@ -36,7 +37,6 @@ from strait.experiments.run_folder import (
     settled_config,
 )
 from strait.model import build_part, level_networks
-from strait.model_config import level_names
 from strait.model_folder import (
     ModelError,
     check_part,
@@ -46,20 +46,16 @@ from strait.model_folder import (
     write_description,
 )
 from strait.randomness import as_seed
+from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
-from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import TransformerTrainingConfig
-from strait.training.loop import Stop, train
+from strait.training.loop import Stop, Trainee, train
 from strait.training.tokenizer_loop import TokenizerTrainee
 from strait.training.transformer_loop import Augment, TransformerTrainee
 
 _VALIDATION_IMAGES = 2000
 _SCALE = 51
-
-
-class _Stopped(Exception):
-    """The token cache was left unfinished; it is made again the next time."""
 
 
 class PartTraining:
@@ -72,6 +68,8 @@ class PartTraining:
         device: where to train.
         stop: asked after each step.
         init_from: a model whose weights a part starts from.
+        budget: minutes of training for all parts together, which settle their steps; None keeps the settings'.
+        ranks: the processes that train it together; they see the same folder, and the first alone writes there.
     """
 
     def __init__(
@@ -82,16 +80,19 @@ class PartTraining:
         device: torch.device,
         stop: Stop,
         init_from: str | None = None,
+        budget: float | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.folder, self.device, self.stop = folder, device, stop
+        self.folder, self.device, self.stop, self.ranks = folder, device, stop, ranks
         self.config = compilable(settled_config(folder, config), device)
+        self.budget = None if budget is None else Budget(folder, budget, ranks)
         self.source: ImageSource = open_images(data, "train")
         self.validation: ImageSource | None = (
             open_images(data, "validation") if has_split(data, "validation") else None
         )
         if self.validation is not None:
             self.validation = ClassesOf(self.validation, self.source.classes)
-        self.bad_files = BadFiles()
+        self.bad_files = BadFiles(ranks)
         self.classes = settled_classes(folder, list(self.source.classes))
         self.init_from = None if init_from is None else find_folder(init_from)
         self.data_name = str(data)
@@ -107,27 +108,38 @@ class PartTraining:
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
             if self.init_from is not None and not (self.init_from / f"{part}.safetensors").exists():
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
+        if self.budget is not None:
+            self.config = self.budget.divide(parts, self.config)
         try:
             for part in parts:
-                if self.stop.wanted():
+                if any(self.ranks.any([self.stop.wanted()])):
                     return False
+                # What was compiled for another model's shapes in this process would count as a change of shape.
+                torch.compiler.reset()
                 if is_finished(self.folder, part, self._steps(part)):
                     print(f"{part}: finished already", file=sys.stderr)
                 elif not (self._train_tokenizer() if part == "tokenizer" else self._train_transformer(part)):
                     return False
             return True
-        except _Stopped:
+        except Stopped:
             return False
         finally:
-            self.bad_files.summary()
+            if self.ranks.size == 1:  # several have told each other with the log, and may not all be here
+                self.bad_files.summary()
 
-    def encode(self) -> TokenCache:
-        """The token cache of the training images, made if need be."""
+    def encode(self) -> TokenCache | None:
+        """The token cache of the training images, made if need be; None if stopped before it was done."""
         tokenizer = self._load_tokenizer()
-        return self._cache(tokenizer, "train", "train", self.source, self.config.data)
+        try:
+            return self._cache(tokenizer, "train", self.source, self.config.data)
+        except Stopped:
+            return None
 
     def _begin(self, run_folder: Path) -> None:
         """Make a part's folder and write the settings: only once everything that could refuse them has not."""
+        self.ranks.on_first(lambda: self._write_settings(run_folder))
+
+    def _write_settings(self, run_folder: Path) -> None:
         write_config(self.folder / "runs" / "config.yaml", self.config)
         write_description(self.folder, self.config.model, self.classes, self.config.decoding)
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +148,9 @@ class PartTraining:
         return getattr(self.config, f"{part}_training").steps
 
     def _finish(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
+        self.ranks.on_first(lambda: self._write_part(part, weights, done))
+
+    def _write_part(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
         save_part(self.folder, part, weights)
         if part == "tokenizer":
             set_aside_others_tokens(self.folder)
@@ -152,7 +167,11 @@ class PartTraining:
         tokenizer = build_tokenizer(self.config.tokenizer)
         self._start_weights("tokenizer", tokenizer)
         weights, done, scale = tokenizer.state_dict(), False, ""
-        for scale, network in trainable_networks(tokenizer).items():
+        networks = trainable_networks(tokenizer)
+        if self.budget is not None:
+            rehearsed = [partial(self._tokenizer_trainee, copy.deepcopy(network)) for network in networks.values()]
+            self.config = self.budget.settle("tokenizer", self.config, rehearsed)
+        for scale, network in networks.items():
             run_folder = self.folder / "runs" / (f"tokenizer-{scale}" if scale else "tokenizer")
             done, found = self._train_scale(network, run_folder)
             weights.update({f"{scale}.{name}" if scale else name: value for name, value in found.items()})
@@ -164,6 +183,11 @@ class PartTraining:
 
     def _train_scale(self, network: TrainableTokenizer, run_folder: Path) -> tuple[bool, dict[str, Tensor]]:
         """Train one network of stage 1; whether it is done, and its weights."""
+        trainee = self._tokenizer_trainee(network)
+        self._begin(run_folder)
+        return self._trained(trainee, run_folder, self.config.tokenizer_training.steps), trainee.weights()
+
+    def _tokenizer_trainee(self, network: TrainableTokenizer) -> TokenizerTrainee:
         config = self.config
         # What is made from here on must not depend on what was trained before it in the same process.
         torch.manual_seed(as_seed(config.run.seed, _SCALE))
@@ -172,7 +196,14 @@ class PartTraining:
 
         def batches(step: int):
             return training_batches(
-                self.source, config.image_size, stage1.batch_size, config.data, config.run.seed, step, workers
+                self.source,
+                config.image_size,
+                stage1.batch_size,
+                config.data,
+                config.run.seed,
+                step,
+                workers,
+                self.ranks,
             )
 
         shown = self.validation if self.validation is not None else self.source
@@ -180,7 +211,7 @@ class PartTraining:
         preview = next(in_order(shown, config.image_size, PREVIEW, spread), None)
         if preview is None or not len(preview.labels):
             preview = next(batches(0))
-        trainee = TokenizerTrainee(
+        return TokenizerTrainee(
             network,
             stage1,
             config.run,
@@ -190,10 +221,13 @@ class PartTraining:
             self.bad_files,
             self.device,
             pretrained=self.init_from is not None,
+            ranks=self.ranks,
+            judged=self.validation is not None,
         )
-        self._begin(run_folder)
-        done = train(trainee, run_folder.name, run_folder, stage1.steps, config.run, self.stop)
-        return done, trainee.weights()
+
+    def _trained(self, trainee: Trainee, run_folder: Path, steps: int) -> bool:
+        config, share = self.config.run, self.bad_files.share
+        return train(trainee, run_folder.name, run_folder, steps, config, self.stop, self.ranks, share)
 
     def _load_tokenizer(self) -> AnyTokenizer:
         tokenizer = build_tokenizer(self.config.tokenizer)
@@ -211,64 +245,56 @@ class PartTraining:
         self,
         tokenizer: AnyTokenizer,
         name: str,
-        split: str,
         source: ImageSource,
         data: DataConfig,
         limit: int | None = None,
         two_sizes: bool = False,
     ) -> TokenCache:
-        """The tokens of a split; with ``two_sizes`` those of the upsampler, from images twice as large."""
-        made_from = {
-            "split": split,
-            "tokenizer": file_hash(self.folder / "tokenizer.safetensors"),
-        }
-        count = (len(source) if limit is None else min(limit, len(source))) * data.cache_variants
-
-        def progress(images: int) -> None:
-            bar.update(images)
-            if self.stop.wanted():
-                raise _Stopped
-
-        with tqdm(total=count, desc=f"encoding {name}", unit="image", dynamic_ncols=True, delay=1) as bar:
-            return build_token_cache(
-                self.folder / "runs" / "tokens" / name,
-                source,
-                partial(encode_at_two_sizes, tokenizer) if two_sizes else tokenizer.encode,
-                self.config.image_size * (2 if two_sizes else 1),
-                data,
-                made_from,
-                self.device,
-                self.bad_files,
-                level_names(4 if two_sizes else tokenizer.levels),
-                limit,
-                progress=progress,
-            )
+        wanted = WantedTokens(name, source, self.config.image_size, data, limit, two_sizes)
+        return cached_tokens(self.folder, tokenizer, wanted, self.device, self.bad_files, self.stop, self.ranks)
 
     def _train_transformer(self, part: str) -> bool:
         config = self.config
         tokenizer = self._load_tokenizer()
         run_folder = self.folder / "runs" / part
         self._begin(run_folder)
-        refuse_other_tokenizer(self.folder, part)
+        self.ranks.on_first(lambda: refuse_other_tokenizer(self.folder, part))
         two_sizes = part == "upsampler"
-        suffix = "-two-sizes" if two_sizes else ""
-        cache = self._cache(tokenizer, f"train{suffix}", "train", self.source, config.data, two_sizes=two_sizes)
+        cache = self._cache(tokenizer, "train", self.source, config.data, two_sizes=two_sizes)
         validation = None
         if self.validation is not None:
             plain = dataclasses.replace(config.data, cache_variants=1)
-            validation = self._cache(
-                tokenizer, f"validation{suffix}", "validation", self.validation, plain, _VALIDATION_IMAGES, two_sizes
+            validation = self._cache(tokenizer, "validation", self.validation, plain, _VALIDATION_IMAGES, two_sizes)
+
+        def trainee_of() -> TransformerTrainee:
+            torch.manual_seed(config.run.seed)
+            transformer = build_part(config.model, part, len(self.classes))
+            self._start_weights(part, transformer)
+            networks = level_networks(transformer)
+            sharded = self.ranks.size > 1 and config.run.parallel == "fsdp"
+            # Shards cannot be decoded with: the first process then keeps a whole copy to look at.
+            whole = build_part(config.model, part, len(self.classes)).to(self.device) if sharded else None
+            looked_at = networks if whole is None else level_networks(whole)
+            settings: TransformerTrainingConfig = getattr(self.config, f"{part}_training")
+            return TransformerTrainee(
+                transformer,
+                networks,
+                settings,
+                config.run,
+                cache,
+                validation,
+                LevelPreview(looked_at, tokenizer, validation or cache, config, self.device),
+                self.device,
+                self._augment(settings),
+                self.ranks,
+                whole,
             )
-        torch.manual_seed(config.run.seed)
-        transformer = build_part(config.model, part, len(self.classes))
-        self._start_weights(part, transformer)
-        networks = level_networks(transformer)
-        shown = LevelPreview(networks, tokenizer, validation or cache, config, self.device)
-        settings: TransformerTrainingConfig = getattr(config, f"{part}_training")
-        trainee = TransformerTrainee(
-            transformer, networks, settings, config.run, cache, validation, shown, self.device, self._augment(settings)
-        )
-        done = train(trainee, part, run_folder, settings.steps, config.run, self.stop)
+
+        if self.budget is not None:
+            self.config = self.budget.settle(part, config, [trainee_of])
+        trainee = trainee_of()
+        self._begin(run_folder)
+        done = self._trained(trainee, run_folder, trainee.config.steps)
         self._finish(part, trainee.weights(), done)
         return done
 

@@ -56,7 +56,7 @@ def stratification_report(
     codebook_sizes: tuple[int, ...],
     batches: Iterable[Images],
     shared: bool,
-    progress: Callable[[int], object] = lambda count: None,
+    seen: Callable[[Images, Images], object] = lambda images, reconstructions: None,
 ) -> dict[str, float]:
     """Which level carries what.
 
@@ -66,7 +66,7 @@ def stratification_report(
         batches: images on the tokenizer's device, in no order of classes, several to a batch: levels are exchanged
             within one, and a batch of one image has nothing to exchange.
         shared: whether the levels share one codebook, and so can overlap.
-        progress: called with the number of images after each batch.
+        seen: called with each batch and its reconstructions: for a progress bar, or for further scores.
 
     Returns:
         Each level's ``perplexity``, ``usage`` (share of codes used), ``tokens`` counted for them; the ``overlap``
@@ -92,7 +92,8 @@ def stratification_report(
             flat = grid.flatten(1)
             sample = flat[:, permutation(flat.shape[1], 0)[:length].to(flat.device)]
             count += torch.bincount(sample.flatten().cpu(), minlength=count.shape[0])
-        add("psnr", images, tokenizer.decode(tokens))
+        reconstructions = tokenizer.decode(tokens)
+        add("psnr", images, reconstructions)
         for name, grid in zip(names, tokens.levels, strict=True):
             add(f"psnr_{name}_thumbnail", images, thumbnail(images, (grid.shape[1], grid.shape[2])))
         if tokenizer.levels == 2:
@@ -103,7 +104,7 @@ def stratification_report(
             add("psnr_bottom_shuffled", images, tokenizer.decode(_shuffled(tokens, 1, order)))
             add("psnr_top_shuffled", images, tokenizer.decode(_shuffled(tokens, 0, order)))
         total += batch
-        progress(batch)
+        seen(images, reconstructions)
     if total == 0:
         raise ValueError("stratification report: there are no images")
 

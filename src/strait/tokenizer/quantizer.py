@@ -7,6 +7,7 @@ Source: StraIT section 3.1; the care is ours (docs/choices.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -94,6 +95,16 @@ class Codebook(nn.Module):
         return Quantized(values, ids, features, codes)
 
 
+def itself(value: Tensor) -> Tensor:
+    """What a batch makes alone is what it makes altogether."""
+    return value
+
+
+def rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """Those of ``[n, width]`` that lie at some places in (0, 1) from the first to the last."""
+    return rows[(places * rows.shape[0]).long().clamp(max=rows.shape[0] - 1)]
+
+
 class CodebookHealth(nn.Module):
     """Watches how often each level uses each code of one codebook, and restarts codes that no level uses.
 
@@ -109,30 +120,50 @@ class CodebookHealth(nn.Module):
         self.register_buffer("usage", torch.full((levels, codebook_size), 1.0 / codebook_size))
 
     @torch.no_grad()
-    def update(self, ids: list[Tensor]) -> None:
-        """Fold one batch's ids in, one tensor of any shape a level."""
+    def update(self, ids: list[Tensor], total: Callable[[Tensor], Tensor] = itself) -> list[Tensor]:
+        """Fold one batch's ids in, one tensor of any shape a level; ``total`` adds up what the parts of a batch count.
+
+        Returns:
+            How often each level used each code: ``[codebook_size]`` a level.
+        """
         codebook_size = self.usage.shape[1]
-        for level, grid in enumerate(ids):
-            counts = torch.bincount(grid.flatten(), minlength=codebook_size).float()
+        found = [total(torch.bincount(grid.flatten(), minlength=codebook_size)) for grid in ids]
+        for level, counts in enumerate(found):
+            counts = counts.float()
             self.usage[level].lerp_(counts / counts.sum(), 1 - self.decay)
+        return found
 
     @torch.no_grad()
-    def restart(self, codebook: Codebook, features: list[Tensor], draw: Tensor) -> Tensor:
+    def restart(
+        self,
+        codebook: Codebook,
+        features: list[Tensor],
+        draw: Tensor,
+        pick: Callable[[Tensor, Tensor], Tensor] = rows_at,
+    ) -> Tensor:
         """Put features of this batch in the place of dead codes, an equal share from each level.
 
         Args:
             codebook: whose codes to restart.
             features: ``[batch, code_dim, h, w]`` a level, as the codebook prepared them.
             draw: a key that decides which features are taken.
+            pick: takes rows by their places in (0, 1), as ``rows_at`` does, wherever a batch lies.
 
         Returns:
             bool ``[codebook_size]``: the codes restarted, so that the optimizer can forget them.
         """
         dead = self.usage.amax(0) * self.usage.shape[1] < self.dead_below
-        self._replace(codebook, features, draw, dead)
+        self._replace(codebook, features, draw, dead, pick)
         return dead
 
-    def _replace(self, codebook: Codebook, features: list[Tensor], draw: Tensor, dead: Tensor) -> None:
+    def _replace(
+        self,
+        codebook: Codebook,
+        features: list[Tensor],
+        draw: Tensor,
+        dead: Tensor,
+        pick: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
         levels, codebook_size = self.usage.shape
         codes = torch.arange(codebook_size, device=dead.device)
         # Dead codes take their turn: even ones from one level, odd ones from the other.
@@ -140,35 +171,62 @@ class CodebookHealth(nn.Module):
         weight = codebook.weight.data
         for level, grid in enumerate(features):
             rows = grid.movedim(1, -1).reshape(-1, grid.shape[1])
-            choice = (uniform(key(draw, level, codes)) * rows.shape[0]).long().clamp(max=rows.shape[0] - 1)
+            chosen = pick(rows, uniform(key(draw, level, codes)))
             mine = dead & (level_of == level)
-            weight.copy_(torch.where(mine[:, None], rows[choice].to(weight.dtype), weight))
+            weight.copy_(torch.where(mine[:, None], chosen.to(weight.dtype), weight))
             # A new code is given the time to be found before it can be called dead again.
             self.usage[level].masked_fill_(mine, 1.0 / codebook_size)
 
     @torch.no_grad()
-    def initialise(self, codebook: Codebook, features: list[Tensor], draw: Tensor) -> None:
-        """Start every code from a feature of the first batch."""
+    def initialise(
+        self,
+        codebook: Codebook,
+        features: list[Tensor],
+        draw: Tensor,
+        pick: Callable[[Tensor, Tensor], Tensor] = rows_at,
+    ) -> None:
+        """Start every code from a feature of the first batch; as ``restart``."""
         every = torch.ones_like(self.usage[0], dtype=torch.bool)
-        self._replace(codebook, features, draw, every)
+        self._replace(codebook, features, draw, every, pick)
         self.usage.fill_(1.0 / self.usage.shape[1])
 
 
-def codebook_entropy_loss(quantized: Quantized, codebook: Codebook, temperature: float = 0.01) -> Tensor:
-    """Entropy term, optional: each feature decided, all codes used. Lower is better.
+def soft_assignments(quantized: Quantized, codebook: Codebook, batch_size: int, temperature: float = 0.01) -> Tensor:
+    """log p(code | feature) of a few thousand features of a batch, as many of each image, evenly spread: every one is
+    compared with every code. ``batch_size`` is the whole batch's, of which these may be a part.
 
-    Mean entropy of the soft assignments less the entropy of their mean, as in MaskGIT's quantizer; over a few
-    thousand features, evenly spread, since every one of them is compared with every code.
+    Returns:
+        ``[features, codebook_size]``.
     """
     with _full_precision(quantized.features.device):
-        rows = quantized.features.movedim(1, -1).flatten(0, -2)
-        rows = rows[:: -(-rows.shape[0] // _ENTROPY_ROWS)]
+        rows = quantized.features.movedim(1, -1).flatten(1, -2)
+        each = max(1, _ENTROPY_ROWS // batch_size)
+        rows = rows[:, :: -(-rows.shape[1] // each)].flatten(0, 1)
         codes = codebook.codes
         distances = rows.square().sum(-1, keepdim=True) - 2 * rows @ codes.T + codes.square().sum(-1)
-        log_p = F.log_softmax(-distances / temperature, dim=-1)
+        return F.log_softmax(-distances / temperature, dim=-1)
+
+
+def codebook_entropy_loss(
+    quantized: Quantized,
+    codebook: Codebook,
+    temperature: float = 0.01,
+    batch_size: int | None = None,
+    over_batch: Callable[[Tensor], Tensor] = itself,
+) -> Tensor:
+    """Entropy term, optional: each feature decided, all codes used. Lower is better.
+
+    Mean entropy of the soft assignments less the entropy of their mean, as in MaskGIT's quantizer. Where this is but a
+    part of a batch, ``over_batch`` turns the mean over the part into the mean over all ``batch_size`` images: the mean
+    of the losses of equal parts, and of their gradients, is then the loss of the whole.
+    """
+    log_p = soft_assignments(quantized, codebook, batch_size or quantized.features.shape[0], temperature)
+    with _full_precision(log_p.device):
         p = log_p.exp()
         mean = p.mean(0)
-        return -(p * log_p).sum(-1).mean() + (mean * mean.clamp(min=1e-12).log()).sum()
+        # d(sum m log m) = sum (log m) dm, since the dm add up to nothing: so log m may be held fixed.
+        log_mean = over_batch(mean.detach()).clamp(min=1e-12).log()
+        return -(p * log_p).sum(-1).mean() + (mean * log_mean).sum()
 
 
 def check_images(images: Images, downsampling: int) -> None:

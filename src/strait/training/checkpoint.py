@@ -45,14 +45,37 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int) -> Path:
-    """Write the state after ``step`` steps and drop all but the newest ``keep``.
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int, best: int | None = None
+) -> Path:
+    """Write the state after ``step`` steps and drop all but the newest ``keep`` and that of the step ``best``.
 
     Raises:
         OSError: if it cannot be written; earlier checkpoints are then untouched.
     """
+    try:
+        target = _write(folder, step, tensors, notes)
+    except OSError as error:
+        before = newest_checkpoint(folder)
+        kept = f"{before} is whole" if before else "there is no earlier one"
+        # In words of ours: the system's own name a temporary file, or none at all.
+        raise OSError(
+            f"{folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); {kept}; "
+            "with room and leave to write there the same command goes on"
+        ) from error
+    for old in _checkpoints(folder)[keep:]:
+        if old.name != _name(best):
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _name(step: int | None) -> str:
+    return "" if step is None else f"step-{step:08d}"
+
+
+def _write(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{step:08d}"
+    target = folder / _name(step)
     aside = folder / f".{target.name}.tmp"
     for left in folder.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
@@ -69,8 +92,6 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], notes: 
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    for old in _checkpoints(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -100,6 +121,11 @@ def _unused(path: Path) -> Path:
         number += 1
         found = path.with_name(f"{path.name}-{number}")
     return found
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; broken ones are passed over and left where they are."""
+    return next((path for path in _checkpoints(folder) if _fault(path) is None), None)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:

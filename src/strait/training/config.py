@@ -8,12 +8,19 @@ from typing import Literal
 from strait.masking_names import SCHEDULES, ScheduleName
 
 Precision = Literal["float32", "bfloat16"]
+Parallel = Literal["ddp", "fsdp"]
 
 
 def _check(owner: str, values: dict[str, float], lowest: float) -> None:
     for name, value in values.items():
         if not value >= lowest:  # so that NaN fails too
             raise ValueError(f"{owner}.{name}: {value} must be at least {lowest}")
+
+
+def _check_batch(owner: str, steps: int, batch_size: int, accumulate: int) -> None:
+    _check(owner, {"steps": steps, "batch_size": batch_size, "accumulate": accumulate}, 1)
+    if batch_size % accumulate:
+        raise ValueError(f"{owner}.accumulate: {accumulate} does not divide a batch_size of {batch_size}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,10 @@ class RunConfig:
         seed: decides every draw of training.
         precision: of the forward and backward passes; weights, quantizing and pixels' losses stay in float32.
         checkpoint_seconds: a checkpoint is written when this much time has passed since the last.
-        keep_checkpoints: how many of the newest are kept.
+        keep_checkpoints: how many of the newest are kept, beside the one of the best validation loss.
+        skip_at_most: steps in a row that may be skipped because their loss or gradients are not finite; one more ends
+            training.
+        parallel: how several processes share a transformer: each holds all of it (ddp), or a part (fsdp).
         log_every: steps between lines of the log, each the mean since the last.
         sample_every: steps between sample grids; 0 for none.
         compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
@@ -35,6 +45,8 @@ class RunConfig:
     precision: Precision = "bfloat16"
     checkpoint_seconds: float = 600.0
     keep_checkpoints: int = 2
+    skip_at_most: int = 20
+    parallel: Parallel = "ddp"
     log_every: int = 50
     sample_every: int = 1000
     compile: bool = False
@@ -44,6 +56,7 @@ class RunConfig:
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"run.seed: {self.seed} does not fit into 64 bits")
         _check("run", {"checkpoint_seconds": self.checkpoint_seconds, "sample_every": self.sample_every}, 0)
+        _check("run", {"skip_at_most": self.skip_at_most}, 0)
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,8 @@ class TokenizerTrainingConfig:
 
     Args:
         steps: updates in all.
-        batch_size: images an update.
+        batch_size: images an update, of all processes together.
+        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
         optimizer: the paper's table says SGD beside settings that are Adam's; docs/choices.md.
         learning_rate: constant, or the peak of a cosine.
         learning_rate_schedule: constant, or cosine to zero.
@@ -133,6 +147,7 @@ class TokenizerTrainingConfig:
 
     steps: int = 1_000_000
     batch_size: int = 256
+    accumulate: int = 1
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-4
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
@@ -147,7 +162,7 @@ class TokenizerTrainingConfig:
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
 
     def __post_init__(self) -> None:
-        _check("tokenizer_training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        _check_batch("tokenizer_training", self.steps, self.batch_size, self.accumulate)
         if self.codebook.start >= self.steps:
             raise ValueError(
                 f"codebook.start: {self.codebook.start} leaves nothing of {self.steps} steps to train the codes in"
@@ -162,7 +177,8 @@ class TransformerTrainingConfig:
 
     Args:
         steps: updates in all.
-        batch_size: images an update.
+        batch_size: images an update, of all processes together.
+        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
         learning_rate: at the end of the warm-up; a cosine takes it to zero.
         warmup_steps: linear.
         weight_decay: AdamW's, on matrices.
@@ -179,6 +195,7 @@ class TransformerTrainingConfig:
 
     steps: int = 1_000_000
     batch_size: int = 256
+    accumulate: int = 1
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
     weight_decay: float = 0.045
@@ -192,7 +209,7 @@ class TransformerTrainingConfig:
     condition_augmentation: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("training", {"steps": self.steps, "batch_size": self.batch_size}, 1)
+        _check_batch("training", self.steps, self.batch_size, self.accumulate)
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name}: {getattr(self, name)} must lie in [0, 1)")

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from strait.training.distributed import placed
+
 
 class ExponentialMovingAverage:
     """Averages in float32; the first steps use a shorter memory, so that the random start is soon forgotten."""
@@ -30,7 +32,8 @@ class ExponentialMovingAverage:
     def load(self, average: dict[str, Tensor]) -> None:
         """Go on from a saved average; without one, from the model as it is."""
         for name, parameter in self.model.named_parameters():
-            self.average[name].copy_(average.get(name, parameter))
+            own = self.average[name]
+            own.copy_(placed(average[name], own) if name in average else parameter)
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.training.checkpoint import load_checkpoint, save_checkpoint
+from strait.ranks import ALONE, Ranks
+from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from strait.training.config import RunConfig
+from strait.training.guard import Guard, NotFinite, TrainingFailed
 from strait.training.tracking import Metrics, Tracker
+
+# SIGUSR1 is what SLURM sends before it takes a machine away, where a job asks for it.
+_ORDERLY = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Trainee(Protocol):
@@ -28,17 +34,21 @@ class Trainee(Protocol):
         ...
 
     def step(self, step: int) -> Metrics:
-        """Take one step; the metrics stay on their device."""
+        """Take one step; the metrics stay on their device.
+
+        Raises:
+            NotFinite: if its loss or gradients are no numbers; it has then changed nothing.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs."""
+        """Everything a resumed run needs; every process must ask."""
         ...
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
 
-    def samples(self) -> Image.Image:
-        """A picture of what has been learned so far."""
+    def samples(self) -> Image.Image | None:
+        """A picture of what has been learned so far, on the first process; every process must ask."""
         ...
 
 
@@ -48,6 +58,7 @@ class Stop:
 
     deadline: float | None = None
     signal_number: int | None = None
+    signalled_at: float = 0.0
 
     def wanted(self) -> bool:
         return self.signal_number is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
@@ -55,16 +66,20 @@ class Stop:
 
 @contextmanager
 def orderly_stop(minutes: float | None) -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C ends at once. ``minutes`` sets a deadline."""
+    """Ctrl-C, SIGTERM and SIGUSR1 finish the step and save; a second Ctrl-C ends at once. ``minutes`` sets a
+    deadline."""
     stop = Stop(deadline=None if minutes is None else time.monotonic() + 60 * minutes)
 
     def handle(number: int, frame: object) -> None:
         if stop.signal_number is not None:
-            raise KeyboardInterrupt
-        stop.signal_number = number
+            # A launcher passes on a signal that the whole group has been sent already: only impatience counts.
+            if number == signal.SIGINT and time.monotonic() - stop.signalled_at > 1:
+                raise KeyboardInterrupt
+            return
+        stop.signal_number, stop.signalled_at = number, time.monotonic()
         print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in _ORDERLY}
     try:
         yield stop
     finally:
@@ -72,7 +87,90 @@ def orderly_stop(minutes: float | None) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def train(trainee: Trainee, title: str, folder: Path, steps: int, config: RunConfig, stop: Stop) -> bool:
+class _Run:
+    """What surrounds the steps of one part: its checkpoints, log and guard."""
+
+    def __init__(self, trainee: Trainee, folder: Path, config: RunConfig, ranks: Ranks) -> None:
+        self.trainee, self.folder, self.config, self.ranks = trainee, folder, config, ranks
+        self.done = 0
+        notes: dict[str, Any] = {}
+        # One process looks, and sets broken ones aside; what it found the others read.
+        ranks.on_first(lambda: load_checkpoint(folder / "checkpoints") and None)
+        checkpoint = load_checkpoint(folder / "checkpoints")
+        if checkpoint is not None:
+            self.done, tensors, notes = checkpoint
+            trainee.load_tensors(tensors)
+            _warn_of_other_threads(folder, notes)
+        self.best: dict[str, float] | None = notes.get("best")
+        self.tracker = Tracker(folder, config.log_every, self.done, notes, ranks)
+        self.guard = Guard(config.skip_at_most, notes)
+        self.saved_at = time.monotonic()
+
+    def save(self, step: int) -> None:
+        tensors = self.trainee.tensors()
+        notes = {**self.tracker.notes(), **self.guard.notes(), "threads": torch.get_num_threads()}
+        if self.best is not None:
+            notes["best"] = self.best
+        best = None if self.best is None else int(self.best["step"])
+        folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
+        self.ranks.on_first(lambda: save_checkpoint(folder, step, tensors, notes, keep, best) and None)
+        self.saved_at = time.monotonic()
+
+    def take(self, step: int, last: bool) -> bool:
+        """Take one step (from 0); whether it is the best so far by the validation loss."""
+        metrics: Metrics = {}
+        try:
+            metrics = self.trainee.step(step)
+            jump = self.guard.spike(float(metrics["loss"])) if "loss" in metrics else None  # pyright: ignore
+            if jump is not None:
+                self.tracker.count("loss_spikes")
+                print(f"\nstep {step + 1}: {jump}", file=sys.stderr, flush=True)
+        except NotFinite as reason:
+            self.tracker.count("skipped")
+            print(f"\nstep {step + 1} is skipped: {reason}", file=sys.stderr, flush=True)
+            if self.guard.skipped():
+                raise TrainingFailed(self._failure(step, str(reason))) from None
+        self.tracker.add(step + 1, metrics, last)
+        judged = metrics.get("validation_loss")
+        if not isinstance(judged, float) or (self.best is not None and judged >= self.best["validation_loss"]):
+            return False
+        self.best = {"step": step + 1, "validation_loss": judged}
+        return True
+
+    def _failure(self, step: int, reason: str) -> str:
+        good = newest_checkpoint(self.folder / "checkpoints")
+        return (
+            f"{self.folder.name}: {reason}, for {self.guard.in_a_row} steps in a row, the last of them {step + 1} "
+            f"(run.skip_at_most); the last good checkpoint is {good or 'none'}; a lower learning rate, a smaller "
+            "gradient_clip or float32 may help"
+        )
+
+    def saving_is_due(self) -> bool:
+        # Not in the midst of steps that fail: what was good before them is then still the newest.
+        return not self.guard.in_a_row and time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+
+
+def _warn_of_other_threads(folder: Path, notes: dict[str, Any]) -> None:
+    before, now = notes.get("threads"), torch.get_num_threads()
+    if before is not None and before != now:
+        print(
+            f"{folder.name}: begun with {before} threads, going on with {now} (OMP_NUM_THREADS); sums are then taken "
+            "in another order, and the weights will not be the same to the last bit",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def train(
+    trainee: Trainee,
+    title: str,
+    folder: Path,
+    steps: int,
+    config: RunConfig,
+    stop: Stop,
+    ranks: Ranks = ALONE,
+    at_log: Callable[[], object] = lambda: None,
+) -> bool:
     """Train a part to its last step, from its newest checkpoint if there is one.
 
     Args:
@@ -81,40 +179,46 @@ def train(trainee: Trainee, title: str, folder: Path, steps: int, config: RunCon
         folder: its ``runs/PART``.
         steps: steps in all.
         config: logging and checkpoints.
-        stop: asked after every step.
+        stop: asked after every step; one process that is to stop stops all.
+        ranks: the processes that train it together.
+        at_log: called on every process with each line of the log.
 
     Returns:
         True if the last step has been taken, False if ``stop`` came first; either way the state is saved.
+
+    Raises:
+        TrainingFailed: if too many steps in a row had to be skipped.
+        OSError: if a checkpoint or the log cannot be written; the one before is whole.
     """
-    done = 0
-    notes: dict[str, object] = {}
-    checkpoint = load_checkpoint(folder / "checkpoints")
-    if checkpoint is not None:
-        done, tensors, notes = checkpoint
-        trainee.load_tensors(tensors)
-    tracker = Tracker(folder, config.log_every, done, notes)
-    if done >= steps:
+    run = _Run(trainee, folder, config, ranks)
+    if run.done >= steps:
         return True
-    trainee.begin(done)
-    saved_at, saved_step = time.monotonic(), done
-
-    def save(step: int) -> None:
-        save_checkpoint(folder / "checkpoints", step, trainee.tensors(), tracker.notes(), config.keep_checkpoints)
-
-    with tqdm(total=steps, initial=done, desc=title, unit="step", dynamic_ncols=True) as bar:
-        for step in range(done, steps):
-            if tracker.add(step + 1, trainee.step(step), last=step + 1 == steps):
-                shown = {name: f"{value:.3g}" for name, value in list(tracker.latest.items())[:4]}
-                bar.set_postfix(shown, refresh=False)
+    trainee.begin(run.done)
+    with tqdm(
+        total=steps, initial=run.done, desc=title, unit="step", dynamic_ncols=True, disable=not ranks.first
+    ) as bar:
+        for step in range(run.done, steps):
+            at_end = step + 1 == steps
+            best = run.take(step, last=at_end)
+            if (step + 1) % config.log_every == 0 or at_end:
+                at_log()
+                latest = list(run.tracker.latest.items())[:4]
+                bar.set_postfix({name: f"{value:.3g}" for name, value in latest}, refresh=False)
             bar.update()
-            last = step + 1 == steps or stop.wanted()
-            if last or time.monotonic() - saved_at >= config.checkpoint_seconds:
-                save(step + 1)
-                saved_at, saved_step = time.monotonic(), step + 1
-            if config.sample_every and ((step + 1) % config.sample_every == 0 or step + 1 == steps):
-                target = folder / "samples" / f"step-{step + 1:08d}.png"
-                target.parent.mkdir(exist_ok=True)
-                trainee.samples().save(target)
-            if last:
-                break
-    return saved_step >= steps
+            # A step that was skipped on one process was skipped on all, and the best is the same for all.
+            stopping, due = ranks.any([stop.wanted(), run.saving_is_due()])
+            if at_end or stopping or due or best:
+                run.save(step + 1)
+            if config.sample_every and ((step + 1) % config.sample_every == 0 or at_end):
+                _write_samples(trainee, folder, step + 1, ranks)
+            if stopping:
+                return at_end
+    return True
+
+
+def _write_samples(trainee: Trainee, folder: Path, step: int, ranks: Ranks) -> None:
+    picture = trainee.samples()
+    if ranks.first and picture is not None:
+        target = folder / "samples" / f"step-{step:08d}.png"
+        target.parent.mkdir(exist_ok=True)
+        picture.save(target)

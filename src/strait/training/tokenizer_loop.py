@@ -1,9 +1,13 @@
-"""Stage 1: one step of the tokenizer and its adversary. Source: StraIT section 3.1, equation 2, Table 11."""
+"""Stage 1: one step of the tokenizer and its adversary. Source: StraIT section 3.1, equation 2, Table 11.
+
+A step takes this process's share of the batch in pieces; means, codebooks and gradients are those of the whole batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -13,23 +17,19 @@ from torch import Tensor, nn
 from strait.data.images import BadFiles, ImageBatch
 from strait.images_out import contact_sheet
 from strait.randomness import key, uniform
+from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
-from strait.tokenizer.discriminator import Discriminator, r1_penalty
-from strait.tokenizer.losses import (
-    adversarial_ramp,
-    bottom_kept,
-    discriminator_loss,
-    generator_loss,
-    lecam_penalty,
-    pixel_loss,
-)
+from strait.tokenizer.losses import adversarial_ramp, bottom_kept, generator_loss, pixel_loss
 from strait.tokenizer.perceptual import build_perceptual
-from strait.tokenizer.perplexity import perplexity
-from strait.tokenizer.quantizer import Codebook, CodebookHealth, Quantized, codebook_entropy_loss
-from strait.tokenizer.vqgan2 import Reconstruction, StratifiedTokenizer
+from strait.tokenizer.quantizer import Codebook, Quantized, codebook_entropy_loss, soft_assignments
+from strait.tokenizer.vqgan2 import StratifiedTokenizer
+from strait.training.adversary import Adversary
 from strait.training.checkpoint import with_prefix
+from strait.training.codebook_care import CodebookCare
 from strait.training.config import RunConfig, TokenizerTrainingConfig
+from strait.training.distributed import distribute, no_averaging
 from strait.training.ema import ExponentialMovingAverage
+from strait.training.guard import gradient_norm, require_finite
 from strait.training.optimizer import (
     forget,
     learning_rate,
@@ -40,7 +40,7 @@ from strait.training.optimizer import (
 )
 from strait.types import Images
 
-_DROP_BOTTOM, _RESTART = 11, 12
+_DROP_BOTTOM = 11
 
 
 def eager() -> Any:
@@ -48,7 +48,25 @@ def eager() -> Any:
     return torch.compiler.set_stance("force_eager")
 
 
-_LEVELS = {1: ("tokens",), 2: ("top", "bottom")}
+@dataclass(frozen=True)
+class _Piece:
+    """What a pass over a piece of a batch gives; only the loss has a gradient."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    images: Images
+    levels: tuple[Quantized, ...]
+
+
+class _WithLoss(nn.Module):
+    """A tokenizer called to its loss: whoever spreads it over processes sees which weights the loss depends on."""
+
+    def __init__(self, tokenizer: nn.Module, compute: Callable[..., _Piece]) -> None:
+        super().__init__()
+        self.tokenizer, self._compute = tokenizer, compute
+
+    def forward(self, *arguments: Any) -> _Piece:
+        return self._compute(*arguments)
 
 
 class TokenizerTrainee:
@@ -65,40 +83,34 @@ class TokenizerTrainee:
         bad_files: BadFiles,
         device: torch.device,
         pretrained: bool = False,
+        ranks: Ranks = ALONE,
+        judged: bool = False,
     ) -> None:
-        """``batches(step)`` is the stream from a step on; ``preview`` the images of the sample grid; ``pretrained``
-        says that the tokenizer's weights, codes included, are to be gone on from."""
-        self.config, self.run, self.device, self.bad_files = config, run, device, bad_files
-        self._batches, self._preview = batches, preview.to(device)
+        """``batches(step)`` is the stream of this process's shares from a step on; ``preview`` the images of the
+        sample grid, by which checkpoints are ``judged`` if they are not trained on; ``pretrained`` says that the
+        tokenizer's weights, codes included, are to be gone on from."""
+        self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
+        self._batches, self._preview, self._judged = batches, preview.to(device), judged
         self._stream: Iterator[ImageBatch] = iter(())
+        ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        self._samples = ranks.share(config.batch_size)
         # Eager GroupNorm is slow backwards on channels-last tensors of a CPU: there only compiled code gains.
         self._format = torch.channels_last if run.compile or device.type == "cuda" else torch.contiguous_format
         self.tokenizer = tokenizer.to(device).to(memory_format=self._format)  # pyright: ignore
         if run.compile:
             for network in self._networks():
-                network.compile()
+                network.compile(dynamic=False)
+        self._to_loss = distribute(
+            _WithLoss(self.tokenizer, self._loss), ranks, "ddp", sometimes_unused=config.codebook.start > 0
+        )
         self.optimizer = stage1_optimizer(self.tokenizer, config)
         self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
         self.perceptual = build_perceptual(config.perceptual, device)
-        care = config.codebook
-        shares = [[] for _ in tokenizer.codebooks]
-        for level in range(tokenizer.levels):
-            shares[tokenizer.codebook_index(level)].append(level)
-        self._levels_of = shares
-        self.health = nn.ModuleList(
-            CodebookHealth(len(levels), tokenizer.codebook(levels[0]).weight.shape[0], care.restart_below)
-            for levels in shares
-        ).to(device)
+        self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
-        self.discriminator: Discriminator | None = None
+        self.adversary: Adversary | None = None
         if config.adversarial.weight > 0:
-            adversary = config.adversarial
-            self.discriminator = Discriminator(
-                image_size, adversary.channels, adversary.max_channels, adversary.normalize
-            )
-            self.discriminator.to(device).to(memory_format=self._format)  # pyright: ignore
-            self.discriminator_optimizer = stage1_optimizer(self.discriminator, config)
-        self._logit_means = torch.zeros(2, device=device)
+            self.adversary = Adversary(image_size, config, device, self._format, ranks)
 
     def _networks(self) -> list[nn.Module]:
         found: list[nn.Module] = [self.tokenizer.encoder, self.tokenizer.decoder]
@@ -111,7 +123,7 @@ class TokenizerTrainee:
         config = self.config
         batch = next(self._stream)
         self.bad_files.note(batch.bad)
-        images = batch.images(self.device).to(memory_format=self._format)
+        images = batch.images(self.device).to(memory_format=self._format).chunk(config.accumulate)
         rate = learning_rate(
             step, config.learning_rate, config.warmup_steps, config.steps, config.learning_rate_schedule
         )
@@ -119,37 +131,85 @@ class TokenizerTrainee:
         for codebook in self.tokenizer.codebooks:
             cast(Codebook, codebook).bypass = step < start
         if step == start:
-            self._initialise_codebooks(images)
-        keep = None
-        if config.bottom_dropout and self.tokenizer.levels == 2:
-            samples = torch.arange(images.shape[0], device=self.device) + step * config.batch_size
-            keep = bottom_kept(uniform(key(self.run.seed, _DROP_BOTTOM, samples)), config.bottom_dropout)
-
-        self.tokenizer.train()
-        with self._autocast():
-            output = self.tokenizer(images, keep)
+            self.care.initialise(lambda: self._quantized(images))
         share = adversarial_ramp(step / config.steps, config.adversarial.start, config.adversarial.ramp)
-        adversary = self.discriminator if share > 0 else None
-        loss, metrics = self._loss(images, output, adversary, share)
+        adversary = self.adversary if share > 0 else None
+
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        pieces = self._backward(images, step, adversary, share)
+        metrics: dict[str, Tensor | float] = {
+            name: torch.stack([piece.metrics[name].detach() for piece in pieces]).mean() for name in pieces[0].metrics
+        }
+        norm = gradient_norm(self.tokenizer.parameters())
+        require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
         if step >= start:
-            metrics.update(self._care(output.levels, step))
+            metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            metrics.update(self._adversary_step(adversary, images, output.images.detach(), step, rate))
+            pairs = [(real, piece.images) for real, piece in zip(images, pieces, strict=True)]
+            metrics.update(adversary.step(pairs, step, rate, self._autocast))
+        if self._judged and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
+            metrics["validation_loss"] = self._validation_loss()
         return metrics
+
+    def _backward(
+        self, images: tuple[Images, ...], step: int, adversary: Adversary | None, share: float
+    ) -> list[_Piece]:
+        """The gradients of a batch, piece by piece."""
+        keep = self._kept(step).chunk(len(images))
+        uses = self._code_use(images)
+        pieces: list[_Piece] = []
+        for number, some in enumerate(images):
+            with no_averaging([self._to_loss], number + 1 < len(images)):
+                piece: _Piece = self._to_loss(some, keep[number], adversary, share, uses)
+                (piece.loss / len(images)).backward()
+            pieces.append(replace(piece, loss=piece.loss.detach()))
+        return pieces
+
+    def _kept(self, step: int) -> Tensor:
+        """Which of this process's samples keep their bottom, bool ``[batch]``."""
+        samples = torch.arange(self._samples.start, self._samples.stop, device=self.device)
+        draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
+        return bottom_kept(draws, self.config.bottom_dropout)
+
+    @torch.no_grad()
+    def _quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
+        with self._autocast(), eager():
+            return [self.tokenizer(some).levels for some in images]
+
+    def _entropy_weight(self) -> float:
+        return 0.0 if self.tokenizer.codebook(0).bypass else self.config.codebook.entropy_weight
+
+    def _code_use(self, images: tuple[Images, ...]) -> list[Tensor] | None:
+        """How much each level uses each code over the whole batch, which its entropy term needs to know beforehand
+        where a batch is taken in pieces."""
+        if not self._entropy_weight() or len(images) == 1:
+            return None
+        pieces = self._quantized(images)
+        levels = range(self.tokenizer.levels)
+        return [
+            self.ranks.mean(torch.stack([self._soft_use(piece[level], level) for piece in pieces]).mean(0))
+            for level in levels
+        ]
+
+    @torch.no_grad()
+    def _soft_use(self, quantized: Quantized, level: int) -> Tensor:
+        codebook = self.tokenizer.codebook(level)
+        return soft_assignments(quantized, codebook, self.config.batch_size).exp().mean(0)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16")
 
     def _loss(
-        self, images: Images, output: Reconstruction, adversary: Discriminator | None, share: float
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        self, images: Images, kept: Tensor, adversary: Adversary | None, share: float, uses: list[Tensor] | None
+    ) -> _Piece:
         config, care = self.config, self.config.codebook
+        self.tokenizer.train()
+        with self._autocast():
+            output = self.tokenizer(images, kept if config.bottom_dropout and self.tokenizer.levels == 2 else None)
         made = output.images.float()
         pixel = pixel_loss(made, images, config.pixel_loss)
         commitment = torch.stack([level.commitment_loss() for level in output.levels]).sum()
@@ -157,123 +217,62 @@ class TokenizerTrainee:
         loss = pixel
         if not self.tokenizer.codebook(0).bypass:
             loss = loss + care.commitment_weight * commitment + care.codebook_weight * codes
-        metrics: dict[str, Tensor | float] = {"pixel": pixel, "commitment": commitment}
-        if care.entropy_weight and not self.tokenizer.codebook(0).bypass:
-            entropy = torch.stack(
-                [codebook_entropy_loss(q, self.tokenizer.codebook(i)) for i, q in enumerate(output.levels)]
-            ).sum()
+        metrics = {"pixel": pixel, "commitment": commitment}
+        if self._entropy_weight():
+            entropy = self._entropy(output.levels, uses)
             loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
         if config.perceptual_weight and config.perceptual != "none":
             distance = self.perceptual(made, images)
             loss, metrics["perceptual"] = loss + config.perceptual_weight * distance, distance
         if adversary is not None:
-            adversary.requires_grad_(False)
+            adversary.network.requires_grad_(False)
             with self._autocast():
-                logits = adversary(output.images).float()
+                logits = adversary.network(output.images).float()
             fooled = generator_loss(logits, config.adversarial.loss)
             loss, metrics["adversarial"] = loss + share * config.adversarial.weight * fooled, fooled
-        return loss, {"loss": loss, **metrics}
+        metrics = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
+        seen = tuple(
+            replace(q, values=q.values.detach(), features=q.features.detach(), codes=q.codes.detach())
+            for q in output.levels
+        )
+        return _Piece(loss, metrics, output.images.detach(), seen)
 
-    def _adversary_step(
-        self, adversary: Discriminator, images: Images, made: Images, step: int, rate: float
-    ) -> dict[str, Tensor | float]:
-        config = self.config.adversarial
-        adversary.requires_grad_(True)
-        with self._autocast():
-            real, fake = adversary(images).float(), adversary(made).float()
-        loss = discriminator_loss(real, fake, config.loss)
-        metrics: dict[str, Tensor | float] = {"logits_real": real.mean(), "logits_fake": fake.mean()}
-        if config.lecam_weight:
-            loss = loss + config.lecam_weight * lecam_penalty(real, fake, *self._logit_means)
-            self._logit_means.lerp_(torch.stack([real.mean(), fake.mean()]).detach(), 0.01)
-        if config.r1_weight and step % config.r1_every == 0:
-            penalty = r1_penalty(adversary, images)
-            loss, metrics["r1"] = loss + 0.5 * config.r1_weight * config.r1_every * penalty, penalty
-        set_learning_rate(self.discriminator_optimizer, rate)
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.discriminator_optimizer.step()
-        return {**metrics, "discriminator": loss}
-
-    def _initialise_codebooks(self, images: Images) -> None:
-        """From data. Two codebooks are taken in turn, since the bottom's features depend on the top's codes; a shared
-        one at once."""
-        for index, levels in enumerate(self._levels_of):
-            with torch.no_grad(), self._autocast(), eager():
-                output = self.tokenizer(images)
-            self._health(index).initialise(
-                self.tokenizer.codebook(levels[0]),
-                [output.levels[level].features for level in levels],
-                key(self.run.seed, _RESTART, -1),
+    def _entropy(self, levels: tuple[Quantized, ...], uses: list[Tensor] | None) -> Tensor:
+        terms = []
+        for level, quantized in enumerate(levels):
+            over_batch = self.ranks.mean if uses is None else _always(uses[level])
+            codebook = self.tokenizer.codebook(level)
+            terms.append(
+                codebook_entropy_loss(quantized, codebook, batch_size=self.config.batch_size, over_batch=over_batch)
             )
-            weight = self.tokenizer.codebook(levels[0]).weight
-            self._average_forgets(index, torch.ones(weight.shape[0], dtype=torch.bool, device=weight.device))
+        return torch.stack(terms).sum()
 
-    def _average_forgets(self, index: int, rows: Tensor) -> None:
-        """The averaged codes follow at once where codes were replaced: what they were is no part of them."""
+    def _codes_replaced(self, index: int, rows: Tensor) -> None:
+        """What was learned about codes that are no more is forgotten; the averaged codes follow at once."""
+        forget(self.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
         if self.ema is not None:
             name = f"codebooks.{index}.weight"
             current = self.tokenizer.get_parameter(name).detach().float()
             self.ema.average[name].copy_(torch.where(rows[:, None], current, self.ema.average[name]))
 
-    def _health(self, index: int) -> CodebookHealth:
-        return cast(CodebookHealth, self.health[index])
-
-    def _care(self, quantized: tuple[Quantized, ...], step: int) -> dict[str, Tensor | float]:
-        """Watch the codes' use, restart dead ones; perplexity and usage of each level for the log."""
-        names = _LEVELS[self.tokenizer.levels]
-        metrics: dict[str, Tensor | float] = {}
-        for index, levels in enumerate(self._levels_of):
-            health = self._health(index)
-            health.update([quantized[level].ids for level in levels])
-            codebook_size = health.usage.shape[1]
-            for row, level in enumerate(levels):
-                counts = torch.bincount(quantized[level].ids.flatten(), minlength=codebook_size)
-                metrics[f"perplexity_{names[level]}"] = perplexity(health.usage[row])
-                metrics[f"perplexity_batch_{names[level]}"] = perplexity(counts)
-                used = health.usage[row] * codebook_size > 0.03
-                metrics[f"usage_{names[level]}"] = used.float().mean()
-            care = self.config.codebook
-            if care.restart_below > 0 and step > 0 and step % care.restart_every == 0:
-                codebook = self.tokenizer.codebook(levels[0])
-                dead = health.restart(
-                    codebook,
-                    [quantized[level].features.detach() for level in levels],
-                    key(self.run.seed, _RESTART, step, index),
-                )
-                forget(self.optimizer, codebook.weight, dead)
-                self._average_forgets(index, dead)
-                metrics["restarted"] = dead.float().sum()
-        return metrics
-
     def tensors(self) -> dict[str, Tensor]:
         found = {f"model/{name}": value for name, value in self.tokenizer.state_dict().items()}
         found["pretrained"] = self._pretrained
-        found.update({f"health/{name}": value for name, value in self.health.state_dict().items()})
+        found.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
         found.update({f"optimizer/{name}": v for name, v in optimizer_tensors(self.optimizer, self.tokenizer).items()})
         if self.ema is not None:
             found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        if self.discriminator is not None:
-            adversary = self.discriminator
-            found.update({f"discriminator/{name}": value for name, value in adversary.state_dict().items()})
-            moments = optimizer_tensors(self.discriminator_optimizer, adversary)
-            found.update({f"discriminator_optimizer/{name}": value for name, value in moments.items()})
-            found["logit_means"] = self._logit_means
-        return found
+        return found if self.adversary is None else {**found, **self.adversary.tensors()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.tokenizer.load_state_dict(with_prefix(tensors, "model/"))
-        self.health.load_state_dict(with_prefix(tensors, "health/"))
+        self.care.health.load_state_dict(with_prefix(tensors, "health/"))
         self._pretrained = tensors.get("pretrained", self._pretrained)
         load_optimizer_tensors(self.optimizer, self.tokenizer, with_prefix(tensors, "optimizer/"))
         if self.ema is not None:
             self.ema.load(with_prefix(tensors, "ema/"))
-        # Without one in the checkpoint, the discriminator was only now asked for: it starts afresh.
-        if self.discriminator is not None and "logit_means" in tensors:
-            self.discriminator.load_state_dict(with_prefix(tensors, "discriminator/"))
-            moments = with_prefix(tensors, "discriminator_optimizer/")
-            load_optimizer_tensors(self.discriminator_optimizer, self.discriminator, moments)
-            self._logit_means.copy_(tensors["logit_means"])
+        if self.adversary is not None:
+            self.adversary.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """What becomes the model's: the averaged weights where there are any."""
@@ -281,8 +280,18 @@ class TokenizerTrainee:
         return state if self.ema is None else {**state, **self.ema.average}
 
     @torch.no_grad()
-    def samples(self) -> Image.Image:
+    def _validation_loss(self) -> float:
+        """The pixel loss on the images of the sample grid, with the weights that would be shipped."""
+        self.tokenizer.eval()
+        with eager(), self.ema.applied() if self.ema is not None else nullcontext():
+            made = self.tokenizer.decode(self.tokenizer.encode(self._preview))
+        return float(pixel_loss(made, self._preview, self.config.pixel_loss))
+
+    @torch.no_grad()
+    def samples(self) -> Image.Image | None:
         """Rows of photographs, their reconstructions and, with two levels, the top alone."""
+        if not self.ranks.first:
+            return None
         self.tokenizer.eval()
         with eager(), self.ema.applied() if self.ema is not None else nullcontext():
             tokens = self.tokenizer.encode(self._preview)
@@ -290,3 +299,7 @@ class TokenizerTrainee:
             if self.tokenizer.levels == 2:
                 rows.append(self.tokenizer.decode(tokens, levels=1))
         return contact_sheet(torch.cat(rows), columns=self._preview.shape[0])
+
+
+def _always(value: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: value

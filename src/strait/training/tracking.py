@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from strait.files import write_text
+from strait.ranks import ALONE, Ranks
 
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 """By name: a value, or a pair (sum, weight) whose sums are divided at the end."""
@@ -18,16 +20,20 @@ Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 class Tracker:
     """Sums metrics on their device without waiting for it; a line is written every ``every`` steps.
 
-    After a resume the log goes on from the checkpoint's step: no step stands in it twice, none is missing.
+    After a resume the log goes on from the checkpoint's step: no step stands in it twice, none is missing. Of several
+    processes each sums its own; the first writes the means over all.
     """
 
-    def __init__(self, folder: Path, every: int, step: int, notes: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.every = folder / "log.jsonl", every
+    def __init__(self, folder: Path, every: int, step: int, notes: dict[str, Any], ranks: Ranks = ALONE) -> None:
+        self.path, self.every, self.ranks = folder / "log.jsonl", every, ranks
         self._sums: dict[str, Any] = dict(notes.get("sums", {}))
         self._weights: dict[str, Any] = dict(notes.get("weights", {}))
-        self._drop_after(step)
-        self._board = _tensorboard(folder)
+        self._counts: dict[str, int] = dict(notes.get("counts", {}))
+        self._board: Any = None
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._drop_after(step)
+            self._board = _tensorboard(folder)
         self.latest: dict[str, float] = {}
 
     def _drop_after(self, step: int) -> None:
@@ -45,22 +51,40 @@ class Tracker:
             self._weights[name] = self._weights.get(name, 0.0) + _detached(weight)
         if step % self.every and not last:
             return False
-        weights = {name: float(weight) for name, weight in self._weights.items()}
-        self.latest = {name: float(total) / weights[name] for name, total in self._sums.items() if weights[name]}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in self.latest.items()}}) + "\n")
+        sums, weights = self._totals()
+        self.latest = {name: total / weights[name] for name, total in sums.items() if weights[name]}
+        if self.ranks.first:
+            means = {name: round(value, 6) for name, value in self.latest.items()}
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **means, **self._counts}) + "\n")
         if self._board is not None:
-            for name, value in self.latest.items():
+            for name, value in {**self.latest, **self._counts}.items():
                 self._board.add_scalar(name, value, step)
-        self._sums, self._weights = {}, {}
+        self._sums, self._weights, self._counts = {}, {}, {}
         return True
 
+    def count(self, name: str) -> None:
+        """Count an event; the next line says how many there were since the last."""
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _totals(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Sums and weights over all processes."""
+        if self.ranks.size == 1:
+            return {n: float(v) for n, v in self._sums.items()}, {n: float(v) for n, v in self._weights.items()}
+        names = list(self._sums)  # in the same order everywhere: all run the same steps
+        own = [[float(table[name]) for name in names] for table in (self._sums, self._weights)]
+        sums, weights = self.ranks.sum(torch.tensor(own, dtype=torch.float64, device=self.ranks.device)).tolist()
+        return dict(zip(names, sums, strict=True)), dict(zip(names, weights, strict=True))
+
     def notes(self) -> dict[str, Any]:
-        """What a checkpoint must hold for the log to go on as if nothing had happened."""
-        return {
-            "sums": {name: float(value) for name, value in self._sums.items()},
-            "weights": {name: float(value) for name, value in self._weights.items()},
+        """What a checkpoint must hold for the log to go on as if nothing had happened; every process must ask."""
+        sums, weights = self._totals()
+        each = self.ranks.size  # every process takes up its part of what all have seen
+        notes: dict[str, Any] = {
+            "sums": {name: value / each for name, value in sums.items()},
+            "weights": {name: value / each for name, value in weights.items()},
         }
+        return {**notes, "counts": dict(self._counts)} if self._counts else notes
 
 
 def _detached(value: Tensor | float) -> Tensor | float:

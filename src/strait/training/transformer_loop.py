@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from strait.data.token_cache import TokenCache
 from strait.masking import training_mask
 from strait.randomness import as_seed, key, permutation, uniform
+from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
+from strait.training.distributed import distribute, no_averaging, placed, whole
 from strait.training.ema import ExponentialMovingAverage
+from strait.training.guard import require_finite
 from strait.training.optimizer import (
     learning_rate,
     load_optimizer_tensors,
@@ -52,47 +55,64 @@ class TransformerTrainee:
         preview: Callable[[], Image.Image],
         device: torch.device,
         augment: Augment | None = None,
+        ranks: Ranks = ALONE,
+        shown: nn.Module | None = None,
     ) -> None:
         """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
-        sample grid; ``augment`` replaces the first level's tokens where they are a condition (equation 6)."""
+        sample grid, with the networks of ``shown`` where the part itself is in shards; ``augment`` replaces the first
+        level's tokens where they are a condition (equation 6)."""
         self.transformer = part.to(device)
-        self.networks, self.config, self.run, self.device = networks, config, run, device
+        self.networks, self.config, self.run, self.device, self.ranks = networks, config, run, device, ranks
         self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
-        self.optimizer = stage2_optimizer(self.transformer, config)
-        self.ema = ExponentialMovingAverage(self.transformer, config.ema_decay) if config.ema_decay else None
+        self._shown = shown
+        ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        self._samples = torch.tensor(ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
         if run.compile:
             for network in networks.values():
                 for layer in cast(nn.ModuleList, network.layers):
                     # The upsampler's networks have two lengths; one kernel for any length is several times slower.
                     layer.compile(dynamic=False)
+        self._trained = {level: distribute(network, ranks, run.parallel) for level, network in networks.items()}
+        self.optimizer = stage2_optimizer(self.transformer, config)
+        self.ema = ExponentialMovingAverage(self.transformer, config.ema_decay) if config.ema_decay else None
 
     def begin(self, step: int) -> None:
         pass
 
     def step(self, step: int) -> dict[str, Any]:
         config = self.config
-        positions = torch.arange(config.batch_size) + step * config.batch_size
-        levels, labels = self._read(positions)
-        positions, labels = positions.to(self.device), labels.to(self.device)
-        dropped = uniform(key(self.run.seed, _DROP_LABEL, positions)) < config.label_drop_rate
-        labels = labels.masked_fill(dropped, NULL_LABEL)
-        # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
-        torch.manual_seed(as_seed(self.run.seed, _DROPOUT, step))
         self.transformer.train()
-        loss, metrics = self._loss(levels, labels, key(self.run.seed, positions), self.augment)
         set_learning_rate(self.optimizer, learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip)
+        pieces = (self._samples + step * config.batch_size).chunk(config.accumulate)
+        found: list[dict[str, Any]] = []
+        for number, positions in enumerate(pieces):
+            with no_averaging(self._trained.values(), number + 1 < len(pieces)):
+                loss, metrics = self._piece_loss(positions)
+                (loss / len(pieces)).backward()
+            found.append({"loss": loss.detach(), **metrics})
+        metrics = {name: _joined([piece[name] for piece in found]) for name in found[0]}
+        norm = whole(nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip))
+        require_finite(metrics["loss"], norm, self.ranks)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
-        metrics = {"loss": loss, **metrics, "gradient_norm": norm}
+        metrics["gradient_norm"] = norm
         every = self.run.sample_every
         if self.validation is not None and every and (step + 1) % every == 0:
             metrics["validation_loss"] = self._validation_loss(self.validation)
         return metrics
+
+    def _piece_loss(self, positions: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Loss and metrics of the samples at some positions of the stream."""
+        levels, labels = self._read(positions)
+        # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
+        torch.manual_seed(as_seed(self.run.seed, _DROPOUT, int(positions[0])))
+        positions, labels = positions.to(self.device), labels.to(self.device)
+        dropped = uniform(key(self.run.seed, _DROP_LABEL, positions)) < self.config.label_drop_rate
+        labels = labels.masked_fill(dropped, NULL_LABEL)
+        return self._loss(levels, labels, key(self.run.seed, positions), self.augment)
 
     def _read(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
         """The stream's samples at some positions: each epoch its own permutation, each sample its own variant."""
@@ -113,7 +133,8 @@ class TransformerTrainee:
         decide the masks."""
         on_device = [level.to(self.device) for level in levels]
         total, metrics = torch.zeros((), device=self.device), {}
-        for number, (level, network) in enumerate(self.networks.items()):
+        networks = self._trained if self.transformer.training else self.networks
+        for number, (level, network) in enumerate(networks.items()):
             own = keys if number == 0 else key(keys, number)
             seen = list(on_device[:level])
             if augment is not None:
@@ -163,28 +184,45 @@ class TransformerTrainee:
         return total / len(cache)
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": value for name, value in self.transformer.state_dict().items()}
+        found = {f"model/{name}": whole(value) for name, value in self.transformer.state_dict().items()}
         moments = optimizer_tensors(self.optimizer, self.transformer)
         found.update({f"optimizer/{name}": value for name, value in moments.items()})
         if self.ema is not None:
-            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
+            found.update({f"ema/{name}": whole(value) for name, value in self.ema.average.items()})
         return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.transformer.load_state_dict(with_prefix(tensors, "model/"))
+        own, model = self.transformer.state_dict(), with_prefix(tensors, "model/")
+        self.transformer.load_state_dict({name: placed(model[name], value) for name, value in own.items()})
         load_optimizer_tensors(self.optimizer, self.transformer, with_prefix(tensors, "optimizer/"))
         if self.ema is not None:
             self.ema.load(with_prefix(tensors, "ema/"))
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any."""
-        state = {name: value.detach().clone() for name, value in self.transformer.state_dict().items()}
-        return state if self.ema is None else {**state, **self.ema.average}
+        """What becomes the model's: the averaged weights where there are any; every process must ask."""
+        state = {name: whole(value).detach().clone() for name, value in self.transformer.state_dict().items()}
+        average = {} if self.ema is None else self.ema.average
+        return {**state, **{name: whole(value) for name, value in average.items()}}
 
-    def samples(self) -> Image.Image:
+    def samples(self) -> Image.Image | None:
+        if self._shown is not None:
+            weights = self.weights()
+            if self.ranks.first:
+                self._shown.load_state_dict(weights)
+                self._shown.eval()
+                return self.preview()
+        if not self.ranks.first:
+            return None
         self.transformer.eval()
         with _uncompiled(), self.ema.applied() if self.ema is not None else nullcontext():
             return self.preview()
+
+
+def _joined(values: list[Any]) -> Any:
+    """The mean of what the pieces of a batch found; of pairs (sum, weight), the sums."""
+    if isinstance(values[0], tuple):
+        return tuple(torch.stack(list(part)).sum() for part in zip(*values, strict=True))
+    return torch.stack(values).mean()
 
 
 def _uncompiled() -> AbstractContextManager[object]:

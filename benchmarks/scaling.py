@@ -1,0 +1,199 @@
+"""What training on many GPUs asks for: memory and communication per process, and the plan that follows.
+
+    python benchmarks/scaling.py --config imagenet256 --gpus 8 64 512
+
+Parameters and multiply-adds are counted on the meta device, activations as what autograd keeps of one image there.
+Everything else is an assumption with an option of its own: nothing here was measured on a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from strait.config import Config, config_path, read_config
+from strait.model import StraIT, level_networks
+from strait.tokenizer.discriminator import Discriminator
+from strait.types import Canvas, Condition
+
+FLOAT32, BFLOAT16 = 4, 2
+# Weights, gradients, both moments of Adam; the average where there is one.
+STATE, AVERAGE = 4 * FLOAT32, FLOAT32
+# Passes through the discriminator a step, forward or backward each counted as one: the tokenizer's loss 2 (forward,
+# and back to its input), its own 3 for photographs and 3 for reconstructions, R1 6 (a gradient of a gradient).
+DISCRIMINATOR_PASSES = 14
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part in training: parameters, multiply-adds of one image's forward and backward passes, activations of one
+    image in bytes, and the parameters of its largest FSDP unit."""
+
+    name: str
+    parameters: int
+    multiply_adds: float
+    activations: int
+    unit: int
+    average: bool
+    batch_size: int
+
+
+def kept_bytes(run: Callable[[], object], attention: bool) -> int:
+    """What autograd keeps of a pass for its way back, in bfloat16; without parameters and, with ``attention``, without
+    its matrices, which fused kernels do not keep."""
+    seen: dict[int, int] = {}
+    tensors: list[Tensor] = []  # held, so that no address comes twice
+
+    def pack(value: Tensor) -> Tensor:
+        base = value if value._base is None else value._base
+        matrix = attention and base.ndim == 4 and base.shape[-2] >= 256 and base.shape[-1] >= 256
+        if not isinstance(base, nn.Parameter) and not matrix:
+            tensors.append(base)
+            seen[id(base)] = base.numel() * (1 if base.dtype == torch.bool else BFLOAT16)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        run()
+    return sum(seen.values())
+
+
+def counted(run: Callable[[], object], attention: bool) -> tuple[int, int]:
+    """Multiply-adds of a pass, and the bytes it keeps."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2, kept_bytes(run, attention)
+
+
+def parts_of(config: Config, classes: int) -> list[Part]:
+    """The tokenizer with its discriminator, and each transformer."""
+    with torch.device("meta"):
+        model = StraIT(config.model, [str(number) for number in range(classes)])
+        images = torch.zeros(1, 3, config.image_size, config.image_size)
+        labels = torch.zeros(1, dtype=torch.int64)
+        tokens = [torch.zeros(1, *grid, dtype=torch.int64) for grid in config.model.grids]
+        adversary = config.tokenizer_training.adversarial
+        discriminator = Discriminator(
+            config.image_size, adversary.channels, adversary.max_channels, adversary.normalize
+        )
+    found = []
+    for name in config.model.parts:
+        module = model.part(name).requires_grad_(True).train()
+        training = getattr(config, f"{name}_training")
+        if name == "tokenizer":
+            adds, kept = counted(partial(module, images), attention=False)
+            judged, judged_kept = counted(partial(discriminator, images), attention=False)
+            # The discriminator's own step holds photographs and reconstructions at once, and R1 a graph more.
+            total, kept = 3 * adds + DISCRIMINATOR_PASSES * judged, max(kept + judged_kept, 4 * judged_kept)
+            parameters = size_of(module) + size_of(discriminator)
+            unit = parameters
+        else:
+            networks = level_networks(module)
+
+            def run(networks: Any = networks) -> None:
+                for level, network in networks.items():
+                    network(Condition(labels, tuple(tokens[:level])), Canvas.blank(1, network.grid, "meta"))
+
+            adds, kept = counted(run, attention=True)
+            total, parameters = 3.0 * adds, size_of(module)
+            layers = [size_of(layer) for network in networks.values() for layer in network.layers]
+            unit = max(*layers, parameters - sum(layers))
+        found.append(Part(name, parameters, total, kept, unit, training.ema_decay > 0, training.batch_size))
+    return found
+
+
+def size_of(module: nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+def plan(part: Part, gpus: int, how: argparse.Namespace) -> list[str]:
+    """One line of the table."""
+    batch = part.batch_size
+    while batch < gpus * how.least_images:
+        batch *= 2
+    each = batch // gpus
+    state = part.parameters * (STATE + (AVERAGE if part.average else 0))
+    memory = how.memory * 1e9 * how.usable
+    whole_fits = state + part.activations <= memory
+    # Two units stand whole at a time, the one at work and the next, with their gradients.
+    in_shards = state / gpus + 2 * part.unit * 2 * FLOAT32
+    resident = state if whole_fits else in_shards
+    room = max(memory - resident, part.activations)
+    pieces = 1
+    while each // pieces > max(1, room // part.activations) or each % pieces:
+        pieces += 1
+    compute = 2 * part.multiply_adds * each / (how.peak * 1e12 * how.efficiency)
+    share = (gpus - 1) / gpus
+    # A ring sends each byte of the gradients twice; shards are gathered for both passes, and gradients scattered.
+    sent = (2 if whole_fits else 2 * pieces + pieces) * share * part.parameters * FLOAT32
+    bandwidth = (how.inside if gpus <= how.node else how.between) * 1e9
+    transfer = sent / bandwidth
+    hidden = 0.0 if part.name == "tokenizer" else how.overlap
+    step = compute + max(transfer - hidden * compute * 2 / 3, 0.0)
+    return [
+        part.name,
+        str(gpus),
+        "DDP" if whole_fits else "FSDP2",
+        f"{batch:,} = {gpus} x {pieces} x {each // pieces}",
+        f"{resident / 1e9:.1f} + {part.activations * (each // pieces) / 1e9:.1f} GB",
+        f"{in_shards / 1e9:.1f} GB",
+        f"{sent / 1e9:.2f} GB",
+        f"{1000 * compute:.0f} + {1000 * (step - compute):.0f} ms",
+        f"{compute / step:.0%}",
+        f"{how.steps[part.name] * part.batch_size / batch * step / 3600:,.0f} h",
+    ]
+
+
+HEADER = [
+    "part",
+    "GPUs",
+    "plan",
+    "batch = GPUs x pieces x images",
+    "memory: state + activations",
+    "state under FSDP2",
+    "sent a step",
+    "step: computing + waiting",
+    "computing",
+    "whole training",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="imagenet256")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 512])
+    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s of one GPU in bfloat16 (H100 data sheet)")
+    parser.add_argument("--efficiency", type=float, default=0.35, help="share of the peak that training reaches")
+    parser.add_argument("--memory", type=float, default=80, help="GB of one GPU")
+    parser.add_argument("--usable", type=float, default=0.85, help="share of it, less buffers and fragments")
+    parser.add_argument("--node", type=int, default=8, help="GPUs of one machine")
+    parser.add_argument("--inside", type=float, default=300, help="GB/s a GPU sends within a machine")
+    parser.add_argument("--between", type=float, default=40, help="GB/s a GPU sends between machines")
+    parser.add_argument("--overlap", type=float, default=0.8, help="share of the backward pass that hides transfers")
+    parser.add_argument("--least-images", type=int, default=1, help="images a GPU needs to be worth its step")
+    parser.add_argument("--images", type=int, default=1_281_167, help="of the data set")
+    parser.add_argument("--image-bytes", type=float, default=110e3, help="mean of one stored JPEG")
+    how = parser.parse_args()
+    config = read_config(config_path(how.config))
+    how.steps = {name: getattr(config, f"{name}_training").steps for name in config.model.parts}
+    rows = [HEADER, ["---"] * len(HEADER)]
+    for part in parts_of(config, how.classes):
+        rows += [plan(part, gpus, how) for gpus in how.gpus]
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    tokens = sum(height * width for height, width in config.model.grids)
+    print(
+        f"\n{how.images:,} images: {how.images * how.image_bytes / 1e9:.0f} GB as JPEG, "
+        f"{how.images * config.image_size**2 * 3 / 1e9:.0f} GB as pixels of {config.image_size}x{config.image_size}, "
+        f"{how.images * tokens * 2 / 1e9:.2f} GB as {tokens} tokens of two bytes, for each variant"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The processes of a run: which of them this is, and what they agree on. A single process is the ordinary case.
+
+``training.distributed`` starts them; everything else is handed a ``Ranks`` and asks it. No model knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+_CPU = torch.device("cpu")
+
+
+class OtherProcessFailed(OSError):
+    """Another process of the run could not go on, and has said why itself."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of ``size`` processes, numbered from 0. The first alone writes folders, logs and speaks.
+
+    Args:
+        rank: this one's number.
+        size: how many there are.
+        device: where this one computes, and where the backend wants its tensors.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """This process's part of ``range(count)``, equal for all.
+
+        Raises:
+            ValueError: if it cannot be divided.
+        """
+        if count % self.size:
+            raise ValueError(f"batch_size: {count} cannot be divided among {self.size} processes")
+        each = count // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes; without gradient."""
+        if self.size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes; without gradient."""
+        return value if self.size == 1 else self.sum(value) / self.size
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """For each flag, whether any process has raised it."""
+        if self.size == 1:
+            return list(flags)
+        raised = torch.tensor(list(flags), dtype=torch.int32, device=self.device)
+        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+        return raised.bool().tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in their order. For what is small, or rare: it is serialised."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def turns(self, work: Sequence[T]) -> Sequence[T]:
+        """The pieces of some work that are this process's, taking turns."""
+        return work[self.rank :: self.size]
+
+    def take_turns(self, done: list[T]) -> list[T]:
+        """What all made of the pieces of their ``turns``, in the order of the pieces."""
+        found = self.gather(done)
+        longest = max(len(part) for part in found)
+        return [part[turn] for turn in range(longest) for part in found if turn < len(part)]
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """Let the first process work and tell the others what came of it.
+
+        Raises:
+            OtherProcessFailed: on the others, where the first raised a ``ValueError`` or an ``OSError``.
+        """
+        if self.size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        failure: Exception | None = None
+        if self.first:
+            try:
+                outcome[1] = work()
+            except (ValueError, OSError) as error:
+                outcome[0], failure = str(error), error
+        dist.broadcast_object_list(outcome, src=0, device=self.device)
+        if failure is not None:
+            raise failure
+        if outcome[0] is not None:
+            raise OtherProcessFailed(f"process 0: {outcome[0]}")
+        return outcome[1]
+
+
+ALONE = Ranks()

@@ -1,0 +1,175 @@
+"""What ``test_distributed.py`` runs in one process and in two: ``worker.py TASK PHOTOS OUT [SETTING=VALUE ...]``.
+
+In float64: every ``float()`` of the code is a ``double()`` here, so that what differs is wrong and not rounded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from strait.data.config import DataConfig
+from strait.data.images import BadFiles, in_order
+from strait.data.sources import open_images
+from strait.data.token_cache import TokenCache, build_token_cache
+from strait.data.training_images import training_batches
+from strait.evaluation.features import Features
+from strait.evaluation.generation import SampleSet, generated
+from strait.evaluation.reference import ReferenceSet, features_of, reference_features
+from strait.model import StraIT
+from strait.ranks import Ranks
+from strait.tokenizer.config import TokenizerConfig
+from strait.tokenizer.vqgan2 import StratifiedTokenizer
+from strait.training.config import (
+    AdversarialConfig,
+    CodebookConfig,
+    RunConfig,
+    TokenizerTrainingConfig,
+    TransformerTrainingConfig,
+)
+from strait.training.distributed import launched
+from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.transformer_loop import TransformerTrainee
+from strait.transformer.bottom import BottomTransformer
+from strait.transformer.config import TransformerConfig
+from strait.transformer.top import TopTransformer
+
+CPU = torch.device("cpu")
+SIZE, STEPS, BATCH = 32, 20, 12
+TOKENIZER = TokenizerConfig(
+    channels=8, multipliers=(1, 1, 2), res_blocks=1, stem_blocks=1, codebook_size=24, code_dim=4, normalize_codes=True
+)
+STAGE1 = TokenizerTrainingConfig(
+    steps=STEPS,
+    batch_size=BATCH,
+    learning_rate=3e-5,  # small: what rounding leaves grows tenfold a step at the usual ones
+    perceptual="none",
+    bottom_dropout=0.4,
+    ema_decay=0.9,
+    adversarial=AdversarialConfig(
+        weight=0.1, start=0.3, ramp=0.2, r1_every=2, lecam_weight=0.05, channels=8, max_channels=16
+    ),
+    codebook=CodebookConfig(entropy_weight=0.1, restart_below=0.9, restart_every=3, start=4),
+)
+STAGE2 = TransformerTrainingConfig(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup_steps=3, ema_decay=0.9)
+SHAPE = TransformerConfig(layers=2, width=32, mlp=64, heads=4, dropout=0.0, norm="pre", qk_norm=True)
+
+
+def cells(images: Tensor) -> Any:
+    """Brightness as tokens: 4x4 and 8x8."""
+    from strait.types import StratifiedTokens
+
+    def ids(side: int) -> Tensor:
+        means = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), images.shape[2] // side)[:, 0]
+        return ((means + 1) / 2 * 15).round().long()
+
+    return StratifiedTokens((ids(4), ids(8)))
+
+
+def cache_in(folder: Path, photos: str, ranks: Ranks, **settings: Any) -> TokenCache:
+    source = open_images(photos, "train")
+    bad_files, data = BadFiles(ranks), DataConfig(cache_variants=2)
+    found = build_token_cache(
+        folder, source, cells, SIZE, data, {}, CPU, bad_files, ("top", "bottom"), ranks=ranks, **settings
+    )
+    bad_files.summary()
+    return found
+
+
+def run(trainee: Any, ranks: Ranks) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    trainee.begin(0)
+    curves: dict[str, list[float]] = {}
+    for step in range(STEPS):
+        for name, value in trainee.step(step).items():
+            if not isinstance(value, tuple):
+                mean = ranks.mean(torch.as_tensor(value, dtype=torch.float64))
+                curves.setdefault(name, []).append(float(mean))
+    return curves, {name: value.contiguous() for name, value in trainee.tensors().items()}
+
+
+def tokenizer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    source, config = open_images(photos, "train"), replace(STAGE1, **settings)
+
+    def batches(step: int) -> Any:
+        return training_batches(source, SIZE, config.batch_size, DataConfig(shift=2), 5, step, 0, ranks)
+
+    preview = next(in_order(source, SIZE, 2)).images(CPU)
+    network = StratifiedTokenizer(TOKENIZER)
+    trainee = TokenizerTrainee(
+        network, config, RunConfig(seed=5, precision="float32"), SIZE, batches, preview, BadFiles(), CPU, ranks=ranks
+    )
+    return run(trainee, ranks)
+
+
+def transformer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> Any:
+    cache = cache_in(out.with_name("tokens"), photos, ranks)
+    torch.manual_seed(0)
+    level, parallel = settings.pop("level", 0), settings.pop("parallel", "ddp")
+    network = (
+        TopTransformer(SHAPE, 16, 4, (4, 4)) if level == 0 else BottomTransformer(SHAPE, 16, [16], 4, (8, 8), [(4, 4)])
+    )
+    run_config = RunConfig(seed=5, precision="float32", parallel=parallel, sample_every=5)
+    trainee = TransformerTrainee(
+        network, {level: network}, replace(STAGE2, **settings), run_config, cache, cache, _no_picture, CPU, ranks=ranks
+    )
+    curves, tensors = run(trainee, ranks)
+    trainee.load_tensors(tensors)  # what has been put together can be taken apart again
+    again = trainee.tensors()
+    assert all(torch.equal(again[name], value) for name, value in tensors.items())
+    return curves, tensors
+
+
+def _no_picture() -> Any:
+    raise AssertionError("no sample grid was asked for")
+
+
+class Means:
+    """Features simple enough to be the same in any batch."""
+
+    name = resize = digest = "means"
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(images.flatten(2).mean(-1), None)
+
+
+def shared(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> Any:
+    """Tokens cached in pieces, features of generated images and of photographs."""
+    cache = cache_in(out.with_name("split"), photos, ranks, piece_images=6, batch_size=4)
+    levels = {name: torch.from_numpy(level.astype("int64")) for name, level in zip("tb", cache.levels, strict=True)}
+    model = StraIT.from_pretrained()
+    decoding = replace(model.default_decoding(), steps=(2, 1))
+    images = generated(model, SampleSet(7, 1, decoding, batch_size=2), ranks)
+    made = features_of(images, Means(), 7, "made", ranks)
+    photographs = ReferenceSet(open_images(photos, "train"), "train", 16)
+    real = reference_features(photographs, Means(), CPU, batch_size=9, ranks=ranks)
+    assert made is not None
+    return {}, {**levels, "labels": cache.labels, "made": made.values, "real": real.values}
+
+
+TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokenizer, transformer, shared)}
+
+
+def main() -> None:
+    task, photos, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    settings = {name: json.loads(value) for name, value in (word.split("=") for word in sys.argv[4:])}
+    if task != "shared":  # the shipped model's float32 is what its users get
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    with launched(CPU) as (ranks, _):
+        curves, tensors = TASKS[task](photos, out, ranks, settings)
+        if ranks.first:
+            save_file(tensors, str(out))
+            out.with_suffix(".json").write_text(json.dumps(curves))
+
+
+if __name__ == "__main__":
+    main()
