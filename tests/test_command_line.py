@@ -32,7 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Pat
 def test_help_and_version_do_not_load_torch() -> None:
     code = (
         "import sys; from strait.cli import main\n"
-        "for words in (['--version'], ['--help'], ['train', '--help'], ['generate', '--help']):\n"
+        "for words in (['--version'], ['--help'], ['train', '--help'], ['generate', '--help'],\n"
+        "        ['edit', '--help'], ['edit', 'infill', '--help']):\n"
         "    try: main(words)\n"
         "    except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules and 'datasets' not in sys.modules"

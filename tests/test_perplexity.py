@@ -189,7 +189,9 @@ def used_greys() -> float:
 def test_a_top_that_carries_everything() -> None:
     seen: list[int] = []
     batches = [flat_images(batch) for batch in BATCHES]
-    report = stratification_report(TopCarriesAll(), (GREYS, 10), batches, shared=False, progress=seen.append)
+    report = stratification_report(
+        TopCarriesAll(), (GREYS, 10), batches, shared=False, seen=lambda images, _: seen.append(len(images))
+    )
     assert seen == [4, 3]
     assert report.pop("images") == 7
     assert report == pytest.approx(

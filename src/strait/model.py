@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
-from strait.decoding.stratified import final_tokens, stratified_decode
+from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
 from strait.model_config import ModelConfig
 from strait.model_folder import (
     ModelError,
@@ -110,49 +110,65 @@ class StraIT(nn.Module):
     def decoding_steps(
         self,
         labels: Tensor,
-        seed: int = 0,
+        seed: int | Tensor = 0,
         indices: Tensor | None = None,
-        decoding: DecodingConfig | None = None,
+        decoding: DecodingConfig | Sequence[DecodingConfig] | None = None,
         canvases: Sequence[Canvas] | None = None,
     ) -> Iterator[DecodingStep]:
         """Every step of generating one batch, as it happens.
 
         Args:
             labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-            seed: the user's.
+            seed: the user's; or int64 ``[batch]``, one for each row.
             indices: int64 ``[batch]``; image k of a seed is the same in whatever batch. 0, 1, ... by default.
-            decoding: settings; the model's own by default. Those for two levels of a model with an upsampler stop
-                before it, at the base size.
+            decoding: settings, or one for each row, which may differ in temperature and guidance; the model's own by
+                default. Those for fewer levels than the model has stop there: before an upsampler, at the base size;
+                or after the top.
             canvases: where each level starts; blank by default.
         """
-        settings = decoding or self.default_decoding()
+        settings = self.default_decoding() if decoding is None else decoding
         levels = self.levels()
-        self.require("top", "bottom")
-        if len(settings.steps) > self.config.tokenizer.num_levels:
-            self.require("upsampler")
-        elif self.upsampler is not None:
-            levels = levels[: self.config.tokenizer.num_levels]
+        wanted = len(shared_config(settings).steps)
+        if wanted in (1, self.config.tokenizer.num_levels):
+            levels = levels[:wanted]
+        self.require(*self.config.parts[1 : 1 + min(wanted, 3)])
         if len(labels) and not NULL_LABEL <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             last = len(self.classes) - 1
             raise ValueError(f"labels: they must lie between 0 and {last}, or be {NULL_LABEL} for none")
         labels = labels.to(self.device)
         places = torch.arange(labels.shape[0]) if indices is None else indices
-        seeds = image_seeds(seed, places.to(self.device))
+        rows = seed if isinstance(seed, int) else seed.to(self.device)
+        seeds = image_seeds(rows, places.to(self.device))
         yield from stratified_decode(levels, labels, seeds, settings, canvases)
 
     @torch.no_grad()
+    def encode(self, images: Images) -> Tokens:
+        """Images -> tokens, on a CPU image by image for the reason that ``decode`` gives.
+
+        Raises:
+            ValueError: if the downsampling does not divide the images' sides.
+        """
+        self.require("tokenizer")
+        if self.device.type == "cuda":
+            return self.tokenizer.encode(images)
+        rows = [self.tokenizer.encode(image[None]) for image in images]
+        return Tokens(tuple(torch.cat(grids) for grids in zip(*(row.levels for row in rows), strict=True)))
+
+    @torch.no_grad()
     def decode(self, tokens: Tokens) -> Images:
-        """Tokens -> images in [-1, 1]; of the upsampler's tokens where they are there, twice the base size.
+        """Tokens -> images in [-1, 1]; of the upsampler's tokens where they are there, twice the base size, and of
+        the top's alone where there are no others.
 
         On a CPU image by image: convolutions over another batch size can differ in the last bit, and image k of a
         seed must not.
         """
         self.require("tokenizer")
         tokens = Tokens(tokens.levels[-self.config.tokenizer.num_levels :])
+        levels = len(tokens.levels)
         if self.device.type == "cuda":
-            return self.tokenizer.decode(tokens)
+            return self.tokenizer.decode(tokens, levels)
         rows = [
-            self.tokenizer.decode(Tokens(tuple(grid[row : row + 1] for grid in tokens.levels)))
+            self.tokenizer.decode(Tokens(tuple(grid[row : row + 1] for grid in tokens.levels)), levels)
             for row in range(tokens.batch)
         ]
         return torch.cat(rows)

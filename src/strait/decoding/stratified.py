@@ -7,6 +7,7 @@ Source: StraIT section 3.3.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def stratified_decode(
     levels: Sequence[Level],
     labels: Tensor,
     seeds: Tensor,
-    config: DecodingConfig,
+    config: DecodingConfig | Sequence[DecodingConfig],
     canvases: Sequence[Canvas] | None = None,
 ) -> Iterator[DecodingStep]:
     """Fill every level's canvas in turn.
@@ -30,7 +31,7 @@ def stratified_decode(
         levels: coarse to fine.
         labels: int64 ``[batch]``; ``NULL_LABEL`` for none.
         seeds: int64 ``[batch]``, one per image (``randomness.image_seeds``).
-        config: steps, temperatures, guidance.
+        config: steps, temperatures, guidance; or one for each row, which may differ in temperature and guidance.
         canvases: where each level starts; blank ones by default. Known tokens never change.
 
     Yields:
@@ -39,6 +40,7 @@ def stratified_decode(
     Raises:
         ValueError: if the settings or canvases do not fit the levels.
     """
+    rows, config = config_rows(config, len(labels)), shared_config(config)
     if len(config.steps) != len(levels):
         raise ValueError(
             f"decoding.steps: {config.steps} gives {len(config.steps)} levels, the model has {len(levels)}"
@@ -50,25 +52,52 @@ def stratified_decode(
     if found != wanted:
         raise ValueError(f"canvases: (batch, grid) {found} must be {wanted}")
     context: tuple[Tensor, ...] = ()
+    guided = any(row.guidance != 0 for row in rows)
     for number, (level, canvas) in enumerate(zip(levels, canvases, strict=True)):
-        network = Guided(level.bind, Condition(labels, context), guided=config.guidance != 0)
-        for step in decode_level(network, canvas, level_sampling(seeds, config, number), level.name, number, config):
+        network = Guided(level.bind, Condition(labels, context), guided=guided)
+        for step in decode_level(network, canvas, level_sampling(seeds, rows, number), level.name, number, config):
             canvas = step.canvas
             yield step
         context = (*context, canvas.as_grid())
 
 
-def level_sampling(seeds: Tensor, config: DecodingConfig, level: int) -> Sampling:
-    """The settings of every row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
+def shared_config(config: DecodingConfig | Sequence[DecodingConfig]) -> DecodingConfig:
+    """The settings that all rows of a batch have in common; temperature and guidance are the first row's.
 
-    def every(value: float) -> Tensor:
-        return torch.full(seeds.shape, value, device=seeds.device)
+    Raises:
+        ValueError: if rows differ in more than temperature and guidance.
+    """
+    if isinstance(config, DecodingConfig):
+        return config
+    for row in config:
+        if replace(row, temperature=config[0].temperature, guidance=config[0].guidance) != config[0]:
+            raise ValueError(
+                "decoding: rows of one batch may differ in temperature and guidance alone, "
+                f"not as {config[0]} and {row}"
+            )
+    return config[0]
+
+
+def config_rows(config: DecodingConfig | Sequence[DecodingConfig], batch: int) -> Sequence[DecodingConfig]:
+    """The settings of every row of a batch."""
+    rows = [config] * batch if isinstance(config, DecodingConfig) else config
+    if len(rows) != batch:
+        raise ValueError(f"decoding: settings for {len(rows)} rows were given, and the batch has {batch}")
+    return rows
+
+
+def level_sampling(seeds: Tensor, config: DecodingConfig | Sequence[DecodingConfig], level: int) -> Sampling:
+    """The settings of every row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
+    rows = config_rows(config, len(seeds))
+
+    def every(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=seeds.device)
 
     return Sampling(
         step=torch.zeros_like(seeds),
-        num_steps=torch.full_like(seeds, config.steps[level]),
-        temperature=every(config.temperature[level]),
-        guidance=every(config.guidance),
+        num_steps=torch.full_like(seeds, shared_config(config).steps[level]),
+        temperature=every([row.temperature[level] for row in rows]),
+        guidance=every([row.guidance for row in rows]),
         seed=seeds,
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from strait.evaluation.report import aligned
 from strait.model import StraIT, level_networks
 from strait.model_config import ModelConfig
 from strait.types import Canvas, Condition
@@ -116,23 +117,12 @@ def describe_table(description: dict[str, Any]) -> str:
         adds = part["multiply_adds"]
         rows.append((name, f"{part['parameters'] / 1e6:.2f}M", f"{adds / 1e9:.2f}G", part["input"], part["output"]))
     rows.append(("all", f"{description['parameters'] / 1e6:.2f}M", "", "", ""))
-    tables = [_table(rows, right=(1, 2))]
+    tables = [aligned(rows, right=(1, 2))]
     for name, part in description["parts"].items():
         rows = [(name, "output", "parameters")]
         for entry in part["shapes"]:
             times = f" ({entry['times']} times)" if entry["times"] > 1 else ""
             count = entry["parameters"] * entry["times"]
             rows.append((f"  {entry['module']}{times}", " x ".join(map(str, entry["output"])), f"{count:,}"))
-        tables.append(_table(rows, right=(2,)))
+        tables.append(aligned(rows, right=(2,)))
     return "\n\n".join(tables)
-
-
-def _table(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

@@ -1,0 +1,136 @@
+"""The words of a command line to values: settings under their own names, labels, numbers joined by a plus."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from strait.config import Config, config_path, read_config
+from strait.model_config import from_dict
+
+# Exit statuses above it name the signal that ended a verb, as shells write it.
+STOPPED_BY_SIGNAL = 128
+
+
+class Parser(ArgumentParser):
+    """The library's parser; settings stand under ``--settings.`` inside, and under their own names outside."""
+
+    def format_help(self, *words: Any, **options: Any) -> str:
+        return super().format_help(*words, **options).replace("--settings.", "--")
+
+
+def verb_parser(verb: str, purpose: str | None, usage: str = "[options]") -> ArgumentParser:
+    """The parser of one verb, whose purpose is its file's docstring."""
+    return Parser(prog=f"strait {verb}", usage=f"strait {verb} {usage}", description=purpose, exit_on_error=False)
+
+
+def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    """Parse, with the library's errors brought to one line of ours."""
+    from jsonargparse import ArgumentError
+
+    try:
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        message = str(error.message if hasattr(error, "message") else error)
+        raise ValueError(message.replace("--settings.", "--").replace("settings.", "").strip()) from error
+
+
+def device_named(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device: {name!r} is not auto, cpu, cuda or cuda:N")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name} is not to be had here ({str(error).splitlines()[0]})") from error
+
+
+def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
+    """The configuration that ``--config`` names, and the remaining words."""
+    rest: list[str] = []
+    config: Config | None = None
+    queue = iter(words)
+    for word in queue:
+        if word == "--config" or word.startswith("--config="):
+            name = word.partition("=")[2] if "=" in word else next(queue, "")
+            config = read_config(config_path(name))
+        else:
+            rest.append(word)
+    return config, rest
+
+
+def override(config: Config, words: list[str], parser: ArgumentParser) -> tuple[Config, Namespace]:
+    """Add every setting to a parser, as ``--top.layers 8``, and parse."""
+    parser.add_argument("--settings", type=Config, default=config, help=argparse.SUPPRESS)
+    names = {field.name for field in dataclasses.fields(Config)}
+
+    def long_form(word: str) -> str:
+        name, dot, _ = word.removeprefix("--").partition("=")[0].partition(".")
+        is_setting = word.startswith("--") and name in names and (dot or name in ("image_size", "bottom", "upsampler"))
+        return f"--settings.{word[2:]}" if is_setting else word
+
+    parsed = parse(parser, [long_form(word) for word in words])
+    return from_dict(Config, _tree(parsed.settings), "config"), parsed
+
+
+def _tree(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return {name: _tree(item) for name, item in vars(value).items()}
+    return value
+
+
+def split_labels(text: str, classes: Any) -> list[str]:
+    """Labels between commas; names that hold commas themselves are found too."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    labels: list[str] = []
+    while pieces:
+        length = next((size for size in range(len(pieces), 1, -1) if ", ".join(pieces[:size]) in classes), 1)
+        labels.append(", ".join(pieces[:length]))
+        del pieces[:length]
+    labels = [label for label in labels if label]
+    if not labels:
+        raise ValueError(f"--labels: {text!r} names no class")
+    return labels
+
+
+def add_decoding_options(parser: ArgumentParser) -> None:
+    """The options that ``chosen_decoding`` reads."""
+    parser.add_argument("--steps", help="of each level, as 18+6; the model's own by default")
+    parser.add_argument("--temperature", help="one for all levels, or one each, as 4.5+2")
+    parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance")
+    parser.add_argument("--schedule", help="mask schedule, such as cosine")
+
+
+def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
+    """A model's own settings with those of the command line in their place."""
+    changes: dict[str, Any] = {}
+    levels = len(decoding.steps)
+    if args.steps is not None:
+        changes["steps"] = tuple(_numbers("--steps", args.steps, int))
+        # 18+6 of a model that goes on to upsample: it then stops at the base size.
+        allowed = sorted({base_levels, levels})
+        if len(changes["steps"]) not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise ValueError(f"--steps: {args.steps} must give {wanted} number(s), one a level, as 18+6")
+        levels = len(changes["steps"])
+        decoding = decoding.first(levels)
+    if args.temperature is not None:
+        values = _numbers("--temperature", args.temperature, float)
+        changes["temperature"] = tuple(values * levels if len(values) == 1 else values)
+    for name in ("guidance", "schedule"):
+        if getattr(args, name) is not None:
+            changes[name] = getattr(args, name)
+    return dataclasses.replace(decoding, **changes)
+
+
+def _numbers(option: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in str(text).split("+")]
+    except ValueError as error:
+        raise ValueError(f"{option}: {text!r} is not a number, or numbers joined by +, as 18+6") from error

@@ -1,0 +1,37 @@
+"""Show parts, shapes, parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import json
+
+from strait.arguments import parse, take_config, verb_parser
+
+
+def run(words: list[str]) -> int:
+    config, words = take_config(words)
+    parser = verb_parser("describe", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--classes", type=int, help="of a configuration; 1000 by default")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    args = parse(parser, words)
+
+    from strait.evaluation.cost import describe as describe_model
+
+    if config is not None and args.model is not None:
+        raise ValueError("describe: say either --config or --model")
+    if config is None and args.classes is not None:
+        raise ValueError("--classes: a model has its own; this is for --config")
+
+    from strait.evaluation.cost import describe_table
+
+    if config is not None:
+        description = describe_model(config.model, 1000 if args.classes is None else args.classes)
+    else:
+        from strait.model import StraIT
+
+        model = StraIT.from_pretrained(args.model)
+        description = describe_model(model.config, len(model.classes))
+        description["hash"] = model.weights_hash()
+        description["trained"] = sorted(model.trained)
+    print(json.dumps(description) if args.json else describe_table(description))
+    return 0

@@ -1,0 +1,196 @@
+"""Edit a picture: infill, extend, relabel, transfer, upsample; or see the decoding process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
+
+if TYPE_CHECKING:
+    from strait.editing.edits import Edit
+
+ACTIONS = {
+    "infill": "Draw the masked part of a picture anew.",
+    "relabel": "Draw the masked part of a picture anew, under another class.",
+    "extend": "Extend a picture past its edges.",
+    "transfer": "Move a picture to another class: keep some top tokens, predict the others and the whole bottom.",
+    "upsample": "Draw a picture, brought to the model's size, at twice that size.",
+    "process": "Show each step of an infilling, or without a picture of generating an image.",
+}
+
+
+def run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: strait edit ACTION IMAGE [options]      strait edit ACTION --help\n")
+        print("\n".join(f"  {action:<10} {purpose}" for action, purpose in ACTIONS.items()))
+        return 0
+    action = words[0]
+    if action not in ACTIONS:
+        raise ValueError(f"edit: there is no action {action!r}; there are {', '.join(ACTIONS)}")
+    args = parse(_parser(action), words[1:])
+    if not -(2**63) <= args.seed < 2**63:
+        raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
+    if action in ("relabel", "transfer") and args.label is None:
+        raise ValueError(f"--label: {action} needs the new class")
+
+    _check_options(args)
+
+    from strait.editing.edits import Edit
+    from strait.model import StraIT
+    from strait.types import NULL_LABEL
+
+    model = StraIT.from_pretrained(args.model, device_named(args.device))
+    model.require("tokenizer", "top", "bottom")
+    label = NULL_LABEL if args.label is None else model.classes.find(args.label)
+    decoding = model.default_decoding()
+    if action != "upsample":
+        decoding = decoding.first(model.config.tokenizer.num_levels)
+    edit = Edit(model, label, args.count, args.seed, chosen_decoding(decoding, len(decoding.steps), args))
+    if action == "process":
+        _process(edit, args)
+    else:
+        _edit(action, edit, args)
+    return 0
+
+
+def _parser(action: str) -> ArgumentParser:
+    image = "[IMAGE]" if action == "process" else "IMAGE"
+    parser = verb_parser(f"edit {action}", ACTIONS[action], f"{image} --output DIR [options]")
+    parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--label", help="class by name, WordNet id or index; none by default")
+    parser.add_argument("--count", type=int, default=1, help="results")
+    parser.add_argument("--seed", type=int, default=0, help="result k of a seed is always the same")
+    add_decoding_options(parser)
+    parser.add_argument("--output", required=True, help="folder for the results")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    if action in ("infill", "relabel", "process", "transfer"):
+        parser.add_argument("--mask", help="image of the picture's size, white where to fill")
+        parser.add_argument("--box", help="in place of a mask: left,top,right,bottom in pixels")
+    if action in ("infill", "relabel", "process"):
+        parser.add_argument("--strength", type=float, default=1.0, help="share of the masked tokens drawn anew")
+        parser.add_argument("--margin", type=int, default=0, help="pixels of the model's size to grow the mask by")
+        parser.add_argument("--context", type=float, default=2.0, help="what the model sees, in extents of the mask")
+    if action in ("infill", "relabel", "extend"):
+        parser.add_argument("--feather", type=int, default=2, help="pixels over which the new fades in")
+        parser.add_argument("--no-composite", action="store_true", help="let the model draw the kept pixels, too")
+    if action == "extend":
+        for side in ("left", "right", "up", "down"):
+            parser.add_argument(f"--{side}", type=int, default=0, help="top tokens to extend by")
+    if action == "transfer":
+        parser.add_argument("--keep", type=float, help="share of the top tokens that stay; 0.5 without a mask")
+        parser.add_argument("--choose", choices=["random", "confidence"], default="random", help="which of them stay")
+        parser.add_argument("--keep-bottom", action="store_true", help="without bottom-level re-prediction")
+    if action == "process":
+        parser.add_argument("--format", choices=["gif", "webp"], default="gif", help="of the animation")
+        parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return parser
+
+
+def _check_options(args: Namespace) -> None:
+    """What one option says about another."""
+    masks = [name for name in ("mask", "box") if getattr(args, name, None) is not None]
+    if len(masks) > 1:
+        raise ValueError("--box: say either --mask or --box")
+    if "keep" in args and args.keep is not None and masks:
+        raise ValueError(f"--keep: the region is given by --{masks[0]}; say one of the two")
+    if "format" in args:
+        if args.image is None and masks:
+            raise ValueError(f"--{masks[0]}: there is no picture to be infilled")
+        if args.image is not None and not masks:
+            raise ValueError("--mask: say what to infill, by --mask or --box")
+        if args.image is None and (args.strength, args.margin, args.context) != (1.0, 0, 2.0):
+            raise ValueError("--strength, --margin and --context belong to an infilling, and there is no picture")
+    elif "strength" in args and not masks:
+        raise ValueError("--mask: say what to fill, by --mask or --box")
+
+
+def _picture(args: Namespace) -> Any:
+    from strait.editing.pictures import read_picture
+
+    picture = read_picture(args.image)
+    if picture.pages > 1:
+        print(f"{args.image} holds {picture.pages} pictures; the first is taken", file=sys.stderr)
+    return picture
+
+
+def _mask(args: Namespace, size: tuple[int, int]) -> Any:
+    from strait.editing.pictures import box_mask, read_mask
+
+    mask = box_mask(args.box, size) if args.box is not None else read_mask(args.mask, size)
+    if not mask.any():
+        print("--mask: nothing is white, so nothing is filled; the reconstruction comes back", file=sys.stderr)
+    return mask
+
+
+def _edit(action: str, edit: Edit, args: Namespace) -> None:
+    from strait.editing.config import EditConfig
+    from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
+    from strait.editing.extension import Sides
+    from strait.experiments.editing import settings_of, write_results
+
+    options: dict[str, Any]
+    if action in ("infill", "relabel"):
+        config = EditConfig(args.strength, args.margin, args.context, args.feather, not args.no_composite)
+        picture = _picture(args)
+        results, options = infill_picture(edit, picture, _mask(args, picture.size), config), asdict(config)
+    elif action == "extend":
+        sides = Sides(args.left, args.right, args.up, args.down)
+        results = extend_picture(edit, _picture(args), sides, args.feather, not args.no_composite)
+        options = {**asdict(sides), "feather": args.feather, "composite": not args.no_composite}
+    elif action == "transfer":
+        picture = _picture(args)
+        region = None if args.mask is None and args.box is None else _mask(args, picture.size)
+        keep = 0.5 if args.keep is None else args.keep
+        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
+        options = {
+            "keep": keep if region is None else "region",
+            "choose": args.choose,
+            "keep_bottom": args.keep_bottom,
+        }
+    else:
+        results, options = upsample_picture(edit, _picture(args)), {}
+    settings = settings_of(edit, action, options)
+    for path in write_results(results, Path(args.output), Path(args.image).stem, settings, args.overwrite):
+        print(path)
+
+
+def _process(edit: Edit, args: Namespace) -> None:
+    from strait.editing.config import EditConfig
+    from strait.editing.process import redrawing_table
+    from strait.experiments.editing import process_of, settings_of, write_process
+
+    source, options, stem = None, {}, "image"
+    if args.image is not None:
+        config = EditConfig(args.strength, args.margin, args.context)
+        picture = _picture(args)
+        source, options = (picture, _mask(args, picture.size), config), asdict(config)
+        stem = Path(args.image).stem
+    settings = settings_of(edit, "process", options)
+    codes = edit.model.config.level_codebook_sizes[0]
+    paths: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for index in range(edit.count):
+        process = process_of(edit, index, source)
+        said = {**settings, "index": index}
+        for path in write_process(process, codes, Path(args.output), stem, said, args.format, args.overwrite):
+            paths.append(str(path))
+        rows += [{"index": index, **row} for row in redrawing_table(process[1])]
+    if args.json:
+        print(json.dumps({"files": paths, "redrawing": rows}))
+        return
+    print("\n".join(paths))
+    print("\nresult  level   kept at step  tokens  probability when kept  changed if drawn again  expected")
+    for row in rows:
+        step = "known" if row["step"] < 0 else row["step"] + 1
+        print(
+            f"{row['index']:>6}  {row['level']:<6}  {step:>12}  {row['tokens']:>6}  "
+            f"{row['confidence']:>21.3f}  {row['change']:>22.3f}  {row['expected']:>8.3f}"
+        )

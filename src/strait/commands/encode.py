@@ -1,0 +1,30 @@
+"""Turn images into the token cache (train does it by itself)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from strait.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("encode", __doc__)
+    parser.add_argument("--model", required=True, help="model folder with a trained tokenizer")
+    parser.add_argument("--data", required=True, help="images, as for train")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    args = parse(parser, words)
+
+    from strait.experiments.parts import PartTraining
+    from strait.training.distributed import launched
+    from strait.training.loop import orderly_stop
+
+    with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
+        training = PartTraining(Path(args.model), None, args.data, device, stop, ranks=ranks)
+        cache = training.encode()
+        training.bad_files.summary()
+        if cache is None:
+            print(f"{args.model}: stopped; the same command goes on", file=sys.stderr)
+            return STOPPED_BY_SIGNAL + (stop.signal_number or 0)
+        print(f"{len(cache)} images, {cache.variants} variants, in {args.model}/runs/tokens/train", file=sys.stderr)
+    return 0

@@ -1,0 +1,145 @@
+"""Judge reconstructions or generated images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
+
+if TYPE_CHECKING:
+    from strait.data.sources import ImageSource
+    from strait.model import StraIT
+
+_SHOWN = 8
+
+KINDS = {
+    "reconstruction": "Judge a tokenizer by how it gives photographs back.",
+    "generation": "Judge generated images; guided ones without guidance as well.",
+}
+
+
+def run(words: list[str]) -> int:
+    what = words[0] if words else ""
+    if what in ("-h", "--help"):
+        print(
+            "usage: strait evaluate {reconstruction|generation} --data DIR [options]; --help after either lists them"
+        )
+        return 0
+    if what not in KINDS:
+        raise ValueError(f"evaluate: say what to judge, {' or '.join(KINDS)}, not {what!r}")
+    args = parse(_parser(what), words[1:])
+    least = 2 if what == "reconstruction" else 4
+    if args.samples is not None and args.samples < least:
+        raise ValueError(f"--samples: {args.samples} must be at least {least}")
+    if what == "generation" and args.batch_size < 1:
+        raise ValueError(f"--batch-size: {args.batch_size} must be at least 1")
+    if what == "reconstruction":
+        return _evaluate_reconstruction(args)
+
+    from strait.training.distributed import launched
+
+    with launched(device_named(args.device)) as (ranks, device):
+        return _evaluate_generation(args, ranks, device)
+
+
+def _parser(what: str) -> ArgumentParser:
+    parser = verb_parser(f"evaluate {what}", KINDS[what], "--data DIR [options]")
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--data", required=True, help="images, as for train")
+    parser.add_argument("--split", default="validation", choices=["train", "validation"], help="which images")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    if what == "reconstruction":
+        parser.add_argument("--features", help="inception (the default), a TorchScript network's path, or none")
+        parser.add_argument("--samples", type=int, help="take only this many, evenly spread")
+        parser.add_argument("--against", help="further models, separated by commas, side by side")
+        parser.add_argument("--grid", help="one PNG of photographs as each tokenizer gives them back")
+        parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
+    else:
+        parser.add_argument("--features", help="inception (the default), or a TorchScript network's path")
+        parser.add_argument("--samples", type=int, help="make so many; by default as many as there are photographs")
+        parser.add_argument("--seed", type=int, default=0, help="of the generated images")
+        parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
+        add_decoding_options(parser)
+    return parser
+
+
+def _evaluate_reconstruction(args: Namespace) -> int:
+    from strait.data.sources import has_split, open_images
+    from strait.evaluation.features import FeatureError, open_features
+    from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
+    from strait.model import StraIT
+
+    device = device_named(args.device)
+    folders = [args.model, *(name for name in (args.against or "").split(",") if name)]
+    models = {folder or "shipped": StraIT.from_pretrained(folder, device) for folder in folders}
+    if len({model.config.image_size for model in models.values()}) > 1:
+        raise ValueError("--against: the models are of different image sizes")
+    network = None
+    if args.features != "none":
+        try:
+            network = open_features(args.features or "inception", device)
+        except FeatureError as error:
+            if args.features is not None:
+                raise
+            print(f"no Fréchet distance ({error})", file=sys.stderr)
+    if args.split == "validation" and not has_split(args.data, "validation"):
+        print(f"--split: {args.data} keeps no validation images apart; all of them are taken", file=sys.stderr)
+    source = open_images(args.data, args.split)
+    if args.grid is not None:
+        _write_side_by_side(args, models, source)
+    reports = {
+        name: evaluate_reconstruction(model, source, args.samples, network=network) for name, model in models.items()
+    }
+    if args.json:
+        print(json.dumps(next(iter(reports.values())) if len(reports) == 1 else reports))
+    else:
+        print(report_table(reports))
+    return 0
+
+
+def _write_side_by_side(args: Namespace, models: dict[str, StraIT], source: ImageSource) -> None:
+    from strait.data.images import in_order
+    from strait.evaluation.reconstruction import row_titles, side_by_side
+    from strait.images_out import contact_sheet, png_bytes, write_new
+
+    size = next(iter(models.values())).config.image_size
+    count = min(_SHOWN, len(source))
+    batch = next(in_order(source, size, count, [index * len(source) // count for index in range(count)]), None)
+    if batch is None or not len(batch.indices):
+        raise ValueError(f"--data: none of {count} images can be read")
+    images = batch.images(next(iter(models.values())).device).cpu()
+    sheet = contact_sheet(side_by_side(list(models.values()), images), len(images), row_titles(models))
+    settings = {"models": {name: model.weights_hash() for name, model in models.items()}}
+    write_new(Path(args.grid), png_bytes(sheet, settings), args.overwrite)
+
+
+def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
+    from strait.data.sources import has_split, open_images
+    from strait.evaluation.features import open_features
+    from strait.evaluation.generation import SampleSet, evaluate_generation, generation_table
+    from strait.model import StraIT
+
+    model = StraIT.from_pretrained(args.model, device)
+    model.require("tokenizer", "top", "bottom")
+    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
+    apart = has_split(args.data, "validation")
+    if not apart:
+        print(
+            f"--data: {args.data} keeps no validation images apart; the reference is all of them, and there is no "
+            "floor",
+            file=sys.stderr,
+        )
+    reference = open_images(args.data, args.split)
+    train = open_images(args.data, "train") if apart and args.split == "validation" else None
+    wanted = SampleSet(args.samples or len(reference), args.seed, decoding, args.batch_size)
+    report = evaluate_generation(
+        model, reference, train, open_features(args.features or "inception", device), wanted, args.split, ranks
+    )
+    print(json.dumps(report) if args.json else generation_table(report))
+    return 0

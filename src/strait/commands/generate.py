@@ -1,0 +1,46 @@
+"""Generate images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, split_labels, verb_parser
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("generate", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
+    parser.add_argument("--count", type=int, default=1, help="images a label; without labels, in all")
+    parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
+    add_decoding_options(parser)
+    parser.add_argument("--output", help="folder for the images, one PNG each")
+    parser.add_argument("--grid", help="one PNG with all images, a row a label")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
+    parser.add_argument("--batch-size", type=int, default=64, help="images decoded at once")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    args = parse(parser, words)
+    if args.output is None and args.grid is None:
+        raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+    if not -(2**63) <= args.seed < 2**63:
+        raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
+    for name in ("count", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
+
+    from strait.experiments.generation import Request, generate_files
+    from strait.model import StraIT
+
+    model = StraIT.from_pretrained(args.model, device_named(args.device))
+    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
+    labels = None if args.labels is None else split_labels(args.labels, model.classes)
+    request = Request(labels, args.count, args.seed, decoding, args.batch_size)
+    for path in generate_files(
+        model,
+        request,
+        None if args.output is None else Path(args.output),
+        None if args.grid is None else Path(args.grid),
+        args.overwrite,
+    ):
+        print(path)
+    return 0

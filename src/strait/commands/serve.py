@@ -1,0 +1,86 @@
+"""Serve generation and editing over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from jsonargparse import Namespace
+
+from strait.arguments import device_named, parse, verb_parser
+
+KEY_VARIABLE = "STRAIT_API_KEY"
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("serve", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--host", default="127.0.0.1", choices=["127.0.0.1", "0.0.0.0", "::"], help="where to listen")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs to use")
+    parser.add_argument("--workers", type=int, default=1, help="processes for each device, each with the model")
+    parser.add_argument("--batch-size", type=int, default=32, help="images decoded at once")
+    parser.add_argument("--delay", type=float, default=0.02, help="seconds to wait for a batch to fill")
+    parser.add_argument("--key-file", help=f"file with the API key; or the environment variable {KEY_VARIABLE}")
+    parser.add_argument("--max-images", type=int, default=16, help="of one request")
+    parser.add_argument("--max-steps", type=int, default=64, help="of one image, all levels together")
+    parser.add_argument("--max-megabytes", type=float, default=8, help="of a request's body")
+    parser.add_argument("--max-megapixels", type=float, default=4, help="of a picture")
+    parser.add_argument("--max-queue", type=int, default=64, help="requests accepted and not yet answered")
+    parser.add_argument("--max-upload-seconds", type=float, default=10, help="within which a body must arrive")
+    parser.add_argument("--max-seconds", type=float, default=60, help="that a request may wait for its turn")
+    args = parse(parser, words)
+    _check(args)
+    device = device_named(args.device)
+    try:
+        from strait.apps.service.limits import Limits
+        from strait.apps.service.server import ServiceConfig, build_server, serve
+    except ImportError as error:
+        raise ValueError(f"serve: it needs the library {error.name}: pip install 'strait[serve]'") from error
+
+    limits = Limits(
+        args.max_images,
+        args.max_steps,
+        args.max_megabytes,
+        args.max_megapixels,
+        args.max_queue,
+        args.max_upload_seconds,
+        args.max_seconds,
+    )
+    config = ServiceConfig(args.batch_size, args.delay, args.workers, device.type, args.devices, _key(args.key_file))
+    server = build_server(args.model, config, limits)
+    port = args.port or _free_port(args.host)
+    print(
+        f"serving on http://{args.host}:{port} (its description: /docs); Ctrl-C stops it", file=sys.stderr, flush=True
+    )
+    serve(server, args.host, port, limits)
+    return 0
+
+
+def _check(args: Namespace) -> None:
+    if args.port and not 1024 <= args.port < 65536:
+        raise ValueError(f"--port: {args.port} must be 0 or between 1024 and 65535")
+    for name in ("devices", "workers", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
+    if not 0 <= args.delay <= 10:
+        raise ValueError(f"--delay: {args.delay} must lie between 0 and 10 seconds")
+
+
+def _key(path: str | None) -> str | None:
+    """The key, never from the command line itself, where every user of the machine can read it."""
+    if path is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    with open(path, encoding="utf-8") as file:
+        key = file.read().strip()
+    if not key:
+        raise ValueError(f"--key-file: {path} is empty")
+    return key
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
+        found.bind((host, 0))
+        return found.getsockname()[1]

@@ -1,0 +1,115 @@
+"""Ask people which of several methods makes better images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from strait.arguments import parse, verb_parser
+
+if TYPE_CHECKING:
+    from strait.apps.study.pictures import Method
+
+_WHAT = ("create", "links", "serve", "results")
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("study", __doc__, "{create|links|serve|results} STUDY [NAME=IMAGES ...] [options]")
+    parser.add_argument("what", choices=_WHAT, help="make a study, show its invitations, serve its pages, count")
+    parser.add_argument("study", help="the study's folder")
+    parser.add_argument("methods", nargs="*", help="create: a name and a folder of images each; the first is judged")
+    parser.add_argument("--title", default="Which images are better?", help="create: of the pages")
+    parser.add_argument("--quality", type=int, default=40, help="create: pairs of images for each other method")
+    parser.add_argument("--diversity", type=int, default=20, help="create: pairs of sets for each other method")
+    parser.add_argument("--raters", type=int, default=15, help="create: answers to each comparison")
+    parser.add_argument("--sheet", type=int, default=20, help="create: questions an invitation")
+    parser.add_argument("--checks", type=int, default=2, help="create: attention checks an invitation, beside these")
+    parser.add_argument(
+        "--set-size", type=int, default=16, help="create: images in a set, half of each of two classes"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="create: of the choice of images, order and sides")
+    parser.add_argument("--url", default="http://127.0.0.1:8090", help="links: where raters reach the pages")
+    parser.add_argument("--host", default="127.0.0.1", help="serve: 0.0.0.0 for raters on other machines")
+    parser.add_argument("--port", type=int, default=8090, help="serve: 0 for any that is free")
+    parser.add_argument("--allowed-failures", type=int, default=0, help="results: attention checks one may fail")
+    parser.add_argument("--chart", help="results: a PNG in the manner of the paper's Figure 4")
+    parser.add_argument("--overwrite", action="store_true", help="results: replace the chart")
+    parser.add_argument("--json", action="store_true", help="links, results: JSON on standard output")
+    args = parse(parser, words)
+    if args.methods and args.what != "create":
+        raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
+    return {"create": _create, "links": _links, "serve": _serve, "results": _results}[args.what](args)
+
+
+def _create(args: Namespace) -> int:
+    from strait.apps.study.create import create_study
+    from strait.apps.study.design import Design
+
+    names = [field.name for field in dataclasses.fields(Design)]
+    design = Design(**{name: getattr(args, name) for name in names})
+    study = create_study(Path(args.study), _methods(args.methods), design, args.title)
+    invitations = study.invitations()
+    questions = sum(entry["questions"] for entry in invitations)
+    print(f"{len(invitations)} invitations with {questions} questions in all; see: strait study links {args.study}")
+    return 0
+
+
+def _methods(words: list[str]) -> list[Method]:
+    from strait.apps.study.pictures import read_method
+
+    pairs = [word.partition("=")[::2] for word in words]
+    for word, (name, folder) in zip(words, pairs, strict=True):
+        if not name or not folder:
+            raise ValueError(f"{word}: methods are given as NAME=FOLDER")
+    if len(pairs) < 2 or len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("methods: name two or more, each once, as NAME=FOLDER; the first is compared with the others")
+    return [read_method(name, Path(folder)) for name, folder in pairs]
+
+
+def _links(args: Namespace) -> int:
+    from strait.apps.study.storage import Study
+
+    invitations = Study(Path(args.study)).invitations()
+    for entry in invitations:
+        entry["link"] = f"{args.url.rstrip('/')}/r/{entry.pop('token')}"
+    if args.json:
+        print(json.dumps(invitations))
+        return 0
+    for entry in invitations:
+        state = "submitted" if entry["submitted"] else f"{entry['answered']} of {entry['questions']} answered"
+        print(f"{entry['link']}  {entry['kind']} sheet {entry['sheet'] + 1}, {state}")
+    return 0
+
+
+def _serve(args: Namespace) -> int:
+    from strait.apps.study.storage import Study
+
+    study = Study(Path(args.study))
+    try:
+        import uvicorn
+
+        from strait.apps.study.server import study_app
+    except ImportError as error:
+        raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
+    print(f"invitations: strait study links {args.study} --url http://HOST:{args.port}", file=sys.stderr)
+    # No access log: it would hold the links, which are the raters' keys.
+    uvicorn.run(study_app(study), host=args.host, port=args.port, log_level="info", access_log=False)
+    return 0
+
+
+def _results(args: Namespace) -> int:
+    from strait.apps.study.results import read_results, results_chart, results_table
+    from strait.apps.study.storage import Study
+
+    results = read_results(Study(Path(args.study)), args.allowed_failures)
+    if args.chart is not None:
+        from strait.images_out import write_new
+
+        write_new(Path(args.chart), results_chart(results), args.overwrite)
+    print(json.dumps(results.as_json()) if args.json else results_table(results))
+    return 0

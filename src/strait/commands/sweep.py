@@ -1,0 +1,77 @@
+"""Search a model's settings of decoding, and draw score against time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from strait.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("sweep", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--data", required=True, help="images, as for train")
+    parser.add_argument("--split", default="validation", choices=["train", "validation"], help="which images")
+    parser.add_argument("--budget", type=float, default=30.0, help="minutes; those of earlier runs count")
+    parser.add_argument("--samples", type=int, default=1000, help="images for each setting")
+    parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
+    parser.add_argument("--seed", type=int, default=0, help="of the generated images, the same for every setting")
+    parser.add_argument("--output", default="sweep", help="folder for the trials, the table and the plot")
+    parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    args = parse(parser, words)
+    for name, least in (("samples", 4), ("batch_size", 1)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
+    if not args.budget > 0:
+        raise ValueError(f"--budget: {args.budget} must be above 0 minutes")
+
+    from strait.training.distributed import launched
+
+    with launched(device_named(args.device)) as (ranks, device):
+        return _sweep(args, ranks, device)
+
+
+def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
+    from strait.data.sources import open_images
+    from strait.evaluation.features import open_features
+    from strait.evaluation.generation import Judge, SampleSet
+    from strait.experiments.plots import check_plots
+    from strait.experiments.search import Trials
+    from strait.experiments.sweep import sweep, timed
+    from strait.experiments.sweep_report import write_sweep
+    from strait.model import StraIT
+    from strait.training.loop import orderly_stop
+
+    check_plots()
+    output = Path(args.output)
+    model = StraIT.from_pretrained(args.model, device)
+    network = open_features(args.features, device)
+    start = model.default_decoding()
+    upsampled = len(start.steps) > model.config.tokenizer.num_levels
+    judge = Judge(model, open_images(args.data, args.split), network, args.split, upsampled, ranks)
+    wanted = SampleSet(args.samples, args.seed, start, args.batch_size)
+    # Trials of another model, network or sample count are other trials.
+    name = f"{judge.weights}-{network.digest.replace(' ', '-')}-{args.samples}-seed{args.seed}"
+    trials = Trials(
+        output / f"trials-{name}.jsonl",
+        timed(lambda decoding: judge.scores(dataclasses.replace(wanted, decoding=decoding), "sweeping")),
+        ranks,
+    )
+    with orderly_stop(None) as stop:
+        done = sweep(trials, start, model.config.grids, 60 * args.budget, lambda: ranks.on_first(stop.wanted))
+    if not done:
+        return STOPPED_BY_SIGNAL + (stop.signal_number or 0)
+    written = ranks.on_first(lambda: write_sweep(output, judge, wanted, done))
+    print(json.dumps(written.content) if args.json else written.text)
+    if stop.signal_number is not None:
+        print(f"{output}: saved; the same command goes on", file=sys.stderr)
+        return STOPPED_BY_SIGNAL + stop.signal_number
+    return 0

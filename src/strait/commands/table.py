@@ -1,0 +1,90 @@
+"""Regenerate one of the paper's tables at your own scale."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from strait.arguments import STOPPED_BY_SIGNAL, device_named, override, parse, take_config, verb_parser
+from strait.config import Config
+
+
+def run(words: list[str]) -> int:
+    config, words = take_config(words)
+    parser = verb_parser("table", __doc__, "N --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]")
+    parser.add_argument("number", type=int, help="of the table in the paper, 1 to 10")
+    parser.add_argument("--data", required=True, help="images, as for train")
+    parser.add_argument("--model", help="for a table that changes decoding alone: the model; the shipped by default")
+    parser.add_argument("--output", default="tables", help="folder for models, scores, tables and plots")
+    parser.add_argument("--budget", type=float, help="minutes of training a row; the configuration's steps by default")
+    parser.add_argument("--seeds", type=int, default=1, help="models (or sets of samples) a row")
+    parser.add_argument("--samples", type=int, default=10_000, help="images a row is judged by")
+    parser.add_argument("--search-samples", type=int, default=1000, help="images a setting is searched by; 0: none")
+    parser.add_argument(
+        "--search-by",
+        default="fid",
+        choices=["fid", "fid_to_reconstructions"],
+        help="the distance that a search makes least: to photographs, or to their reconstructions",
+    )
+    parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
+    parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    if config is None:
+        settings, args = None, parse(parser, words)
+    else:
+        settings, args = override(config, words, parser)
+    for name, least in (("seeds", 1), ("samples", 4), ("search_samples", 0), ("batch_size", 1)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
+    if 0 < args.search_samples < 4:
+        raise ValueError(f"--search-samples: {args.search_samples} must be 0 or at least 4")
+
+    from strait.training.distributed import launched
+
+    with launched(device_named(args.device)) as (ranks, device):
+        return _measure(args, settings, ranks, device)
+
+
+def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) -> int:
+    from strait.evaluation.features import open_features
+    from strait.experiments.plots import check_plots
+    from strait.experiments.row_models import Trainer
+    from strait.experiments.table import find_table
+    from strait.experiments.table_files import write_table
+    from strait.experiments.table_rows import Measuring, TableRun
+    from strait.model import StraIT
+    from strait.training.loop import orderly_stop
+
+    table = find_table(args.number)
+    check_plots()
+    if table.trains and settings is None:
+        raise ValueError(f"--config: the rows of table {table.number} are trained; say on which configuration")
+    if settings is None and args.budget is not None:
+        raise ValueError("--budget: without --config nothing is trained")
+    if settings is not None and args.model is not None:
+        raise ValueError("table: say either --config or --model")
+    if table.number == 4 and (settings is None or settings.upsampler is None):
+        raise ValueError("--config: table 4 needs a configuration with an upsampler, such as imagenette128-cpu")
+    output = Path(args.output)
+    network = open_features(args.features, device)
+    measuring = Measuring(args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by)
+    with orderly_stop(None) as stop:
+        trainer = Trainer(output / "models", args.data, device, args.budget, stop, ranks)
+        model = None if settings is not None else StraIT.from_pretrained(args.model, device)
+        table_run = TableRun(table, output, network, measuring, trainer, settings, model)
+        results = []
+        for result in table_run.rows():
+            results.append(result)
+            ranks.on_first(lambda: write_table(table_run, results))
+        if stop.signal_number is not None:
+            print(f"{output}: saved; the same command goes on", file=sys.stderr)
+            return STOPPED_BY_SIGNAL + stop.signal_number
+    floor = table_run.floor()
+    written = ranks.on_first(lambda: write_table(table_run, results, floor))
+    print(json.dumps(written.content) if args.json else written.text)
+    return 0

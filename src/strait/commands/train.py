@@ -1,0 +1,50 @@
+"""Train a model, or one part of it, on your own images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from strait.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
+from strait.config import Config, config_names, read_config
+from strait.model_config import PARTS
+
+
+def run(words: list[str]) -> int:
+    config, words = take_config(words)
+    part = words.pop(0) if words and not words[0].startswith("-") else None
+    if part is not None and part not in PARTS:
+        raise ValueError(f"train: there is no part {part!r}; there are {', '.join(PARTS)}")
+    parser = verb_parser(
+        "train", __doc__, "[tokenizer|top|bottom|upsampler] --config C --data DIR --model M [--SETTING VALUE ...]"
+    )
+    parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
+    parser.add_argument("--model", required=True, help="model folder; it grows part by part")
+    parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
+    parser.add_argument("--budget", type=float, help="minutes of training for all parts; settles the steps, once")
+    parser.add_argument("--init-from", help="a model whose weights to start from")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    stored = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name = following if word == "--model" else word.removeprefix("--model=")
+        if (word == "--model" or word.startswith("--model=")) and name:
+            path = Path(name) / "runs" / "config.yaml"
+            stored = read_config(path) if path.exists() else None
+    settings, args = override(config or stored or Config(), words, parser)
+    if config is None and stored is None:
+        raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
+
+    from strait.experiments.parts import PartTraining
+    from strait.training.distributed import launched
+    from strait.training.loop import orderly_stop
+
+    with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
+        training = PartTraining(
+            Path(args.model), settings, args.data, device, stop, args.init_from, args.budget, ranks
+        )
+        done = training.run([part] if part else training.parts())
+        if done:
+            print(f"{args.model}: done", file=sys.stderr)
+        else:
+            print(f"{args.model}: saved; the same command goes on", file=sys.stderr)
+        return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0

@@ -1,0 +1,48 @@
+"""Open a page in the browser to generate and edit images."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from strait.arguments import device_named, parse, verb_parser
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("web", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines; there is no password")
+    parser.add_argument("--port", type=int, help="7860 or the next that is free by default")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--open", action="store_true", help="open a browser")
+    args = parse(parser, words)
+    if args.port is not None and not 0 < args.port < 65536:
+        raise ValueError(f"--port: {args.port} must be between 1 and 65535")
+    device = device_named(args.device)
+    # Read when gradio is imported: it asks nobody anything, and keeps pictures where they go away again.
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    with tempfile.TemporaryDirectory(prefix="strait-web-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            from strait.apps.web.page import build_page, launch
+        except ImportError as error:
+            raise ValueError(f"web: it needs the library {error.name}: pip install 'strait[app]'") from error
+        from strait.apps.web.studio import Studio
+        from strait.model import StraIT
+
+        model = StraIT.from_pretrained(args.model, device)
+        model.require(*model.config.parts[:3])
+        page = build_page(Studio(model, Path(folder)))
+        try:
+            launch(page, args.host, args.port, args.open)
+        except OSError as error:
+            raise ValueError(f"--port: {error}") from error
+        print(f"the page is at {str(page.local_url).rstrip('/')} ; Ctrl-C stops it", file=sys.stderr, flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+    return 0

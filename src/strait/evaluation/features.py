@@ -1,0 +1,136 @@
+"""The networks that look at images for a score: the FID Inception, or a TorchScript file of one's own.
+
+A score means something only beside the network it was taken with, so each network here knows its name and its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from strait.types import Images
+
+
+class FeatureError(ValueError):
+    """A feature network cannot be used; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network makes of images.
+
+    Attributes:
+        values: float32 ``[images, width]``.
+        logits: float32 ``[images, classes]``; None where the network has none, and then there is no Inception score.
+    """
+
+    values: Tensor
+    logits: Tensor | None
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+
+class FeatureNetwork(Protocol):
+    """Images to features."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str:
+        """Twelve digits that tell one network from another."""
+        ...
+
+    @property
+    def resize(self) -> str:
+        """In words: what happens to images of a size the network does not want."""
+        ...
+
+    def __call__(self, images: Images) -> Features: ...
+
+
+def as_bytes(images: Images) -> Tensor:
+    """Images in [-1, 1] as the uint8 ``[batch, 3, height, width]`` that a PNG of them would hold."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class TorchScriptFeatures:
+    """A TorchScript file: images in 0..255 -> features, or (features, logits)."""
+
+    resize = "the network's own"
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.name = path.name
+        print(f"--features: {path} is code, and is run; use only files you trust", file=sys.stderr)
+        try:
+            content = path.read_bytes()
+            self._network = torch.jit.load(str(path), map_location=device).eval()
+        except FileNotFoundError as error:
+            raise FeatureError(f"--features: there is no file {path}") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FeatureError(f"--features: {path} is not a TorchScript file ({reason})") from error
+        self.digest = hashlib.sha256(content).hexdigest()[:12]
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> Features:
+        try:
+            output = self._network(as_bytes(images).float())
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise FeatureError(
+                f"--features: {self.name} does not take {list(images.shape)} images ({last})"
+            ) from error
+        values, logits = output if isinstance(output, tuple | list) else (output, None)
+        if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
+            shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise FeatureError(f"--features: {self.name} must give features [batch, width], not {shape}")
+        return Features(values.float().cpu(), None if logits is None else logits.float().cpu())
+
+
+class InceptionFeatures:
+    """The Inception network of the FID, with its real weights: 2048 features and the logits of 1008 classes."""
+
+    name, resize = "inception-v3-compat", "the network's own (bilinear to 299x299, as in the FID's original)"
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            import torch_fidelity
+            from torch_fidelity.utils import create_feature_extractor
+        except Exception as error:  # beside some builds of torch, torchvision raises a RuntimeError when imported
+            raise FeatureError(
+                "--features: inception needs the library torch-fidelity: pip install 'strait[inception]' "
+                f"({str(error).splitlines()[0]}); or name a TorchScript file"
+            ) from error
+        try:
+            self._network: Any = create_feature_extractor(
+                self.name, ["2048", "logits_unbiased"], cuda=device.type == "cuda", verbose=False
+            )
+        except Exception as error:
+            raise FeatureError(
+                "--features: the weights of inception could not be fetched "
+                f"({str(error).splitlines()[0]}); they are downloaded once"
+            ) from error
+        self._device = device
+        self.digest = f"torch-fidelity {torch_fidelity.__version__}"
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> Features:
+        values, logits = self._network(as_bytes(images).to(self._device))
+        return Features(values.float().cpu(), logits.float().cpu())
+
+
+def open_features(name: str, device: torch.device) -> FeatureNetwork:
+    """``inception``, or the path of a TorchScript file.
+
+    Raises:
+        FeatureError: if it cannot be had; the message says what to do.
+    """
+    return InceptionFeatures(device) if name == "inception" else TorchScriptFeatures(Path(name), device)

@@ -1,0 +1,22 @@
+"""Tables of text, for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> str:
+    """Rows of equal length as lines, the columns named in ``right`` set to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number for a table: whole ones without digits, a dash where there is none."""
+    return "-" if value is None else f"{value:,.{0 if float(value).is_integer() else digits}f}"

@@ -1,0 +1,126 @@
+"""The models behind the rows of tables: each part is trained once, whatever rows and tables share it.
+
+OUTPUT/models/NAME-KEY/    a model folder; its runs/keys.json says what each part was made from
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from strait.config import Config
+from strait.data.sources import open_images
+from strait.experiments.budget import share_of
+from strait.experiments.parts import PartTraining
+from strait.experiments.run_folder import is_finished
+from strait.files import write_text
+from strait.ranks import ALONE, Ranks
+from strait.training.loop import Stop
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How the rows of a table are trained.
+
+    Args:
+        models: folder that holds their model folders.
+        data: what ``--data`` names.
+        device: where.
+        budget: minutes of training, the same for each row; None keeps the configuration's steps.
+        stop: asked after each step.
+        ranks: the processes that train together.
+    """
+
+    models: Path
+    data: str
+    device: torch.device
+    budget: float | None
+    stop: Stop
+    ranks: Ranks = ALONE
+
+    def train(self, name: str, config: Config, parts: Sequence[str]) -> Path | None:
+        """The folder of a model with these parts, trained as far as they are missing; None if stopped before."""
+        keys = self.part_keys(config, parts)
+        folder = self.ranks.on_first(lambda: self._prepared(name, keys))
+        training = PartTraining(
+            folder, config, self.data, self.device, self.stop, budget=self.budget, ranks=self.ranks
+        )
+        return folder if training.run(list(parts)) else None
+
+    def _prepared(self, name: str, keys: dict[str, str]) -> Path:
+        """The row's folder, with the parts that other rows have trained already."""
+        folder = self._folder(name, keys)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "runs" / "keys.json", json.dumps(self._known_keys(folder) | keys, indent=1))
+        for part, key in keys.items():
+            self._borrow(folder, part, key)
+        return folder
+
+    def part_keys(self, config: Config, parts: Sequence[str]) -> dict[str, str]:
+        """What each part is made from, as a hash: equal keys, equal weights (to rounding)."""
+        source = open_images(self.data, "train").fingerprint()
+        keys: dict[str, str] = {}
+        for part in parts:
+            training = getattr(config, f"{part}_training")
+            minutes = None if self.budget is None else self.budget * share_of(part, parts)
+            made_from = {
+                "data": source,
+                "image_size": config.image_size,
+                "cut": dataclasses.asdict(config.data),
+                "shape": dataclasses.asdict(getattr(config, part)),
+                "training": dataclasses.asdict(training),
+                "seed": config.run.seed,
+                "precision": config.run.precision,
+                "minutes": minutes,
+            }
+            if part != "tokenizer":
+                made_from["tokenizer"] = keys["tokenizer"]
+            if getattr(training, "condition_augmentation", 0):
+                made_from["top"] = keys["top"]
+            keys[part] = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+        return keys
+
+    def _folder(self, name: str, keys: dict[str, str]) -> Path:
+        digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8]
+        found = sorted(self.models.glob(f"*-{digest}"))
+        return found[0] if found else self.models / f"{slug(name)}-{digest}"
+
+    @staticmethod
+    def _known_keys(folder: Path) -> dict[str, str]:
+        path = folder / "runs" / "keys.json"
+        path.parent.mkdir(exist_ok=True)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _borrow(self, folder: Path, part: str, key: str) -> None:
+        """Take over a part that another row has trained from the same."""
+        if (folder / "runs" / part).exists():
+            return
+        for other in sorted(self.models.iterdir()):
+            same = other != folder and self._known_keys(other).get(part) == key
+            if not same or not is_finished(other, part, 1):
+                continue
+            shutil.copytree(other / "runs" / part, folder / "runs" / part)
+            shutil.copy2(other / f"{part}.safetensors", folder / f"{part}.safetensors")
+            tokens = other / "runs" / "tokens"
+            if part == "tokenizer" and tokens.exists():
+                shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
+            budget = other / "runs" / "budget.json"
+            if budget.exists():
+                mine = folder / "runs" / "budget.json"
+                known = json.loads(mine.read_text()) if mine.exists() else {}
+                write_text(mine, json.dumps(known | {part: json.loads(budget.read_text())[part]}, indent=1))
+            return
+
+
+def slug(name: str) -> str:
+    """A name as it may stand in a file's."""
+    return re.sub(r"[^a-z0-9+]+", "-", name.casefold()).strip("-")

@@ -1,0 +1,159 @@
+"""What a table of the paper is here: rows alike but for one thing, with the paper's figures beside ours.
+
+Each table is declared in one file of ``tables/``; this file says what such a declaration consists of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from strait.config import Config
+
+NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+"""The paper's tables of results; 11 and 12 are settings (``configs/imagenet256.yaml``)."""
+
+ORDERING = ("fid", "inception_score", "precision", "recall", "rfid", "psnr")
+"""Scores by whose order the paper's rows and ours are compared."""
+
+_PAPERS_STEPS = 24
+
+Scores = Mapping[str, float]
+
+
+def unchanged(config: Config) -> Config:
+    """The row whose settings are the configuration's own."""
+    return config
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Args:
+        name: what it is called.
+        paper: the paper's figures, by the names of our scores.
+        change: what the row's configuration differs in.
+        steps: of each level, in the paper's terms (``steps_here``); None searches them.
+        decoding: further settings of decoding that the row holds fixed; temperatures are searched.
+        levels: generate only so many levels, and decode those alone; None for all.
+        ours: False for a method that is only quoted.
+    """
+
+    name: str
+    paper: Scores = field(default_factory=dict)
+    change: Callable[[Config], Config] = unchanged
+    steps: tuple[int, ...] | None = None
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    levels: int | None = None
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A column that is the ratio of a measured figure to that of another row.
+
+    Args:
+        name: of the column.
+        figure: whose ratio.
+        base: the row that is 1.
+        speed: how many times less, instead of how many times more.
+    """
+
+    name: str
+    figure: str
+    base: str
+    speed: bool = False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper says of a table that is not an order of its rows.
+
+    Args:
+        text: the claim.
+        difference: rows' mean scores, by row -> a number that is above 0 if the claim holds.
+    """
+
+    text: str
+    difference: Callable[[Mapping[str, Scores]], float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper.
+
+    Args:
+        number: the paper's.
+        title: what is compared.
+        rows: in the paper's order.
+        columns: scores shown, in order.
+        tokenizer_alone: judge reconstructions, and train nothing else.
+        ratios: further columns.
+        claims: what else is to be held against the paper.
+    """
+
+    number: int
+    title: str
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = ("fid", "inception_score", "precision", "recall")
+    tokenizer_alone: bool = False
+    ratios: tuple[Ratio, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether rows need models of their own; otherwise one model serves them all."""
+        return any(row.change is not unchanged for row in self.rows)
+
+
+def find_table(number: int) -> Table:
+    """A table by its number in the paper.
+
+    Raises:
+        ValueError: if it is none of those.
+    """
+    if number not in NUMBERS:
+        raise ValueError(f"table: {number} is not one of {', '.join(map(str, NUMBERS))}")
+    return importlib.import_module(f"strait.experiments.tables.table_{number}").TABLE
+
+
+def steps_here(steps: tuple[int, ...], grids: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """The paper's steps for the grids at hand.
+
+    The paper's 24 steps fill 16x16 and 32x32 tokens. Where the top has fewer than 24, they shrink in proportion, since
+    a step without a token to fill is none; and no level takes more steps than it has tokens.
+    """
+    share = min(1.0, grids[0][0] * grids[0][1] / _PAPERS_STEPS)
+    return tuple(
+        max(1, min(round(count * share), height * width)) for count, (height, width) in zip(steps, grids, strict=False)
+    )
+
+
+def single_scale(config: Config, fine: bool = False) -> Config:
+    """MaskGIT on one VQGAN: the configuration without its bottom, at the top's downsampling or at the bottom's."""
+    multipliers = config.tokenizer.multipliers
+    tokenizer = dataclasses.replace(
+        config.tokenizer,
+        kind="vqgan",
+        bottom_codebook_size=None,
+        multipliers=multipliers[:-1] if fine else multipliers,
+    )
+    # There is no bottom that could be dropped.
+    training = dataclasses.replace(config.tokenizer_training, bottom_dropout=0.0)
+    return dataclasses.replace(
+        config,
+        tokenizer=tokenizer,
+        bottom=None,
+        upsampler=None,
+        decoding=config.decoding.first(1),
+        tokenizer_training=training,
+    )
+
+
+def with_tokenizer(config: Config, **changes: Any) -> Config:
+    """The configuration with other settings of its tokenizer."""
+    return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, **changes))

@@ -1,0 +1,66 @@
+"""A measured table as Markdown, JSON and a plot: OUTPUT/table-N.md, .json, .png, made anew as rows are done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strait.experiments.plots import table_plot
+from strait.experiments.table_report import markdown, means, verdicts
+from strait.experiments.table_rows import TableRun
+from strait.files import write_text
+
+
+@dataclass(frozen=True)
+class Written:
+    """A table as text and as plain values."""
+
+    text: str
+    content: dict[str, Any]
+
+
+def write_table(
+    run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None = None
+) -> Written:
+    """Write what has been measured so far."""
+    table = run.table
+    found = means(table, results)
+    text = markdown(table, results, floor, _about(run))
+    content = {
+        "table": table.number,
+        "rows": list(results),
+        "paper": {row.name: dict(row.paper) for row in table.rows},
+        "means": {name: {key: dataclasses.asdict(mean) for key, mean in row.items()} for name, row in found.items()},
+        "verdicts": verdicts(table, found),
+        "floor": floor,
+        "measuring": dataclasses.asdict(run.measuring),
+    }
+    target = run.folder.parent / f"table-{table.number}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target.with_suffix(".md"), text)
+    write_text(target.with_suffix(".json"), json.dumps(content, indent=1))
+    scores = [("psnr", "psnr")] if table.tokenizer_alone else [("fid_to_reconstructions", "fid"), ("fid", "fid")]
+    picture = table_plot(table, found, scores)
+    if picture is not None:
+        target.with_suffix(".png").write_bytes(picture)
+    return Written(text, content)
+
+
+def _about(run: TableRun) -> list[str]:
+    measuring, trainer = run.measuring, run.trainer
+    training = "one model, decoded in other ways"
+    if run.config is not None:
+        steps = "the configuration's steps" if trainer.budget is None else f"{trainer.budget:g} minutes"
+        training = f"each row trained for {steps}"
+    searched = ""
+    if not run.table.tokenizer_alone and measuring.search_samples:
+        by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"
+        searched = f"; what a row leaves open searched{by} on {measuring.search_samples} samples a setting"
+    return [
+        f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{searched}",
+        f"features: {run.network.name} ({run.network.digest}); reference: {len(run.photographs)} {run.split} "
+        f"photographs ({run.photographs.fingerprint()})",
+    ]

@@ -1,0 +1,188 @@
+"""A measured table: means with their errors, the paper's figures beside ours, and whether the paper's order holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strait.evaluation.report import figure
+from strait.experiments.table import ORDERING, Row, Table
+
+_SIGNIFICANT = 2.0  # a difference counts from so many standard errors on
+
+_TITLES = {
+    "fid": "FID",
+    "fid_to_reconstructions": "FID to reconstructions",
+    "reconstruction_fid": "FID of reconstructions",
+    "inception_score": "IS",
+    "rfid": "rFID",
+    "psnr": "PSNR",
+    "psnr_top_alone": "PSNR, top alone",
+    "psnr_bottom_shuffled": "PSNR, bottom exchanged",
+    "psnr_top_shuffled": "PSNR, top exchanged",
+    "perplexity_tokens": "perplexity",
+    "perplexity_top": "perplexity, top",
+    "perplexity_bottom": "perplexity, bottom",
+    "multiply_adds": "multiply-adds",
+    "multiply_adds_per_image": "multiply-adds an image",
+    "seconds_per_image": "seconds an image",
+    "seconds_per_training_step": "seconds a training step",
+    "training_cost": "training cost of a step",
+    "speedup_by_multiply_adds": "speedup by multiply-adds",
+}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A score over seeds.
+
+    Attributes:
+        value: the mean.
+        error: its standard error: that of sampling, and of the seeds where there are several; None where neither
+            is known.
+    """
+
+    value: float
+    error: float | None
+
+
+def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
+    """The mean scores of each measured row, ratios included, by row and score."""
+    found: dict[str, dict[str, Mean]] = {}
+    for row in table.rows:
+        scores = [result["scores"] for result in results if result["row"] == row.name]
+        if scores:
+            names = [name for name in scores[0] if not name.endswith(("_error", "_std"))]
+            found[row.name] = {name: mean for name in names if (mean := _mean(name, scores)) is not None}
+    for ratio in table.ratios:
+        base = found.get(ratio.base, {}).get(ratio.figure)
+        for scores in found.values():
+            mine = scores.get(ratio.figure)
+            if base is not None and mine is not None:
+                value = base.value / mine.value if ratio.speed else mine.value / base.value
+                scores[ratio.name] = Mean(value, None)
+    return found
+
+
+def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
+    values = [score[name] for score in scores if score.get(name) is not None]
+    if not values:
+        return None
+    value, squares = sum(values) / len(values), []
+    sampling = [_sampling_error(name, score) for score in scores]
+    if all(error is not None for error in sampling):
+        squares.append(sum(error**2 for error in sampling if error is not None) / len(values) ** 2)
+    if len(values) > 1:
+        squares.append(sum((one - value) ** 2 for one in values) / (len(values) - 1) / len(values))
+    return Mean(value, math.sqrt(sum(squares)) if squares else None)
+
+
+def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
+    if name == "inception_score":
+        spread = score.get("inception_score_std")
+        return None if spread is None else spread / math.sqrt(10)  # over ten parts of the samples
+    if name in ("precision", "recall") and score.get(name) is not None:
+        return math.sqrt(max(score[name] * (1 - score[name]), 0.0) / score["samples"])
+    return score.get(f"{name}_error")
+
+
+def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]]) -> list[str]:
+    """One line for each score that orders the paper's rows, and for each further claim: does it hold here?"""
+    lines = []
+    for score in ORDERING:
+        rows = [row for row in table.rows if score in row.paper and score in found.get(row.name, {})]
+        if len(rows) > 1:
+            lines.append(f"{_TITLES.get(score, score)}: {_order(rows, score, score, found)}")
+            if score == "fid":
+                lines.append(f"FID to reconstructions: {_order(rows, score, 'fid_to_reconstructions', found)}")
+    plain = {row: {name: mean.value for name, mean in scores.items()} for row, scores in found.items()}
+    for claim in table.claims:
+        try:
+            holds = claim.difference(plain) > 0
+        except KeyError:
+            continue
+        lines.append(f"{claim.text}: {'holds' if holds else 'does not hold'}")
+    return lines
+
+
+def _order(rows: Sequence[Row], score: str, ours: str, found: Mapping[str, Mapping[str, Mean]]) -> str:
+    holding, reversed_, pairs = 0, [], 0
+    for one, other in itertools.combinations(rows, 2):
+        papers = one.paper[score] - other.paper[score]
+        if papers == 0:
+            continue
+        pairs += 1
+        a, b = found[one.name][ours], found[other.name][ours]
+        difference, error = a.value - b.value, math.hypot(a.error or 0.0, b.error or 0.0)
+        if abs(difference) <= _SIGNIFICANT * error or difference == 0:
+            continue
+        if difference * papers > 0:
+            holding += 1
+        else:
+            reversed_.append(f"{one.name} against {other.name}")
+    within = pairs - holding - len(reversed_)
+    if holding == pairs:
+        return f"the paper's order holds for all {pairs} pairs of rows"
+    parts = [f"holds for {holding} of {pairs} pairs of rows", f"lies within the error for {within}"]
+    parts.append(f"is reversed for {len(reversed_)}" + (f" ({'; '.join(reversed_)})" if reversed_ else ""))
+    return "the paper's order " + ", ".join(parts)
+
+
+def markdown(
+    table: Table, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None, about: Sequence[str]
+) -> str:
+    """The table with the paper's figures beside ours, and below it the verdicts and what was measured how."""
+    found = means(table, results)
+    columns = [*table.columns, *(ratio.name for ratio in table.ratios)]
+    if "fid" in columns:
+        columns.insert(columns.index("fid") + 1, "fid_to_reconstructions")
+    columns = [
+        name for name in columns if any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
+    ]
+    head = ["", *(_TITLES.get(name, name.replace("_", " ")) for name in columns)]
+    searched = any("provenance" in result for result in results)
+    lines = [f"# Table {table.number}: {table.title}", ""]
+    lines += [_row([*head, *(["decoded with"] if searched else [])])]
+    lines += ["|" + "---|" * (len(head) + searched)]
+    for row in table.rows:
+        cells = [_cell(row.paper.get(name), found.get(row.name, {}).get(name)) for name in columns]
+        settings = sorted({_decoding(result) for result in results if result["row"] == row.name})
+        lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
+    if floor is not None:
+        cells = [
+            _cell(None, None if floor.get(name) is None else _mean(name, [floor])) if name in floor else ""
+            for name in columns
+        ]
+        lines.append(_row(["real photographs (floor)", *cells, ""]))
+    lines += ["", "Ours ± standard error (the paper's in brackets).", ""]
+    lines += [f"- {line}" for line in [*verdicts(table, found), *about]]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(papers: float | None, ours: Mean | None) -> str:
+    shown = [] if ours is None else [_number(ours.value) + (f" ± {_number(ours.error)}" if ours.error else "")]
+    if papers is not None:
+        shown.append(f"({_number(papers)})")
+    return " ".join(shown)
+
+
+def _number(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if abs(value) >= size:
+            return f"{value / size:.1f}{unit}"
+    return figure(value, 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3)
+
+
+def _decoding(result: Mapping[str, Any]) -> str:
+    if "provenance" not in result:
+        return ""
+    decoding = result["provenance"]["samples"]["decoding"]
+    temperature = "+".join(f"{value:g}" for value in decoding["temperature"])
+    return f"{'+'.join(map(str, decoding['steps']))} steps at {temperature}"

@@ -1,0 +1,225 @@
+"""Measure the rows of a table: train what is missing, search each row's own settings, score; never twice.
+
+OUTPUT/table-N/NAME-seedS-KEY.json          a row's scores
+OUTPUT/table-N/NAME-seedS-KEY.trials.jsonl  what its search tried
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from strait.config import Config
+from strait.data.sources import ImageSource, has_split, open_images
+from strait.decoding.config import DecodingConfig
+from strait.evaluation.cost import describe
+from strait.evaluation.features import FeatureNetwork
+from strait.evaluation.generation import Judge, SampleSet
+from strait.evaluation.reconstruction import evaluate_reconstruction
+from strait.experiments.row_models import Trainer, slug
+from strait.experiments.search import Trials, best_decoding
+from strait.experiments.table import Row, Table, steps_here
+from strait.files import write_text
+from strait.model import StraIT
+
+SearchBy = Literal["fid", "fid_to_reconstructions"]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How much care goes into a row.
+
+    Args:
+        seeds: models a row, each trained with its own seed; without training, sets of samples.
+        samples: generated images (or photographs reconstructed) a row.
+        search_samples: images for each setting that a row's search tries; 0 searches nothing.
+        batch_size: images generated at once.
+        search_by: the score that a search makes least: the distance to photographs, as the paper has it, or that to
+            their reconstructions, which leaves out what the tokenizer alone is to blame for.
+    """
+
+    seeds: int = 1
+    samples: int = 10_000
+    search_samples: int = 1000
+    batch_size: int = 50
+    search_by: SearchBy = "fid"
+
+
+class TableRun:
+    """One table, measured.
+
+    Args:
+        table: which.
+        output: folder for results.
+        network: features to judge by.
+        measuring: samples and seeds.
+        trainer: trains and holds the rows' models.
+        config: what the rows start from; None where ``model`` serves them all.
+        model: judged by a table that changes decoding alone.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        output: Path,
+        network: FeatureNetwork,
+        measuring: Measuring,
+        trainer: Trainer,
+        config: Config | None,
+        model: StraIT | None,
+    ) -> None:
+        self.table, self.network, self.measuring, self.trainer = table, network, measuring, trainer
+        self.config, self.model, self.ranks = config, model, trainer.ranks
+        self.folder = output / f"table-{table.number}"
+        self._judge: tuple[StraIT, Judge] | None = None
+
+    @cached_property
+    def photographs(self) -> ImageSource:
+        """What rows are judged against: validation photographs, where some are kept apart."""
+        return open_images(self.trainer.data, self.split)
+
+    @cached_property
+    def split(self) -> str:
+        return "validation" if has_split(self.trainer.data, "validation") else "train"
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The results of every row and seed, as they come; ends early if training was stopped."""
+        for row in self.table.rows:
+            for seed in range(self.measuring.seeds if row.ours else 0):
+                result = self._row(row, seed)
+                if result is None:
+                    return
+                yield result
+
+    def floor(self) -> dict[str, Any] | None:
+        """What real photographs score in the place of generated ones; None where none are apart."""
+        if self.table.tokenizer_alone or self.split == "train" or self._judge is None:
+            return None
+        return self._judge[1].floor(open_images(self.trainer.data, "train"), self.measuring.samples)
+
+    def _row(self, row: Row, seed: int) -> dict[str, Any] | None:
+        config = None if self.config is None else _seeded(row.change(self.config), seed)
+        path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
+        result = self.ranks.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
+        if result is not None:
+            if self._judge is None and not self.table.tokenizer_alone and self.split != "train":
+                self._judged(self._model_of(result))  # the floor is wanted beside rows already done, too
+            return result
+        if config is None:
+            model, folder = self.model, None
+            assert model is not None
+        else:
+            parts = ["tokenizer"] if self.table.tokenizer_alone else list(config.model.parts)
+            folder = self.trainer.train(f"{row.name}-seed{seed}", config, parts)
+            if folder is None:
+                return None
+            model = StraIT.from_pretrained(folder, self.trainer.device)
+        measure = self._reconstructions if self.table.tokenizer_alone else self._generation
+        result = {"row": row.name, "seed": seed, "folder": None if folder is None else str(folder)}
+        result |= measure(model, row, seed if config is None else 0, path)
+        result["scores"] |= _costs(model, result, folder)
+        self.ranks.on_first(lambda: _write(path, result))
+        return result
+
+    def _model_of(self, result: dict[str, Any]) -> StraIT:
+        if result["folder"] is None:
+            assert self.model is not None
+            return self.model
+        return StraIT.from_pretrained(result["folder"], self.trainer.device)
+
+    def _key(self, row: Row, config: Config | None) -> str:
+        measuring = dataclasses.asdict(self.measuring)
+        for name in ("seeds", "batch_size"):  # these change no score of one row and seed
+            del measuring[name]
+        if self.table.tokenizer_alone:
+            measuring = {"samples": self.measuring.samples}
+        about = {
+            "measuring": measuring,
+            "row": [row.steps, dict(row.decoding), row.levels],
+            "features": self.network.digest,
+            "photographs": self.photographs.fingerprint(),
+        }
+        if config is None:
+            assert self.model is not None
+            about["model"] = self.model.weights_hash()
+        else:
+            parts = ["tokenizer"] if self.table.tokenizer_alone else list(config.model.parts)
+            about["parts"] = self.trainer.part_keys(config, parts)
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _reconstructions(self, model: StraIT, row: Row, seed: int, path: Path) -> dict[str, Any]:
+        count = self.measuring.samples
+        return {"scores": evaluate_reconstruction(model, self.photographs, count, network=self.network)}
+
+    def _generation(self, model: StraIT, row: Row, seed: int, path: Path) -> dict[str, Any]:
+        judge = self._judged(model)
+        start, fixed = starting_point(model, row)
+
+        def few(decoding: DecodingConfig) -> dict[str, Any]:
+            count = self.measuring.search_samples
+            wanted = SampleSet(count, seed + 1, decoding, self.measuring.batch_size)  # not those that are judged
+            return judge.scores(wanted, f"{row.name}: searching")
+
+        best = start
+        if self.measuring.search_samples:
+            trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks)
+            best = best_decoding(trials, start, fixed, model.config.grids, self.measuring.search_by)
+        wanted = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
+        scores = judge.scores(wanted, row.name)
+        scores["reconstruction_fid"] = judge.reconstruction_distance()
+        return {"scores": scores, "provenance": judge.provenance(wanted)}
+
+    def _judged(self, model: StraIT) -> Judge:
+        if self._judge is None or self._judge[0] is not model:
+            upsampled = model.config.upsampler is not None
+            self._judge = (model, Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks))
+        return self._judge[1]
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(result, indent=1))
+
+
+def starting_point(model: StraIT, row: Row) -> tuple[DecodingConfig, set[str]]:
+    """The settings that a row's search begins with, and the names of those that the row holds fixed."""
+    start = model.default_decoding()
+    if row.levels is not None:
+        start = start.first(row.levels)
+    start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
+    fixed = set(row.decoding)
+    if row.steps is not None:
+        start = dataclasses.replace(start, steps=steps_here(row.steps, model.config.grids))
+        fixed.add("steps")
+    return start, fixed
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=config.run.seed + seed))
+
+
+def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[str, float]:
+    """What a row costs, counted; and what a step of its transformers' training took, where a budget measured it."""
+    cost = describe(model.config, len(model.classes))
+    costs: dict[str, float] = {"parameters": cost["parameters"]}
+    transformers = [part for part in model.config.parts if part != "tokenizer"]
+    adds = {part: cost["parts"][part]["multiply_adds"] for part in transformers}
+    costs["multiply_adds"] = sum(adds.values())
+    if "provenance" in result and "upsampler" not in adds:
+        steps = result["provenance"]["samples"]["decoding"]["steps"]
+        costs["multiply_adds_per_image"] = sum(
+            count * adds[part] for part, count in zip(transformers, steps, strict=False)
+        )
+    budget = None if folder is None else folder / "runs" / "budget.json"
+    if budget is not None and budget.exists():
+        settled = json.loads(budget.read_text())
+        found = [settled[part]["seconds_per_step"] for part in transformers if part in settled]
+        if found:
+            costs["seconds_per_training_step"] = sum(found)
+    return costs

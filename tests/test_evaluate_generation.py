@@ -1,0 +1,263 @@
+"""`strait evaluate generation`: what a score depends on stands beside it, and nothing else changes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from strait.cli import main
+from strait.data.sources import FolderSource
+from strait.decoding.config import DecodingConfig
+from strait.evaluation.features import FeatureError, as_bytes, open_features
+from strait.evaluation.fidelity import frechet_distance
+from strait.evaluation.generation import SampleSet, generated
+from strait.evaluation.reference import ReferenceSet, reference_features
+from strait.model import StraIT, random_model
+from strait.model_config import ModelConfig
+from strait.tokenizer.config import TokenizerConfig
+from strait.transformer.config import TransformerConfig
+
+SMALL = TransformerConfig(layers=1, width=16, mlp=24, heads=2)
+TOKENIZER = TokenizerConfig(
+    channels=8, multipliers=(1, 1, 2), res_blocks=1, stem_blocks=1, codebook_size=12, code_dim=4
+)
+CPU = torch.device("cpu")
+
+
+class Network(nn.Module):
+    """Means of the colours over a grid, and logits from them."""
+
+    def __init__(self, logits: bool = True) -> None:
+        super().__init__()
+        self.logits = logits
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1) / 255
+        return features, self.head(features) * 20
+
+
+class WithoutLogits(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.jit.script(Network()).save(str(tmp_path / "network.pt"))
+    return tmp_path / "network.pt"
+
+
+@pytest.fixture
+def model(photo_folder: Path, tmp_path: Path) -> Path:
+    classes = sorted(path.name for path in photo_folder.iterdir())
+    found = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), classes, seed=1)
+    with torch.no_grad():  # As initialised, classes hardly move the logits, and guidance changes no token.
+        for name, weight in found.named_parameters():
+            if name.startswith(("top.", "bottom.")) and "norm" not in name:
+                weight.mul_(8)
+    found.decoding = DecodingConfig(steps=(2, 2), temperature=(1.0, 1.0))
+    found.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def report_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    assert main(words) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_command(photo_folder: Path, network: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "generation", "--model", str(model), "--data", str(photo_folder), "--features", str(network)]
+    words += ["--samples", "24", "--seed", "3", "--json"]
+    report = report_of(words, capsys)
+    assert {"fid", "inception_score", "inception_score_std", "precision", "recall", "samples", "provenance"} <= set(
+        report
+    )
+    assert report["samples"] == 24
+    about = report["provenance"]
+    assert about["features"]["network"] == "network.pt"
+    assert about["reference"]["fingerprint"] == FolderSource(photo_folder).fingerprint()
+    assert about["reference"]["images"] == 40
+    assert about["samples"]["seed"] == 3
+    assert about["samples"]["decoding"]["steps"] == [2, 2]
+    assert about["model"] == StraIT.from_pretrained(model).weights_hash()
+    assert about["versions"]["torch"] == torch.__version__
+    # By hand, from the same images and photographs.
+    loaded = StraIT.from_pretrained(model)
+    images = torch.cat(list(generated(loaded, SampleSet(24, 3, loaded.decoding))))
+    features = open_features(str(network), CPU)
+    real = reference_features(ReferenceSet(FolderSource(photo_folder), "validation", 16), features, CPU)
+    assert report["fid"] == pytest.approx(frechet_distance(features(images).values, real.values), rel=1e-9)
+    # Batches change nothing, guidance is judged with and without.
+    again = report_of([*words, "--batch-size", "7"], capsys)
+    assert again["fid"] == pytest.approx(report["fid"], rel=1e-6)
+    guided = report_of([*words, "--guidance", "2"], capsys)
+    assert guided["without_guidance"]["fid"] == pytest.approx(report["fid"], rel=1e-9)
+    assert guided["fid"] != report["fid"]
+    assert main(words[:-1]) == 0
+    table = capsys.readouterr().out
+    for value in (f"{report['fid']:.3f}", about["features"]["digest"], about["reference"]["fingerprint"], "seed 3"):
+        assert value in table
+
+
+def test_samples_are_numbered(model: Path) -> None:
+    loaded = StraIT.from_pretrained(model)
+    settings = loaded.decoding
+    many = torch.cat(list(generated(loaded, SampleSet(9, 0, settings, batch_size=4))))
+    few = torch.cat(list(generated(loaded, SampleSet(5, 0, settings, batch_size=2))))
+    assert torch.equal(many[:5], few)
+    sixth = loaded.decode(
+        type(loaded.tokenizer.encode(many[:1]))(
+            tuple(
+                step.canvas.as_grid()
+                for step in loaded.decoding_steps(torch.tensor([6 % 4]), 0, torch.tensor([6]), settings)
+                if step.index == step.num_steps - 1
+            )
+        )
+    )
+    assert torch.equal(sixth[0], many[6])
+
+
+def test_real_images_score_as_the_floor(
+    photo_folder: Path, network: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / split).symlink_to(photo_folder)
+    words = ["evaluate", "generation", "--model", str(model), "--data", str(tmp_path / "data"), "--json"]
+    report = report_of([*words, "--features", str(network), "--samples", "40"], capsys)
+    # The same pictures on both sides.
+    assert report["floor"]["fid"] == pytest.approx(0, abs=1e-6)
+    assert report["floor"]["precision"] == report["floor"]["recall"] == 1.0
+    assert report["fid"] > 0.01
+
+
+def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
+    photo_folder: Path, network: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = open_features(str(network), CPU)
+    reference = ReferenceSet(FolderSource(photo_folder), "validation", 16, 12)
+    first = reference_features(reference, features, CPU)
+    assert len(first) == 12
+    (file,) = cache.iterdir()
+    reads = 0
+    read = FolderSource.read
+
+    def counted(self: FolderSource, index: int):
+        nonlocal reads
+        reads += 1
+        return read(self, index)
+
+    monkeypatch.setattr(FolderSource, "read", counted)
+    assert torch.equal(reference_features(reference, features, CPU).values, first.values)
+    assert reads == 0
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(reference_features(reference, features, CPU).values, first.values)
+    assert reads == 12
+    assert "damaged and is made again" in capsys.readouterr().err
+    # Another size, count or way through is another entry.
+    reference_features(ReferenceSet(reference.source, "validation", 8, 12), features, CPU)
+    reference_features(ReferenceSet(reference.source, "validation", 16, 13), features, CPU)
+    reference_features(reference, features, CPU, lambda images: -images, "negative")
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_a_network_without_logits(
+    photo_folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.jit.script(WithoutLogits()).save(str(tmp_path / "plain.pt"))
+    words = ["evaluate", "generation", "--model", str(model), "--data", str(photo_folder), "--samples", "20", "--json"]
+    assert main([*words, "--features", str(tmp_path / "plain.pt")]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report["inception_score"] is None
+    assert report["fid"] >= 0
+    assert "no logits" in printed.err
+    assert "is code" in printed.err
+
+
+def test_networks_that_cannot_be_used_say_so(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="there is no file"):
+        open_features(str(tmp_path / "none.pt"), CPU)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(FeatureError, match="is not a TorchScript file"):
+        open_features(str(tmp_path / "text.pt"), CPU)
+
+
+def test_pixels_are_those_of_a_png() -> None:
+    every = torch.arange(256).float() / 127.5 - 1
+    assert as_bytes(every).tolist() == list(range(256))
+    assert as_bytes(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
+
+
+def test_tokenizers_side_by_side(
+    photo_folder: Path, network: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each figure is what the tokenizer alone gets, and the Fréchet distance that of its own reconstructions."""
+    other = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), [], seed=2)
+    other.save_pretrained(tmp_path / "other")
+    words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
+    alone = report_of([*words, "--model", str(model)], capsys)
+    both = report_of(
+        [*words, "--model", str(model), "--against", str(tmp_path / "other"), "--grid", str(tmp_path / "sheet.png")],
+        capsys,
+    )
+    assert both[str(model)] == alone
+    assert both[str(tmp_path / "other")]["psnr"] != alone["psnr"]
+    features = open_features(str(network), CPU)
+    source = FolderSource(photo_folder)
+    real = reference_features(ReferenceSet(source, "all", 16), features, CPU)
+    tokenizer = StraIT.from_pretrained(model).tokenizer
+    again = reference_features(
+        ReferenceSet(source, "all", 16), features, CPU, lambda images: tokenizer.decode(tokenizer.encode(images)), "it"
+    )
+    assert alone["rfid"] == pytest.approx(frechet_distance(again.values, real.values), rel=1e-5)
+    rows, columns = 1 + 2 * 2, 8
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (columns * (16 + 2) + 2, rows * (16 + 2 + 16) + 2)
+
+
+def test_ssim_is_one_for_equal_images_alone() -> None:
+    pytest.importorskip("torchmetrics")
+    from strait.evaluation.reconstruction import _distances
+
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    ssim = _distances(CPU)["ssim"]
+    assert float(ssim(images, images)) == pytest.approx(1, abs=1e-5)
+    assert float(ssim(images.flip(-1), images)) < 0.5
+
+
+def test_any_number_of_processes_gives_the_same_set_of_images(
+    photo_folder: Path, network: Path, model: Path, tmp_path: Path
+) -> None:
+    """Seven batches over three processes, in a real launch: the features come together in their order."""
+    words = ["-m", "strait.cli", "evaluate", "generation", "--model", str(model), "--data", str(photo_folder)]
+    words += ["--features", str(network), "--samples", "25", "--batch-size", "4", "--guidance", "0.5", "--json"]
+
+    def scores(launch: list[str]) -> dict:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)  # one object: the other processes say nothing there
+        assert report["provenance"].pop("hardware")["processes"] == (3 if len(launch) > 1 else 1)
+        for part in (report, report["without_guidance"]):
+            assert part.pop("seconds_per_image") > 0
+        return report
+
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    assert scores(together) == scores([sys.executable])

@@ -1,0 +1,65 @@
+"""Rows of one batch under settings of their own: what a service needs, and the same images as alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from strait.decoding.config import DecodingConfig
+from strait.decoding.stratified import final_tokens
+from strait.model import StraIT
+
+BASE = DecodingConfig(steps=(6, 3), temperature=(3.0, 2.0), guidance=1.0)
+ROWS = [
+    # label, seed, index, temperature, guidance
+    (3, 0, 0, (3.0, 2.0), 1.0),
+    (3, 0, 1, (3.0, 2.0), 1.0),
+    (17, 2**62, 5, (0.0, 0.0), 0.0),
+    (-1, -4, 0, (9.0, 0.5), 0.3),
+    (199, 7, 2, (1.5, 4.5), -0.5),
+    (17, 7, 2, (1.5, 4.5), 2.0),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> StraIT:
+    return StraIT.from_pretrained()
+
+
+def test_rows_of_other_settings_are_what_they_are_alone(model: StraIT) -> None:
+    labels, seeds, indices = (torch.tensor([row[part] for row in ROWS]) for part in range(3))
+    configs = [replace(BASE, temperature=row[3], guidance=row[4]) for row in ROWS]
+    together = final_tokens(model.decoding_steps(labels, seeds, indices, configs))
+    pixels = model.decode(together)
+    for number, (label, seed, index, _, _) in enumerate(ROWS):
+        steps = model.decoding_steps(torch.tensor([label]), seed, torch.tensor([index]), configs[number])
+        alone = final_tokens(steps)
+        for one, many in zip(alone.levels, together.levels, strict=True):
+            assert torch.equal(one[0], many[number])
+        assert torch.equal(model.decode(alone)[0], pixels[number])
+
+
+def test_images_do_not_depend_on_the_size_of_their_batch(model: StraIT) -> None:
+    count = 33
+    labels = torch.arange(count) * 6
+    configs = [replace(BASE, temperature=(row % 5, 3.0), guidance=row % 3 / 2) for row in range(count)]
+    together = final_tokens(model.decoding_steps(labels, torch.arange(count), torch.zeros(count).long(), configs))
+    for size in (1, 2, 7, 16):
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            steps = model.decoding_steps(
+                labels[part], torch.arange(count)[part], torch.zeros(count).long()[part], configs[part]
+            )
+            for some, every in zip(final_tokens(steps).levels, together.levels, strict=True):
+                assert torch.equal(some, every[part])
+
+
+def test_what_a_batch_must_share_is_refused_otherwise(model: StraIT) -> None:
+    labels = torch.tensor([1, 2])
+    for other in (replace(BASE, steps=(5, 3)), replace(BASE, schedule="linear"), replace(BASE, keep="halton")):
+        with pytest.raises(ValueError, match=r"^decoding: rows of one batch may differ in temperature and guidance"):
+            final_tokens(model.decoding_steps(labels, 0, None, [BASE, other]))
+    with pytest.raises(ValueError, match=r"^decoding: settings for 1 rows were given, and the batch has 2"):
+        final_tokens(model.decoding_steps(labels, 0, None, [BASE]))

@@ -1,0 +1,302 @@
+"""The paper's tables as experiments: what rows differ in, what is trained once, and what a verdict says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from strait.cli import main
+from strait.config import Config, config_path, read_config
+from strait.experiments.budget import Budget, share_of, with_steps
+from strait.experiments.table import NUMBERS, Row, Table, find_table, single_scale, steps_here, unchanged
+from strait.experiments.table_report import Mean, means, verdicts
+from strait.model_folder import ModelError
+from strait.training.loop import Trainee
+
+PAPER = Path(__file__).parents[2] / "shared" / "paper" / "strait.txt"
+TINY = read_config(config_path("tiny-imagenet64-cpu"))
+
+
+def differences(one: object, other: object, where: str = "") -> set[str]:
+    """The names of the settings in which two configurations differ."""
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        found: set[str] = set()
+        for field in dataclasses.fields(one):
+            found |= differences(getattr(one, field.name), getattr(other, field.name), f"{where}.{field.name}")
+        return found
+    return set() if one == other else {where.removeprefix(".")}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_rows_of_a_table_make_configurations(number: int) -> None:
+    table = find_table(number)
+    assert table.number == number
+    names = [row.name for row in table.rows]
+    assert len(set(names)) == len(names)
+    for row in table.rows:
+        for base in ("tiny-imagenet64-cpu", "smoke", "imagenet256"):
+            config = row.change(read_config(config_path(base)))
+            assert isinstance(config, Config)
+            if row.steps is not None and number != 4:
+                assert len(row.steps) == len(config.model.grids)
+        if not row.ours:
+            assert row.change is unchanged
+            assert row.paper
+
+
+def test_rows_differ_in_what_their_table_is_about_and_in_nothing_else() -> None:
+    changed = {
+        (number, row.name): differences(TINY, row.change(TINY))
+        for number in (6, 7, 8, 9, 10)
+        for row in find_table(number).rows
+    }
+    assert changed[6, "VQGAN2-R"] == set()
+    assert changed[6, "VQGAN2-C"] == {"tokenizer.kind"}
+    # The two VQGANs of a cascade have no bottom to drop.
+    assert changed[6, "cascade"] == {"tokenizer.kind", "tokenizer_training.bottom_dropout"}
+    assert changed[8, "shared"] == set()
+    assert changed[8, "separate"] == {"tokenizer.bottom_codebook_size"}
+    assert changed[9, "original"] == set()
+    for share in (10, 30, 50):
+        assert changed[9, f"augmented, {share}%"] == {"bottom_training.condition_augmentation"}
+    for number in (7, 10):
+        assert all(changed[number, row.name] == set() for row in find_table(number).rows)
+
+
+def test_single_scale_rows_have_the_grids_of_either_level() -> None:
+    assert TINY.model.grids == ((4, 4), (8, 8))
+    assert single_scale(TINY).model.grids == ((4, 4),)
+    assert single_scale(TINY, fine=True).model.grids == ((8, 8),)
+
+
+def printed_in(number: int) -> set[float]:
+    lines = PAPER.read_text().splitlines()
+    (end,) = (i for i, line in enumerate(lines) if line.startswith(f"Table {number}. "))
+    start = end - 1
+    while start > 0 and not re.match(r"(Table|Figure) \d+\.|#", lines[start]) and end - start < 30:
+        start -= 1
+    return {float(text) for text in re.findall(r"\d+(?:\.\d+)?", "\n".join(lines[start:end]))}
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not here")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_figures_of_a_table_are_the_papers(number: int) -> None:
+    """Each figure stands in the lines that belong to the table, as the paper prints it."""
+    printed = printed_in(number)
+    if number == 3:  # StraIT without guidance stands in Table 2
+        printed |= printed_in(2)
+    for row in find_table(number).rows:
+        for name, value in row.paper.items():
+            value = value / 1e9 if name == "multiply_adds" else value
+            assert float(value) in printed, (row.name, name)
+
+
+def test_steps_shrink_with_the_grid() -> None:
+    paper = ((16, 16), (32, 32))
+    small = ((4, 4), (8, 8))
+    assert [steps_here(steps, paper) for steps in ((18, 6), (3, 21))] == [(18, 6), (3, 21)]
+    assert [steps_here(steps, small) for steps in ((18, 6), (3, 21), (21, 3))] == [(12, 4), (2, 14), (14, 2)]
+    assert steps_here((36,), ((4, 4),)) == (16,)
+    assert steps_here((18, 6), ((1, 1), (2, 2))) == (1, 1)
+
+
+def made_up(rows: dict[str, tuple[float, float]], papers: dict[str, float]) -> tuple[Table, list[dict]]:
+    table = Table(5, "made up", tuple(Row(name, {"fid": papers[name]}) for name in rows))
+    results = [
+        {"row": name, "scores": {"fid": fid, "fid_error": error, "fid_to_reconstructions": -fid}}
+        for name, (fid, error) in rows.items()
+    ]
+    return table, results
+
+
+def test_a_verdict_counts_pairs_that_hold_lie_within_the_error_and_are_reversed() -> None:
+    papers = {"a": 1.0, "b": 2.0, "c": 3.0}
+    table, results = made_up({"a": (10, 1), "b": (20, 1), "c": (30, 1)}, papers)
+    assert verdicts(table, means(table, results))[0] == "FID: the paper's order holds for all 3 pairs of rows"
+    # a and b differ by 2, with a standard error of sqrt(2): within two of them. c lies below both.
+    table, results = made_up({"a": (20, 1), "b": (22, 1), "c": (10, 1)}, papers)
+    assert verdicts(table, means(table, results))[0] == (
+        "FID: the paper's order holds for 0 of 3 pairs of rows, lies within the error for 1, "
+        "is reversed for 2 (a against c; b against c)"
+    )
+
+
+def test_an_error_is_of_sampling_and_of_seeds() -> None:
+    table, results = made_up({"a": (10, 3), "b": (1, 1)}, {"a": 1.0, "b": 2.0})
+    results.append({"row": "a", "scores": {"fid": 14, "fid_error": 5, "fid_to_reconstructions": 0}})
+    found = means(table, results)
+    # Sampling: (9 + 25) / 4; seeds: a variance of 8 over 2.
+    assert found["a"]["fid"] == Mean(12, pytest.approx((34 / 4 + 8 / 2) ** 0.5))
+    assert found["b"]["fid"] == Mean(1, 1)
+    assert found["a"]["fid_to_reconstructions"] == Mean(-5, pytest.approx(5))
+
+
+class Sleeper(Trainee):
+    """A trainee whose steps take a known time."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+
+    def begin(self, step: int) -> None:
+        assert step == 1800  # late in training, when every loss has begun
+
+    def step(self, step: int) -> dict:
+        self.clock[0] += 0.5 if step >= 1803 else 60.0  # the first ones compile
+        return {}
+
+
+def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    config = with_steps(TINY, "tokenizer", 2000)
+    budget = Budget(tmp_path, 30.0)
+    assert budget.divide(["tokenizer", "top", "bottom"], config) == config
+    settled = budget.settle("tokenizer", config, [lambda: Sleeper(clock)] * 2)
+    # A third of 30 minutes, at a second a step of both networks.
+    assert settled.tokenizer_training.steps == 600
+    assert settled.tokenizer_training.warmup_steps == round(config.tokenizer_training.warmup_steps * 600 / 2000)
+    again = Budget(tmp_path, 30.0)
+    assert again.divide(["tokenizer", "top", "bottom"], config).tokenizer_training.steps == 600
+    assert again.settle("tokenizer", config, []) == settled
+    with pytest.raises(ModelError, match=r"was begun with 10\.00 minutes of it, not 20\.00"):
+        Budget(tmp_path, 60.0).divide(["tokenizer", "top", "bottom"], config)
+    with pytest.raises(ValueError, match="--budget: -1 must be above 0"):
+        Budget(tmp_path, -1)
+
+
+def test_shares_of_a_budget_add_up() -> None:
+    for parts in (["tokenizer"], ["top"], ["tokenizer", "top"], ["tokenizer", "top", "bottom", "upsampler"]):
+        assert sum(share_of(part, parts) for part in parts) == pytest.approx(1)
+
+
+class Network(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1) / 255
+        return features, features[:, :5] * 20
+
+
+@pytest.fixture
+def words(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What every call says: a table of the smallest models, judged by a network of two lines."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "cache"))
+    torch.jit.script(Network()).save(str(tmp_path / "network.pt"))
+    words = ["--config", "smoke", "--data", str(photo_folder), "--features", str(tmp_path / "network.pt"), "--json"]
+    words += ["--output", str(tmp_path / "tables"), "--samples", "24", "--search-samples", "8"]
+    for part in ("tokenizer", "top", "bottom"):
+        words += [f"--{part}_training.steps", "6"]
+    words += ["--tokenizer_training.codebook.start", "0", "--decoding.steps", "[2,2]", "--run.sample_every", "0"]
+    return words
+
+
+def test_a_table_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "9", *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["row"] for row in report["rows"]] == [row.name for row in find_table(9).rows]
+    folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
+    weights = {
+        part: {(folder / f"{part}.safetensors").read_bytes() for folder in folders.values()}
+        for part in ("tokenizer", "top", "bottom")
+    }
+    # The rows share a tokenizer and a top; each has a bottom of its own.
+    assert [len(weights[part]) for part in ("tokenizer", "top", "bottom")] == [1, 1, 4]
+    logs = [folder / "runs" / "tokenizer" / "log.jsonl" for folder in folders.values()]
+    assert len({log.stat().st_mtime_ns for log in logs}) == 1, "the tokenizer was trained more than once"
+    for row in report["rows"]:
+        decoding = row["provenance"]["samples"]["decoding"]
+        assert decoding["guidance"] == 0
+        trials = list((tmp_path / "tables" / "table-9").glob(f"{row['row'].split(',')[0]}*.trials.jsonl"))
+        assert trials
+    text = (tmp_path / "tables" / "table-9.md").read_text()
+    assert "(3.96)" in text
+    assert "FID: the paper's order" in text
+    assert (tmp_path / "tables" / "table-9.png").read_bytes().startswith(b"\x89PNG")
+
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert main(["table", "9", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == report["rows"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == trained
+
+
+def test_tables_share_models_and_a_single_level_can_be_judged_alone(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, "--search-samples", "0"]
+    assert main(["table", "6", *words]) == 0
+    six = json.loads(capsys.readouterr().out)
+    rows = {row["row"]: row for row in six["rows"]}
+    assert rows["cascade"]["folder"] == rows["cascade, top alone"]["folder"]
+    assert rows["cascade"]["scores"]["fid"] != rows["cascade, top alone"]["scores"]["fid"]
+    assert len(rows["cascade, top alone"]["provenance"]["samples"]["decoding"]["steps"]) == 1
+    assert main(["table", "8", *words]) == 0
+    eight = {row["row"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert eight["shared"]["folder"] == rows["VQGAN2-R"]["folder"]
+    assert eight["shared"]["scores"]["fid"] == rows["VQGAN2-R"]["scores"]["fid"]
+
+
+def test_a_table_of_tokenizers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "1", *words, "--seeds", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(row["row"], row["seed"]) for row in report["rows"]] == [
+        (row.name, seed) for row in find_table(1).rows for seed in (0, 1)
+    ]
+    assert not any((Path(row["folder"]) / "top.safetensors").exists() for row in report["rows"])
+    psnr = [row["scores"]["psnr"] for row in report["rows"][:2]]
+    assert psnr[0] != psnr[1]
+    assert report["means"]["VQGAN (f of the top)"]["psnr"]["value"] == pytest.approx(sum(psnr) / 2)
+    assert any("the top of VQGAN2-R is its complex level: " in line for line in report["verdicts"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 7, 10])
+def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--search-samples", "0"]
+    if number == 4:
+        more += [
+            "--upsampler.layers",
+            "1",
+            "--upsampler.width",
+            "32",
+            "--upsampler.mlp",
+            "64",
+            "--upsampler.heads",
+            "2",
+        ]
+        more += ["--upsampler_training.steps", "4", "--upsampler_training.batch_size", "4"]
+        more += ["--decoding.steps", "[2,2,2,2]", "--decoding.temperature", "[1,1,1,1]"]
+    assert main(["table", str(number), *words, *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["row"] for row in report["rows"]] == [row.name for row in find_table(number).rows if row.ours]
+    assert all(set(find_table(number).columns) <= set(means) for means in report["means"].values())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["table", "11"], "table: 11 is not one of 1, 2"),
+        (["table", "8"], "--config: the rows of table 8 are trained"),
+        (["table", "4", "--config", "smoke"], "--config: table 4 needs a configuration with an upsampler"),
+        (["table", "7", "--config", "smoke", "--model", "M"], "say either --config or --model"),
+        (["table", "7", "--budget", "5"], "--budget: without --config nothing is trained"),
+        (["evaluate", "generation", "--grid", "x.png"], "--grid"),
+        (["evaluate", "reconstruction", "--steps", "8+4"], "--steps"),
+        (["evaluate", "--json"], "evaluate: say what to judge, reconstruction or generation"),
+        (["table", "7", "--seeds", "0"], "--seeds: 0 must be at least 1"),
+        (["table", "7", "--search-samples", "2"], "--search-samples: 2 must be 0 or at least 4"),
+        (["sweep", "--budget", "0"], "--budget: 0.0 must be above 0 minutes"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    more: list[str], message: str, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    torch.jit.script(Network()).save(str(tmp_path / "network.pt"))
+    words = [*more, "--data", str(photo_folder), "--features", str(tmp_path / "network.pt")]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
