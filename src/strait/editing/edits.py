@@ -1,0 +1,247 @@
+"""A user's picture in, edited pictures out: every edit at the picture's own size.
+
+Result k of a seed is the same however many are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from strait.data.images import to_square
+from strait.decoding.config import DecodingConfig
+from strait.editing.config import EditConfig
+from strait.editing.extension import Sides, extend
+from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
+from strait.editing.masks import token_masks
+from strait.editing.pictures import Picture, PictureError
+from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, to_images, window_around
+from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
+from strait.editing.upsampling import upsample
+from strait.model import StraIT
+from strait.randomness import image_seeds
+from strait.types import NULL_LABEL, Canvas, Images, Tokens
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What every edit is asked for.
+
+    Args:
+        model: with the parts that the edit needs.
+        label: index of the class; ``NULL_LABEL`` for none.
+        count: results.
+        seed: of the results.
+        decoding: steps, temperature, guidance; the model's own by default.
+        batch_size: results decoded at once.
+    """
+
+    model: StraIT
+    label: int = NULL_LABEL
+    count: int = 1
+    seed: int = 0
+    decoding: DecodingConfig | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name.replace('_', '-')}: {getattr(self, name)} must be at least 1")
+
+    def base(self) -> Edit:
+        """The same at the model's base size, for edits that need no upsampler."""
+        return replace(self, decoding=base_decoding(self.model, self.decoding))
+
+    def labels(self, count: int) -> Tensor:
+        """The label, ``[count]``."""
+        return torch.full((count,), self.label, dtype=torch.int64)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Indices of the results, batch by batch."""
+        yield from torch.arange(self.count).split(self.batch_size)
+
+    def results(self, canvases_of: Callable[[Tensor], list[Canvas]]) -> Iterator[Images]:
+        """Each result ``[1, 3, size, size]``, from the first canvases of a batch of indices ``[batch]``."""
+        for indices in self.batches():
+            made = finish(
+                self.model, canvases_of(indices), self.labels(len(indices)), self.seed, indices, self.decoding
+            )
+            yield from made.cpu().split(1)
+
+    def seeds(self, indices: Tensor) -> Tensor:
+        return image_seeds(self.seed, indices.to(self.model.device))
+
+
+def expanded(tokens: Tokens, count: int) -> Tokens:
+    """The tokens of one image, ``count`` times."""
+    return Tokens(tuple(grid.expand(count, -1, -1) for grid in tokens.levels))
+
+
+def picture_canvases(
+    edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig
+) -> Callable[[Tensor], list[Canvas]]:
+    """The first canvases of filling a part of a picture, by the indices ``[batch]`` of the results."""
+    model, size = edit.model, edit.model.config.image_size
+    window = window_around(mask, size, config.context)
+    hide = config.strength == 1
+    images, masks = (part.to(model.device) for part in cut(picture.rgb(), mask, window, size, hide))
+    tokens = encode_for_infilling(model, images, masks, config.strength)
+
+    def canvases(indices: Tensor) -> list[Canvas]:
+        count = len(indices)
+        return infill_canvases(expanded(tokens, count), masks.expand(count, -1, -1), edit.seeds(indices), config)
+
+    return canvases
+
+
+def infill_picture(
+    edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig | None = None
+) -> Iterator[np.ndarray]:
+    """Fill a part of a picture; under a label that is not the picture's, a relabelling.
+
+    Args:
+        edit: how many, which class.
+        picture: the user's.
+        mask: bool ``[height, width]``, True where to fill. Where it is empty nothing is composited either: the
+            reconstruction comes back.
+        config: strength, margin, context, feather, composite.
+
+    Yields:
+        uint8 of the shape of the picture's pixels, one result after the other.
+    """
+    edit, config = edit.base(), config or EditConfig()
+    window = window_around(mask, edit.model.config.image_size, config.context)
+    composite = config.composite and bool(mask.any())
+    place = mask if composite else _inside(window, mask.shape)
+    for made in edit.results(picture_canvases(edit, picture, mask, config)):
+        yield put_back(picture.pixels, made, place, window, config.feather if composite else 0)
+
+
+def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
+    """The window as a mask: what comes back where nothing of the picture's own is put in."""
+    mask = np.zeros(size, bool)
+    mask[max(window.top, 0) : window.top + window.side, max(window.left, 0) : window.left + window.side] = True
+    return mask
+
+
+def transfer_picture(
+    edit: Edit,
+    picture: Picture,
+    keep: float = 0.5,
+    choose: Literal["random", "confidence"] = "random",
+    region: np.ndarray | None = None,
+    keep_bottom: bool = False,
+) -> Iterator[np.ndarray]:
+    """Move the middle square of a picture to another class.
+
+    Args:
+        edit: how many, which class.
+        picture: the user's.
+        keep: share of its top tokens that stay.
+        choose: which: random ones, others for each result, or those that the new class finds most likely.
+        region: bool ``[height, width]``, in place of a share: the top tokens that it touches go, all others stay.
+        keep_bottom: without bottom-level re-prediction.
+
+    Yields:
+        uint8 ``[side, side, 3]``, the square at the picture's own size.
+    """
+    edit, size = edit.base(), edit.model.config.image_size
+    window = centre_window(picture.size)
+    nothing = np.zeros(picture.size, bool)
+    images, masks = cut(picture.rgb(), nothing if region is None else region, window, size)
+    tokens = edit.model.encode(images.to(edit.model.device))
+    top = tokens.levels[0]
+    same: Tensor | None = None
+    if region is not None:
+        same = ~token_masks(masks.to(top.device), edit.model.config.grids[:1])[0]
+    elif choose == "confidence":
+        guidance = base_decoding(edit.model, edit.decoding).guidance
+        same = confident_kept(edit.model, top, edit.labels(1).to(top.device), keep, guidance)
+
+    def canvases(indices: Tensor) -> list[Canvas]:
+        some = expanded(tokens, len(indices))
+        own = some.levels[0]
+        kept = random_kept(own, keep, edit.seeds(indices)) if same is None else same.expand_as(own)
+        return transfer_canvases(some, kept, keep_bottom)
+
+    for made in edit.results(canvases):
+        yield enlarged(made, window.side, window.side)
+
+
+def upsample_picture(edit: Edit, picture: Picture) -> Iterator[np.ndarray]:
+    """Draw the middle square of a picture, brought to the model's size, at twice that size: uint8 ``[2s, 2s, 3]``."""
+    size = edit.model.config.image_size
+    images = to_images(Image.fromarray(to_square(picture.rgb(), size))).to(edit.model.device)
+    for indices in edit.batches():
+        many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
+        for made in upsample(edit.model, many, labels, edit.seed, indices, edit.decoding).cpu().split(1):
+            yield enlarged(made, 2 * size, 2 * size)
+
+
+def extend_picture(
+    edit: Edit, picture: Picture, sides: Sides, feather: int = 2, composite: bool = True
+) -> Iterator[np.ndarray]:
+    """Extend a picture past its edges.
+
+    The picture's shorter side is brought to the model's size; a top token is then so many of the picture's pixels.
+
+    Args:
+        edit: how many, which class.
+        picture: the user's.
+        sides: how far, in top tokens.
+        feather: pixels outside the picture over which its edge fades into the new.
+        composite: put the picture's own pixels back.
+
+    Yields:
+        uint8 ``[height, width, 3 or 4]``, larger.
+
+    Raises:
+        PictureError: if nothing is to be extended, or the result would be too large.
+    """
+    edit, model_size, grid = edit.base(), edit.model.config.image_size, edit.model.config.grids[0]
+    if sides == Sides():
+        raise PictureError("extend: say by how much: --left, --right, --up or --down, in top tokens")
+    height, width = picture.size
+    token = min(picture.size) / grid[0]
+    left, right, up, down = (round(side * token) for side in sides.padding())
+    size = (height + up + down, width + left + right)
+    if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise PictureError(f"extend: the result would have {size[1]}x{size[0]} pixels; extend by less")
+    rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)
+    images, known = _on_tokens(picture, token, (rows, columns), model_size // grid[0])
+    images, known = images.to(edit.model.device), known.to(edit.model.device)
+    old = np.pad(picture.pixels, ((up, down), (left, right), (0, 0)), mode="edge")
+    outside = np.ones(size, bool)
+    if composite:
+        outside[up : up + height, left : left + width] = False
+    whole = (
+        round((rows + sides.up + sides.down) * token),
+        round((columns + sides.left + sides.right) * token),
+    )
+    for indices in edit.batches():
+        many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
+        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known)
+        for one in made.cpu().split(1):
+            new = enlarged(one, max(whole[0], size[0]), max(whole[1], size[1]))[: size[0], : size[1]]
+            yield blend(old, new, outside, feather if composite else 0)
+
+
+def _on_tokens(picture: Picture, token: float, grid: tuple[int, int], downsampling: int) -> tuple[Images, Tensor]:
+    """A picture on a whole number of top tokens, its edge repeated where they are more, and which it fills wholly."""
+    height, width = picture.size
+    rows, columns = (max(round(count * token), length) for count, length in zip(grid, picture.size, strict=True))
+    pixels = np.pad(np.asarray(picture.rgb()), ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
+    pixels = Image.fromarray(pixels)
+    if pixels.size != (grid[1] * downsampling, grid[0] * downsampling):
+        pixels = pixels.resize((grid[1] * downsampling, grid[0] * downsampling), Image.Resampling.LANCZOS)
+    full = [int(length / token + 1e-6) for length in picture.size]
+    known = torch.zeros(grid, dtype=torch.bool)
+    known[: full[0], : full[1]] = True
+    return to_images(pixels), known

@@ -1,0 +1,145 @@
+"""The square of a picture that the model sees, and the edit's way back into the picture.
+
+The square lies around the mask, at the picture's own size; it is brought to the model's size, edited and brought back,
+and outside the mask the picture's own pixels are put in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from strait.editing.masks import inward_ramp
+from strait.images_out import to_pictures
+from strait.types import Images
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of a picture, in its pixels. It may reach beyond the edges: what lies there is unknown."""
+
+    top: int
+    left: int
+    side: int
+
+
+def centre_window(size: tuple[int, int]) -> Window:
+    """The largest square in the middle of a picture of (height, width)."""
+    side = min(size)
+    return Window((size[0] - side) // 2, (size[1] - side) // 2, side)
+
+
+def window_around(mask: np.ndarray, model_size: int, context: float) -> Window:
+    """The square to look at for filling a mask.
+
+    Args:
+        mask: bool ``[height, width]``; the middle of the picture is taken where it is empty.
+        model_size: side of the model's images.
+        context: side of the square in extents of the mask, as long as the picture has room for it.
+    """
+    if not mask.any():
+        return centre_window((mask.shape[0], mask.shape[1]))
+    ends = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    starts, extents = [int(end[0]) for end in ends], [int(end[-1] - end[0] + 1) for end in ends]
+    side = max(int(context * max(extents)), model_size)
+    side = max(min(side, *mask.shape), *extents)
+    top, left = (_placed(*along, side) for along in zip(starts, extents, mask.shape, strict=True))
+    return Window(top, left, side)
+
+
+def _placed(start: int, extent: int, length: int, side: int) -> int:
+    """Where a window starts: the mask in its middle, but inside the picture where it fits."""
+    if side > length:
+        return (length - side) // 2
+    return min(max(start + extent // 2 - side // 2, 0), length - side)
+
+
+def cut(
+    picture: Image.Image, mask: np.ndarray, window: Window, model_size: int, hide: bool = False
+) -> tuple[Images, Tensor]:
+    """The window at the model's size.
+
+    Args:
+        picture: RGB.
+        mask: bool ``[height, width]``, True where to fill.
+        window: of the picture.
+        model_size: side of the result.
+        hide: give the masked pixels the mean colour of the others first, so that resampling spreads nothing of them.
+
+    Returns:
+        ``[1, 3, size, size]`` in [-1, 1], and bool ``[1, size, size]``: True wherever a masked pixel, or one beyond
+        the picture, has a part in it.
+    """
+    pixels, side = np.asarray(picture), window.side
+    rows, columns = (np.arange(start, start + side) for start in (window.top, window.left))
+    inside = ((rows >= 0) & (rows < len(pixels)))[:, None] & ((columns >= 0) & (columns < pixels.shape[1]))
+    rows, columns = rows.clip(0, pixels.shape[0] - 1), columns.clip(0, pixels.shape[1] - 1)
+    seen, unknown = pixels[rows][:, columns], mask[rows][:, columns] | ~inside
+    if hide and not unknown.all():
+        seen[unknown] = seen[~unknown].mean(0).round().astype(np.uint8)
+    square = Image.fromarray(seen)
+    if side != model_size:
+        square = square.resize((model_size, model_size), Image.Resampling.LANCZOS)
+    return to_images(square), F.adaptive_max_pool2d(torch.from_numpy(unknown)[None, None].float(), model_size)[
+        :, 0
+    ] > 0
+
+
+def to_images(picture: Image.Image) -> Images:
+    """An RGB picture as ``[1, 3, height, width]`` in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+
+
+def put_back(pixels: np.ndarray, made: Images, mask: np.ndarray, window: Window, feather: int) -> np.ndarray:
+    """An edit in its picture.
+
+    Args:
+        pixels: uint8 ``[height, width, 3 or 4]``, the user's; never changed in place.
+        made: ``[1, 3, size, size]`` in [-1, 1], the edited window.
+        mask: bool ``[height, width]``, inside the window: every pixel outside it comes back bit for bit.
+        window: where ``made`` belongs.
+        feather: pixels inside the mask over which it fades in.
+
+    Returns:
+        uint8 of the shape of ``pixels``; where something was filled, nothing is transparent.
+    """
+    square = enlarged(made, window.side, window.side)
+    top, left = max(window.top, 0), max(window.left, 0)
+    bottom, right = min(window.top + window.side, mask.shape[0]), min(window.left + window.side, mask.shape[1])
+    part = (slice(top, bottom), slice(left, right))
+    new = square[top - window.top : bottom - window.top, left - window.left : right - window.left]
+    result = pixels.copy()
+    result[part] = blend(pixels[part], new, mask[part], feather)
+    return result
+
+
+def enlarged(made: Images, height: int, width: int) -> np.ndarray:
+    """One image ``[1, 3, h, w]`` in [-1, 1] as uint8 ``[height, width, 3]``."""
+    (picture,) = to_pictures(made)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def blend(old: np.ndarray, new: np.ndarray, mask: np.ndarray, feather: int) -> np.ndarray:
+    """The new inside a mask, fading in over ``feather`` pixels; the old, bit for bit, outside.
+
+    Args:
+        old: uint8 ``[height, width, 3 or 4]``.
+        new: uint8 ``[height, width, 3]``.
+        mask: bool ``[height, width]``.
+        feather: as ``masks.inward_ramp`` has it.
+
+    Returns:
+        uint8 of the shape of ``old``, opaque inside the mask.
+    """
+    share = inward_ramp(torch.from_numpy(mask)[None], feather)[0].numpy()[mask][:, None]
+    result = old.copy()
+    result[mask, :3] = (share * new[mask] + (1 - share) * old[mask, :3]).round().astype(np.uint8)
+    result[mask, 3:] = 255
+    return result

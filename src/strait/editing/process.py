@@ -1,0 +1,155 @@
+"""Decoding made visible: the image after each step, how sure the model was, and what it would change at the end.
+
+While the top is decoded there is no bottom yet: a fixed random one stands in for it. Source: StraIT section 4.4,
+Figure 5; appendix (limitations), Figure 13 A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from strait.editing.confidence import redraw
+from strait.model import StraIT
+from strait.randomness import key
+from strait.types import Canvas, Condition, DecodingStep, Images, Tokens
+
+_BOTTOM_STREAM = 33
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step as pictures.
+
+    Attributes:
+        level: the level's name.
+        index: the step, from 0.
+        image: ``[batch, 3, size, size]`` in [-1, 1], of everything drawn so far.
+        confidence: ``[batch, h, w]`` in [0, 1]: the probability of each token drawn at this step, 1 where it was
+            known.
+        masked: bool ``[batch, h, w]``, what will be drawn again.
+    """
+
+    level: str
+    index: int
+    image: Images
+    confidence: Tensor
+    masked: Tensor
+
+
+def random_grids(model: StraIT, batch: int, seed: int) -> list[Tensor]:
+    """Random tokens for every level of the tokenizer, int64 ``[batch, h, w]``, the same for every image."""
+    grids, sizes = model.config.grids, model.config.level_codebook_sizes
+    return [
+        _ids(seed, level, grids[level], sizes[level]).to(model.device).expand(batch, -1, -1)
+        for level in range(model.config.tokenizer.num_levels)
+    ]
+
+
+def _ids(seed: int, level: int, grid: tuple[int, int], size: int) -> Tensor:
+    positions = torch.arange(grid[0] * grid[1])
+    return (key(seed, _BOTTOM_STREAM, level, positions) % size).reshape(1, *grid)
+
+
+def frames(model: StraIT, steps: Iterable[DecodingStep], seed: int = 0) -> Iterator[Frame]:
+    """The picture of every step of the tokenizer's levels, as it happens.
+
+    Args:
+        model: that makes the steps.
+        steps: of ``StraIT.decoding_steps``, from generation or from any edit.
+        seed: of the random tokens that stand in for levels not yet begun.
+    """
+    tokens: list[Tensor] = []
+    names = model.config.level_names
+    for step in steps:
+        level = names.index(step.level)
+        grid = step.canvas.as_grid()
+        tokens = tokens or random_grids(model, len(grid), seed)
+        tokens[level] = grid
+        yield Frame(
+            step.level,
+            step.index,
+            model.decode(Tokens(tuple(tokens))),
+            step.confidence.exp().view_as(grid),
+            step.canvas.masked.view_as(grid),
+        )
+
+
+@dataclass(frozen=True)
+class Redrawing:
+    """The tokens of one level at the end of decoding, each ``[batch, h, w]``.
+
+    Attributes:
+        level: its name.
+        kept_at: the step, from 0, after which a token stayed; -1 where it was known from the start.
+        confidence: its probability when it was drawn; 1 where it was known from the start.
+        change: how often re-drawing it alone, all others given, would change it, in [0, 1].
+        expected: how often it would change had it been drawn given all others; a change above it is an early error.
+    """
+
+    level: str
+    kept_at: Tensor
+    confidence: Tensor
+    change: Tensor
+    expected: Tensor
+
+
+def redrawings(
+    model: StraIT, canvases: Sequence[Canvas], steps: Iterable[DecodingStep], labels: Tensor, guidance: float = 0.0
+) -> list[Redrawing]:
+    """Where tokens that were kept early turned out unlikely: every level's tokens asked for again at the end.
+
+    Args:
+        model: that made the steps.
+        canvases: on which the decoding started, blank ones for generation.
+        steps: all of it.
+        labels: int64 ``[batch]`` of it.
+        guidance: of it.
+    """
+    by_level: dict[str, list[DecodingStep]] = {}
+    for step in steps:
+        by_level.setdefault(step.level, []).append(step)
+    levels = {level.name: level for level in model.levels()}
+    context: tuple[Tensor, ...] = ()
+    found: list[Redrawing] = []
+    for canvas, (name, its_steps) in zip(canvases, by_level.items(), strict=True):
+        grid = its_steps[-1].canvas.as_grid()
+        kept_at, confidence = _history(canvas, its_steps)
+        log_p, agree = redraw(levels[name], grid, Condition(labels, context), guidance)
+        found.append(Redrawing(name, kept_at.view_as(grid), confidence.view_as(grid), 1 - log_p.exp(), 1 - agree))
+        context = (*context, grid)
+    return found
+
+
+def _history(canvas: Canvas, steps: Sequence[DecodingStep]) -> tuple[Tensor, Tensor]:
+    """For each token ``[batch, length]`` the step that kept it, and its probability then."""
+    kept_at, confidence = torch.full_like(canvas.tokens, -1), torch.ones_like(steps[0].confidence)
+    before = canvas.masked
+    for step in steps:
+        kept = before & ~step.canvas.masked
+        kept_at = kept_at.masked_fill(kept, step.index)
+        confidence = torch.where(kept, step.confidence.exp(), confidence)
+        before = step.canvas.masked
+    return kept_at, confidence
+
+
+def redrawing_table(found: Sequence[Redrawing]) -> list[dict[str, object]]:
+    """One row for each level and step that kept tokens: how many, how sure, how often re-drawing them changes them."""
+    rows: list[dict[str, object]] = []
+    for level in found:
+        for step in level.kept_at.unique().tolist():
+            chosen = level.kept_at == step
+            rows.append(
+                {
+                    "level": level.level,
+                    "step": int(step),
+                    "tokens": int(chosen.sum()),
+                    "confidence": float(level.confidence[chosen].mean()),
+                    "change": float(level.change[chosen].mean()),
+                    "expected": float(level.expected[chosen].mean()),
+                }
+            )
+    return rows

@@ -1,0 +1,54 @@
+"""Upsample: the tokens of an image stay, and the upsampler draws those of the same image at twice the size.
+
+Source: StraIT section 4.2 (higher resolution), Table 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strait.decoding.config import DecodingConfig
+from strait.editing.infilling import finish
+from strait.model import StraIT
+from strait.model_folder import ModelError
+from strait.types import Canvas, Images
+
+
+def upsample(
+    model: StraIT,
+    images: Images,
+    labels: Tensor,
+    seed: int = 0,
+    indices: Tensor | None = None,
+    decoding: DecodingConfig | None = None,
+) -> Images:
+    """Draw images at twice their size.
+
+    Args:
+        model: with a trained upsampler.
+        images: ``[batch, 3, size, size]`` in [-1, 1], of the model's base size.
+        labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
+        seed: the user's.
+        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
+        decoding: for four levels; the model's own by default.
+
+    Returns:
+        ``[batch, 3, 2 size, 2 size]`` in [-1, 1].
+
+    Raises:
+        ModelError: if the model has no upsampler, or none that is trained.
+    """
+    if model.upsampler is None:
+        raise ModelError(
+            "upsample: this model has no upsampler; train one with a configuration that names it, as imagenette128-cpu"
+        )
+    model.require("upsampler")
+    low = model.encode(images).levels
+    high = model.config.grids[len(low) :]
+    canvases = [
+        *(Canvas.known(grid) for grid in low),
+        *(Canvas.blank(len(labels), grid, images.device) for grid in high),
+    ]
+    places = torch.arange(len(images)) if indices is None else indices
+    return finish(model, canvases, labels, seed, places, decoding or model.default_decoding())

@@ -1,0 +1,267 @@
+"""`strait edit` as a person meets it: files in, files out, errors of one line; the process and its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import make_photograph
+from strait.cli import main
+from strait.editing.process import frames, random_grids, redrawings
+from strait.editing.process_pictures import animation, heat_map
+from strait.model import StraIT
+from strait.types import Canvas, Condition, Tokens
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    make_photograph("disc", 3).resize((90, 70)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    pixels = np.zeros((70, 90), np.uint8)
+    pixels[20:50, 30:70] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_infill_writes_each_result_and_keeps_the_rest(photo: Path, mask: Path, tmp_path: Path) -> None:
+    words = ("edit", "infill", photo, "--mask", mask, "--label", "teddy", "--seed", 7)
+    assert run(*words, "--count", 2, "--output", tmp_path / "out") == 0
+    names = [f"photo-infill-seed7-000{index}.png" for index in range(2)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    kept = pixels_of(mask) == 0
+    made = [pixels_of(tmp_path / "out" / name) for name in names]
+    for result in made:
+        assert np.array_equal(result[kept], pixels_of(photo)[kept])
+    assert not np.array_equal(made[0], made[1])
+    said = json.loads(Image.open(tmp_path / "out" / names[1]).info["strait"])
+    assert (said["edit"], said["seed"], said["index"], said["label"]) == ("infill", 7, 1, "n04399382 teddy")
+    assert (said["strength"], said["margin"], said["composite"]) == (1.0, 0, True)
+    assert run(*words, "--box", "30,20,70,50", "--output", tmp_path / "box") == 2
+    words = ("edit", "infill", photo, "--box", "30,20,70,50", "--label", "teddy", "--seed", 7)
+    assert run(*words, "--output", tmp_path / "box") == 0
+    assert (tmp_path / "box" / names[0]).read_bytes() == (tmp_path / "out" / names[0]).read_bytes()
+
+
+def test_every_setting_acts(photo: Path, mask: Path, tmp_path: Path) -> None:
+    common = ("edit", "infill", photo, "--mask", mask, "--output")
+    changes = (
+        *(("--strength", 0.3), ("--margin", 9), ("--context", 1.0), ("--feather", 9), ("--no-composite",)),
+        *(("--steps", "2+1"), ("--temperature", 0), ("--guidance", 0), ("--schedule", "linear"), ("--label", 40)),
+    )
+    name = "photo-infill-seed0-0000.png"
+    assert run(*common, tmp_path / "plain", "--label", 3) == 0
+    plain = pixels_of(tmp_path / "plain" / name)
+    idle = []
+    for number, change in enumerate(changes):
+        label = () if change[0] == "--label" else ("--label", 3)
+        assert run(*common, tmp_path / str(number), *label, *change) == 0
+        if np.array_equal(pixels_of(tmp_path / str(number) / name), plain):
+            idle.append(change)
+    assert idle == []
+
+
+def test_relabel_is_infilling_under_the_new_class(photo: Path, mask: Path, tmp_path: Path) -> None:
+    words = (photo, "--mask", mask, "--label", "goldfish", "--output", tmp_path)
+    assert run("edit", "infill", *words) == 0
+    assert run("edit", "relabel", *words) == 0
+    one, other = (pixels_of(tmp_path / f"photo-{action}-seed0-0000.png") for action in ("infill", "relabel"))
+    assert np.array_equal(one, other)
+
+
+def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -> None:
+    assert run("edit", "extend", photo, "--left", 1, "--up", 2, "--output", tmp_path) == 0
+    extended = Image.open(tmp_path / "photo-extend-seed0-0000.png")
+    assert extended.size == (90 + 18, 70 + 35)
+    assert np.array_equal(np.asarray(extended)[35:, 18:], pixels_of(photo))
+    assert json.loads(extended.info["strait"])["left"] == 1
+    words = ("edit", "transfer", photo, "--label", "teddy", "--output", tmp_path)
+    assert run(*words, "--keep", 0.25, "--choose", "confidence") == 0
+    moved = Image.open(tmp_path / "photo-transfer-seed0-0000.png")
+    assert moved.size == (70, 70)
+    said = json.loads(moved.info["strait"])
+    assert (said["keep"], said["choose"], said["keep_bottom"]) == (0.25, "confidence", False)
+
+
+def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (90, 70)).save(tmp_path / "black.png")
+    assert run("edit", "infill", photo, "--mask", tmp_path / "black.png", "--output", tmp_path / "out") == 0
+    assert "nothing is white, so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+
+
+def test_the_first_picture_of_several_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [make_photograph("disc", number).resize((64, 64)) for number in range(3)]
+    pages[0].save(tmp_path / "many.tif", save_all=True, append_images=pages[1:])
+    assert run("edit", "extend", tmp_path / "many.tif", "--left", 1, "--output", tmp_path) == 0
+    assert "many.tif holds 3 pictures; the first is taken" in capsys.readouterr().err
+    assert np.array_equal(pixels_of(tmp_path / "many-extend-seed0-0000.png")[:, 16:], np.asarray(pages[0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("paint",), "edit: there is no action 'paint'"),
+        (("infill", "PHOTO"), "--mask: say what to fill"),
+        (("infill", "PHOTO", "--box", "1,2"), "--box: '1,2' must be left,top,right,bottom"),
+        (("infill", "PHOTO", "--mask", "nothing.png"), "--mask: there is no file nothing.png"),
+        (("infill", "nothing.png", "--box", "0,0,1,1"), "picture: there is no file nothing.png"),
+        (("infill", "PHOTO", "--box", "0,0,9,9", "--strength", "0"), "strength: 0.0 must be above 0"),
+        (("infill", "PHOTO", "--box", "0,0,9,9", "--count", "0"), "count: 0 must be at least 1"),
+        (("infill", "PHOTO", "--box", "0,0,9,9", "--label", "tedy"), "label: no class is called 'tedy'"),
+        (("infill", "PHOTO", "--box", "0,0,9,9", "--steps", "18"), "--steps: 18 must give 2 number(s)"),
+        (("relabel", "PHOTO", "--box", "0,0,9,9"), "--label: relabel needs the new class"),
+        (("transfer", "PHOTO"), "--label: transfer needs the new class"),
+        (("transfer", "PHOTO", "--label", "3", "--keep", "2"), "keep: 2.0 must lie between 0 and 1"),
+        (("transfer", "PHOTO", "--label", "3", "--keep", "1", "--box", "0,0,9,9"), "--keep: the region is given"),
+        (("extend", "PHOTO"), "extend: say by how much"),
+        (("extend", "PHOTO", "--left", "-2"), "left: -2 must not be negative"),
+        (("upsample", "PHOTO"), "upsample: this model has no upsampler"),
+        (("process", "PHOTO"), "--mask: say what to infill"),
+        (("process", "--box", "0,0,9,9"), "--box: there is no picture"),
+        (("process", "--strength", "0.5"), "belong to an infilling"),
+        (("extend", "PHOTO", "--strength", "0.5"), "strength"),
+    ],
+)
+def test_errors_are_one_line(
+    words: tuple[str, ...], said: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [str(photo) if word == "PHOTO" else word for word in words]
+    assert run("edit", *named, "--output", tmp_path / "out") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_edit_writes_over_nothing(
+    photo: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("edit", "infill", photo, "--mask", mask, "--output", tmp_path / "out")
+    assert run(*words) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    before = path.read_bytes()
+    assert run(*words, "--strength", 0.4) == 2
+    assert "exists and differs" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert run(*words, "--strength", 0.4, "--overwrite") == 0
+    assert path.read_bytes() != before
+
+
+# The process
+
+
+@pytest.fixture(scope="module")
+def model() -> StraIT:
+    return StraIT.from_pretrained()
+
+
+def test_frames_are_the_top_on_a_fixed_random_bottom_then_the_bottom(model: StraIT) -> None:
+    labels = torch.tensor([3])
+    steps = list(model.decoding_steps(labels, seed=2))
+    made = list(frames(model, steps, seed=2))
+    assert [(frame.level, frame.index) for frame in made] == [(step.level, step.index) for step in steps]
+    stand_in = random_grids(model, 1, 2)[1]
+    assert 0 <= int(stand_in.min()) < int(stand_in.max()) < 1024
+    for frame, step in zip(made, steps, strict=True):
+        if step.level == "top":
+            expected = model.decode(Tokens((step.drawn.view(1, 4, 4), stand_in)))
+            assert torch.equal(frame.image, expected)
+    assert torch.equal(made[-1].image, model.generate([3], seed=2))
+    assert torch.equal(made[4].confidence.flatten(), steps[4].confidence.exp().flatten())
+
+
+def test_each_token_is_counted_at_the_step_that_kept_it(model: StraIT) -> None:
+    labels = torch.tensor([3])
+    masked = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masked[0, 1:] = True
+    known = random_grids(model, 1, 0)
+    canvases = [Canvas.known(known[0], masked), Canvas.blank(1, (8, 8))]
+    steps = list(model.decoding_steps(labels, canvases=canvases))
+    for level, its, start in zip(
+        redrawings(model, canvases, steps, labels, 1.0), (steps[:12], steps[12:]), canvases, strict=True
+    ):
+        for place in range(start.masked.shape[1]):
+            kept = [step.index for step in its if not step.canvas.masked[0, place]]
+            wanted = kept[0] if start.masked[0, place] else -1
+            assert int(level.kept_at.flatten()[place]) == wanted
+            sure = 1.0 if wanted < 0 else float(its[wanted].confidence[0, place].exp())
+            assert float(level.confidence.flatten()[place]) == pytest.approx(sure)
+        assert ((level.change >= 0) & (level.change <= 1)).all()
+
+
+def test_a_wrong_token_is_one_that_would_change(model: StraIT) -> None:
+    """The likeliest token given all others would change less often than two draws differ, a random one more often."""
+    labels = torch.tensor([3])
+    steps = list(model.decoding_steps(labels, seed=1))
+    blanks = [Canvas.blank(1, (4, 4)), Canvas.blank(1, (8, 8))]
+    top = redrawings(model, blanks, steps, labels)[0]
+    tokens = steps[11].canvas.as_grid()
+    canvas = Canvas.known(tokens, torch.arange(16).view(1, 4, 4) == 5)
+    with torch.no_grad():
+        chance = model.levels()[0].bind(Condition(labels))(canvas)[0, 5].softmax(-1)
+    assert float(top.change.flatten()[5]) == pytest.approx(1 - float(chance[tokens.flatten()[5]]), abs=1e-5)
+    assert float(top.expected.flatten()[5]) == pytest.approx(1 - float((chance**2).sum()), abs=1e-5)
+    assert 1 - float(chance.max()) < float(top.expected.flatten()[5])
+
+
+def test_heat_maps_grow_lighter() -> None:
+    values = torch.linspace(0, 1, 16).view(1, 4, 4)
+    picture = heat_map(values, 64)
+    assert picture.shape == (1, 3, 64, 64)
+    assert picture.min() >= -1
+    assert picture.max() <= 1
+    light = picture.mean(1)[0, ::16, ::16].flatten()
+    assert (light.diff() > 0).all()
+    assert torch.equal(picture[0, :, :16, :16], picture[0, :, :1, :1].expand(3, 16, 16))
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_the_process_is_written_with_a_frame_a_step(
+    kind: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("edit", "process", photo, "--box", "30,20,70,50", "--format", kind, "--output", tmp_path, "--json")
+    assert run(*words, "--steps", "5+3", "--label", 3) == 0
+    said = json.loads(capsys.readouterr().out)
+    name = "photo-process-seed0-0000"
+    assert [Path(path).name for path in said["files"]] == [
+        f"{name}-strip.png",
+        f"{name}.{kind}",
+        f"{name}-redrawn.png",
+    ]
+    moving = Image.open(tmp_path / f"{name}.{kind}")
+    assert getattr(moving, "n_frames", 1) == 8
+    assert moving.size == (2 * 192, 192)
+    assert Image.open(tmp_path / f"{name}-strip.png").size == (8 * 66 + 2, 2 * 82 + 2)
+    counts = {
+        level: sum(row["tokens"] for row in said["redrawing"] if row["level"] == level) for level in ("top", "bottom")
+    }
+    assert counts == {"top": 16, "bottom": 64}
+
+
+def test_the_process_of_generation_needs_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("edit", "process", "--label", "teddy", "--output", tmp_path, "--steps", "3+2") == 0
+    out = capsys.readouterr().out
+    assert "kept at step" in out
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_animations_of_other_kinds_are_refused(model: StraIT) -> None:
+    made = list(frames(model, model.decoding_steps(torch.tensor([3]))))
+    with pytest.raises(ValueError, match=r"format: 'mp4' is not one of gif, webp"):
+        animation(made, 1024, "mp4")

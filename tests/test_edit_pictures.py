@@ -1,0 +1,394 @@
+"""Users' pictures of any size and mode into the model and back: what is outside the mask comes back bit for bit."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import make_photograph
+from strait.decoding.config import DecodingConfig
+from strait.editing.config import EditConfig
+from strait.editing.edits import Edit, extend_picture, infill_picture, picture_canvases, transfer_picture
+from strait.editing.extension import Sides, extend, windows
+from strait.editing.pictures import Picture, PictureError, box_mask, read_mask, read_picture
+from strait.editing.placing import Window, blend, cut, put_back, window_around
+from strait.model import StraIT
+from strait.types import Canvas
+
+QUICK = DecodingConfig((3, 2), (1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> StraIT:
+    return StraIT.from_pretrained()
+
+
+def photograph(height: int, width: int, channels: int = 3) -> Picture:
+    pixels = np.asarray(make_photograph("stripes", 1).resize((width, height)))
+    if channels == 4:
+        alpha = np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width, 1)
+        pixels = np.concatenate([pixels, alpha], axis=2)
+    return Picture(pixels)
+
+
+def some_mask(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[height // 3 : height // 2 + 1, width // 4 : 3 * width // 4] = True
+    return mask
+
+
+# The way in
+
+
+def saved(tmp_path: Path, picture: Image.Image, name: str, **options: object) -> Path:
+    picture.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "I;16"])
+def test_every_mode_is_read_as_eight_bits(mode: str, tmp_path: Path) -> None:
+    grey = np.tile(np.arange(0, 250, 5, dtype=np.uint8), (20, 1))
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(np.stack([grey] * 3, -1)).convert(mode, palette=Image.Palette.ADAPTIVE)
+    path = saved(tmp_path, picture, "picture.tif" if mode == "CMYK" else "picture.png")
+    found = read_picture(path).pixels
+    assert found.dtype == np.uint8
+    assert found.shape == (20, 50, 4 if mode in ("RGBA", "LA") else 3)
+    expected = grey if mode != "1" else np.asarray(picture.convert("L"))
+    assert np.abs(found[..., :3].astype(int) - expected[..., None]).max() <= (4 if mode == "P" else 1)
+
+
+def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    pixels = np.zeros((4, 9, 3), np.uint8)
+    pixels[0, 0] = 255
+    found = read_picture(saved(tmp_path, Image.fromarray(pixels), "turned.png", exif=exif)).pixels
+    assert found.shape == (9, 4, 3)
+    assert found[0, 3].tolist() == [255] * 3
+
+
+def test_transparent_pixels_are_white_for_the_model_and_unchanged_for_the_user() -> None:
+    picture = Picture(np.zeros((5, 5, 4), np.uint8))
+    assert np.asarray(picture.rgb()).tolist() == np.full((5, 5, 3), 255).tolist()
+
+
+def test_the_first_of_several_pictures_is_taken(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    for name in ("many.gif", "many.tif", "many.webp"):
+        path = saved(tmp_path, pages[0], name, save_all=True, append_images=pages[1:], lossless=True)
+        found = read_picture(path)
+        assert found.pages == 3
+        assert found.pixels[0, 0, :3].tolist() == [255, 0, 0]
+
+
+def test_files_that_are_no_pictures_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    buffer = io.BytesIO()
+    make_photograph("disc", 0).save(buffer, format="PNG")
+    (tmp_path / "cut.png").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    for name, said in (
+        ("missing.png", "there is no file"),
+        ("empty.png", r"is empty \(0 bytes\)"),
+        ("text.png", "is not a picture, or is damaged"),
+        ("cut.png", r"cannot be read \("),
+    ):
+        with pytest.raises(PictureError, match=rf"picture: .*{name}|picture: {said}") as caught:
+            read_picture(tmp_path / name)
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(PictureError, match="there is no file"):
+        read_picture(tmp_path)
+    path = saved(tmp_path, Image.new("L", (100, 100)), "bomb.png")
+    for limit in (9_999, 4_999):  # above the limit PIL warns, above twice the limit it refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(PictureError, match="has too many pixels"):
+            read_picture(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    assert read_picture(path).size == (100, 100)
+
+
+def test_masks_are_white_where_to_fill(tmp_path: Path) -> None:
+    grey = np.zeros((4, 6), np.uint8)
+    grey[0], grey[1], grey[2] = 255, 128, 127
+    expected = grey >= 128
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(grey), "grey.png"), (4, 6)), expected)
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(expected), "one.png"), (4, 6)), expected)
+    strokes = np.full((4, 6, 4), 255, np.uint8)  # white paint on a transparent layer
+    strokes[..., 3] = expected * 255
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(strokes), "layer.png"), (4, 6)), expected)
+    with pytest.raises(PictureError, match=r"--mask: .* is 6x4 pixels and the picture 8x5; they must be the same"):
+        read_mask(tmp_path / "grey.png", (5, 8))
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "0,0,9,4", "3,0,3,4", "-1,0,2,2", "0,3,5,2"])
+def test_boxes_that_are_none_are_refused(box: str) -> None:
+    with pytest.raises(PictureError, match="--box: "):
+        box_mask(box, (4, 8))
+    assert int(box_mask("1,2,8,4", (4, 8)).sum()) == 14
+
+
+# The window
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0.01, 1),
+    st.floats(0.01, 1),
+    st.floats(1, 4),
+)
+def test_the_window_holds_the_whole_mask(
+    height: int, width: int, y: float, x: float, tall: float, wide: float, context: float
+) -> None:
+    mask = np.zeros((height, width), bool)
+    top, left = int(y * (height - 1)), int(x * (width - 1))
+    mask[top : top + max(1, int(tall * height)), left : left + max(1, int(wide * width))] = True
+    window = window_around(mask, 16, context)
+    inside = np.zeros_like(mask)
+    inside[max(window.top, 0) : window.top + window.side, max(window.left, 0) : window.left + window.side] = True
+    assert not (mask & ~inside).any()
+    extent = max(mask.any(0).sum(), mask.any(1).sum())
+    assert window.side == max(extent, min(height, width, max(16, int(context * extent))))
+    if window.side <= min(height, width):
+        assert 0 <= window.top <= height - window.side
+        assert 0 <= window.left <= width - window.side
+
+
+def test_what_lies_beyond_the_picture_is_unknown() -> None:
+    mask = np.zeros((8, 32), bool)
+    mask[2:4] = True
+    window = window_around(mask, 16, 1.0)
+    assert window == Window(-12, 0, 32)
+    images, masks = cut(Image.new("RGB", (32, 8), "red"), mask, window, 16)
+    known = (~masks[0]).nonzero()
+    assert images.shape == (1, 3, 16, 16)
+    assert known[:, 0].unique().tolist() == [6, 8, 9]  # pixels 0-1, 4-7 of eight, by twos
+
+
+def test_a_picture_of_the_models_size_is_not_resampled() -> None:
+    picture = photograph(64, 64)
+    mask = some_mask(64, 64)
+    images, masks = cut(picture.rgb(), mask, Window(0, 0, 64), 64)
+    assert np.array_equal(masks[0].numpy(), mask)
+    assert np.array_equal(((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), picture.pixels)
+
+
+# The way back
+
+
+@given(st.integers(0, 6), st.integers(0, 200), st.sampled_from([3, 4]))
+def test_blending_leaves_all_outside_the_mask(feather: int, seed: int, channels: int) -> None:
+    draw = np.random.default_rng(seed)
+    old, new = draw.integers(0, 256, (12, 10, channels), np.uint8), draw.integers(0, 256, (12, 10, 3), np.uint8)
+    mask = draw.random((12, 10)) < draw.random()
+    before = old.copy()
+    result = blend(old, new, mask, feather)
+    assert np.array_equal(old, before)
+    assert np.array_equal(result[~mask], old[~mask])
+    low, high = np.minimum(old[..., :3], new), np.maximum(old[..., :3], new)
+    assert ((result[..., :3] >= low) & (result[..., :3] <= high)).all()
+    assert (result[mask, 3:] == 255).all()
+    if feather <= 1:
+        assert np.array_equal(result[mask][:, :3], new[mask])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 61), (30, 200), (7, 5), (2, 3), (500, 333)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pixels_outside_the_mask_come_back_bit_for_bit(model: StraIT, size: tuple[int, int], channels: int) -> None:
+    picture, mask = photograph(*size, channels), some_mask(*size)
+    for feather in (0, 3):
+        (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask, EditConfig(feather=feather))
+        assert result.shape == picture.pixels.shape
+        assert np.array_equal(result[~mask], picture.pixels[~mask])
+        assert not np.array_equal(result[mask], picture.pixels[mask])
+
+
+def test_a_square_that_reaches_beyond_the_picture_comes_back_in_its_place() -> None:
+    """A window of 8 over a picture of 4x8: two of its rows lie above, two below."""
+    made = torch.linspace(-1, 1, 8)[None, None, :, None].expand(1, 3, 8, 8)
+    pixels, mask = np.zeros((4, 8, 3), np.uint8), np.ones((4, 8), bool)
+    result = put_back(pixels, made, mask, Window(-2, 0, 8), 0)
+    expected = [round(index * 255 / 7) for index in range(2, 6)]
+    assert result[:, 3, 0].tolist() == expected
+    wide = put_back(pixels.transpose(1, 0, 2), made.transpose(2, 3), mask.T, Window(0, -2, 8), 0)
+    assert wide[3, :, 0].tolist() == expected
+
+
+def test_each_result_draws_a_share_of_its_own(model: StraIT) -> None:
+    edit = Edit(model, 3, 4)
+    canvases = picture_canvases(edit, photograph(64, 64), np.ones((64, 64), bool), EditConfig(strength=0.5))
+    top = canvases(torch.arange(4))[0].masked
+    assert top.sum(1).tolist() == [8] * 4
+    assert len({tuple(row) for row in top.tolist()}) == 4
+    assert torch.equal(canvases(torch.tensor([2]))[0].masked, top[2:3])
+
+
+def test_a_mask_longer_than_the_picture_is_high_is_filled_whole(model: StraIT) -> None:
+    picture, mask = photograph(20, 90), np.zeros((20, 90), bool)
+    mask[5:15, 2:88] = True
+    (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask, EditConfig(feather=0))
+    assert np.array_equal(result[~mask], picture.pixels[~mask])
+    assert (result[mask] != picture.pixels[mask]).any(-1).mean() > 0.9
+
+
+def test_what_the_mask_hides_says_nothing_at_any_size(model: StraIT) -> None:
+    picture, mask = photograph(150, 170), some_mask(150, 170)
+    pixels = picture.pixels.copy()
+    pixels[mask] = 255 - pixels[mask]
+    one, other = (
+        list(infill_picture(Edit(model, 3, decoding=QUICK), seen, mask, EditConfig(feather=0)))
+        for seen in (picture, Picture(pixels))
+    )
+    assert np.array_equal(one[0], other[0])
+
+
+def test_without_compositing_the_model_draws_its_whole_square(model: StraIT) -> None:
+    picture, mask = photograph(64, 64), some_mask(64, 64)
+    (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask, EditConfig(composite=False))
+    assert (result != picture.pixels).any(-1).mean() > 0.9
+
+
+def test_an_empty_mask_gives_the_reconstruction(model: StraIT) -> None:
+    picture = photograph(64, 64)
+    (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, np.zeros((64, 64), bool))
+    images, _ = cut(picture.rgb(), np.zeros((64, 64), bool), Window(0, 0, 64), 64)
+    again = model.decode(model.encode(images))[0]
+    assert np.array_equal(result, ((again + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_an_all_black_picture_is_edited_like_any_other(model: StraIT) -> None:
+    picture, mask = Picture(np.zeros((64, 64, 3), np.uint8)), np.ones((64, 64), bool)
+    for wanted in (mask, some_mask(64, 64)):
+        (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, wanted)
+        assert not result[~wanted].any()
+
+
+def test_result_k_of_a_seed_is_the_same_however_many_are_asked_for(model: StraIT) -> None:
+    picture, mask = photograph(70, 64), some_mask(70, 64)
+    several = list(infill_picture(Edit(model, 3, 3, 8, QUICK, batch_size=2), picture, mask, EditConfig(strength=0.5)))
+    first = list(infill_picture(Edit(model, 3, 1, 8, QUICK), picture, mask, EditConfig(strength=0.5)))
+    assert np.array_equal(several[0], first[0])
+    assert len({result.tobytes() for result in several}) == 3
+
+
+def test_transfer_gives_the_middle_square(model: StraIT) -> None:
+    picture = photograph(64, 90)
+    region = np.zeros((64, 90), bool)
+    region[:16] = True
+    (made,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture, 0.5)
+    assert made.shape == (64, 64, 3)
+    (same,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture, 1.0, keep_bottom=True)
+    square = cut(picture.rgb(), region, Window(0, 13, 64), 64)[0]
+    tokens = model.encode(square)
+    expected = model.decode(tokens)[0]
+    assert np.array_equal(same, ((expected + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    by_region = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, region=region))
+    by_confidence = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, 0.5, "confidence"))
+    assert len({result.tobytes() for result in [made, *by_region, *by_confidence]}) == 5
+
+
+# Extension
+
+
+@given(
+    st.integers(2, 5), st.integers(2, 5), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)
+)
+def test_windows_cover_everything_and_start_from_what_is_known(
+    high: int, wide: int, left: int, right: int, up: int, down: int
+) -> None:
+    known = torch.zeros(high + up + down, wide + left + right, dtype=torch.bool)
+    known[up : up + high, left : left + wide] = True
+    for row, column in windows(known, (high, wide)):
+        part = known[row : row + high, column : column + wide]
+        assert part.shape == (high, wide)
+        assert part.any()
+        assert not part.all()
+        known[row : row + high, column : column + wide] = True
+    assert known.all()
+
+
+def test_windows_overlap_by_half_where_they_can() -> None:
+    known = torch.zeros(4, 12, dtype=torch.bool)
+    known[:, 4:8] = True
+    assert sorted(windows(known, (4, 4))) == [(0, 0), (0, 2), (0, 6), (0, 8)]
+
+
+def test_an_extension_keeps_its_tokens_and_is_wider_than_the_training_size(
+    model: StraIT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    own = model.encode(images)
+    decoded = []
+    monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or StraIT.decode(model, tokens))
+    made = extend(model, images, Sides(left=5, up=1), torch.tensor([3, 4]), seed=2, decoding=QUICK)
+    assert made.shape == (2, 3, 80, 176)
+    (tokens,) = decoded
+    for level, factor in ((0, 1), (1, 2)):
+        grid = tokens.levels[level]
+        assert grid.shape == (2, 5 * factor, 11 * factor)
+        assert torch.equal(grid[:, factor:, 5 * factor :], own.levels[level])
+    alone = extend(
+        model, images[1:], Sides(left=5, up=1), torch.tensor([4]), seed=2, indices=torch.tensor([1]), decoding=QUICK
+    )
+    assert torch.equal(made[1:], alone)
+
+
+def test_each_window_is_given_what_is_already_there(model: StraIT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows to the right; the second keeps the first one's new tokens on its left."""
+    seen: list[tuple[list[Canvas], list[torch.Tensor]]] = []
+
+    def watched(labels, seed, indices, decoding, canvases):
+        steps = list(StraIT.decoding_steps(model, labels, seed, indices, decoding, canvases))
+        ends = {step.level: step.canvas.as_grid() for step in steps}
+        seen.append((canvases, list(ends.values())))
+        return iter(steps)
+
+    monkeypatch.setattr(model, "decoding_steps", watched)
+    images = torch.zeros(1, 3, 64, 64)
+    extend(model, images, Sides(right=4), torch.tensor([3]))
+    (first, made), (second, _) = seen
+    for level, half in ((0, 2), (1, 4)):
+        masked = first[level].masked.view(1, 2 * half, 2 * half)
+        assert not masked[..., :half].any()
+        assert masked[..., half:].all()
+        known = second[level].as_grid()[..., :half]
+        assert torch.equal(known, made[level][..., half:])
+        assert not second[level].masked.view(1, 2 * half, 2 * half)[..., :half].any()
+
+
+@pytest.mark.parametrize(("size", "channels"), [((64, 64), 3), ((50, 75), 4), ((200, 130), 3), ((64, 100), 4)])
+def test_an_extended_picture_holds_the_old_one(model: StraIT, size: tuple[int, int], channels: int) -> None:
+    picture = photograph(*size, channels)
+    token = min(size) / 4
+    (made,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), feather=3)
+    left, down = round(token), round(2 * token)
+    assert made.shape == (size[0] + down, size[1] + left, channels)
+    assert np.array_equal(made[: size[0], left:], picture.pixels)
+    (drawn,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), composite=False)
+    assert drawn.shape == made.shape
+    assert not np.array_equal(drawn[: size[0], left:], picture.pixels)
+
+
+def test_extensions_that_cannot_be_are_refused(model: StraIT, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = photograph(64, 64)
+    with pytest.raises(PictureError, match="extend: say by how much"):
+        next(extend_picture(Edit(model), picture, Sides()))
+    with pytest.raises(ValueError, match="left: -1 must not be negative"):
+        Sides(left=-1)
+    with pytest.raises(ValueError, match=r"extend: a canvas of 3x5 top tokens must be at least 4x4"):
+        extend(model, torch.zeros(1, 3, 48, 64), Sides(right=1), torch.tensor([3]))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(PictureError, match="extend: the result would have 224x64 pixels"):
+        next(extend_picture(Edit(model), picture, Sides(left=10)))
