@@ -1,0 +1,76 @@
+"""schemathesis against the service's own description: no reply may be a 5xx, and the service lives on.
+
+pip install ".[serve]" schemathesis
+python benchmarks/fuzz_service.py --cases 5000 [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+PORT = 8199
+URL = f"http://127.0.0.1:{PORT}"
+OPERATIONS = 2  # that take a body: generate and edit; the others have no more than a few cases
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent)) or "schemathesis"
+    # Small limits: what is tried here is the door, not the model.
+    words = ("--port", str(PORT), "--device", "cpu", "--max-images", "2", "--max-steps", "18")
+    service = subprocess.Popen([sys.executable, "-m", "strait.cli", "serve", *words])
+    try:
+        _wait(service)
+        start = time.monotonic()
+        each = str(-(-args.cases // OPERATIONS))
+        checks = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
+        options = (
+            "--max-examples",
+            each,
+            "--seed",
+            str(args.seed),
+            "--checks",
+            checks,
+            "--phases",
+            "examples,fuzzing",
+        )
+        done = subprocess.run(
+            [tool, "run", f"{URL}/openapi.json", *options, "--include-path-regex", "^/v1/images", "--no-color"],
+            check=False,
+        )
+        replies = [
+            line for line in httpx.get(f"{URL}/metrics").text.splitlines() if line.startswith("strait_replies_t")
+        ]
+        made = httpx.post(f"{URL}/v1/images/generate", json={}, timeout=60)
+        print("\n".join(replies))
+        print(f"{time.monotonic() - start:.0f} s; afterwards, a request: {made.status_code}")
+        failed = [line for line in replies if 'status="5' in line]
+        return done.returncode or bool(failed) or made.status_code != 200
+    finally:
+        service.terminate()
+        service.wait(60)
+
+
+def _wait(service: subprocess.Popen[bytes]) -> None:
+    while service.poll() is None:
+        try:
+            if httpx.get(f"{URL}/health").status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit("the service did not start")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The service under load: nothing lost, nothing wrong, how fast, and whether memory grows.
+
+pip install ".[serve]" httpx
+python benchmarks/service.py [--requests 500] [--clients 32] [--memory-requests 2000] [--json]
+
+First every request alone, one after the other: what each image must be, and the rate to be beaten. Then all of them
+from many clients at once, each image compared. Then many more, with the memory of all processes of the service looked
+at. The rate of the model itself at the same batch size is measured in this process while the service idles. Measure on
+a quiet machine, and with as many threads as the service has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+
+PORT = 8198
+URL = f"http://127.0.0.1:{PORT}"
+GENERATE = "/v1/images/generate"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--memory-requests", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--delay", type=float, default=0.02)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    words = ("--batch-size", str(args.batch_size), "--delay", str(args.delay))
+    with _service(*words) as service, httpx.Client(base_url=URL, timeout=120) as client:
+        bodies = [_body(number) for number in range(args.requests)]
+        start = time.monotonic()
+        alone = [_images(client.post(GENERATE, json=body)) for body in bodies]
+        alone_rate = len(bodies) / (time.monotonic() - start)
+        direct_rate = _direct_rate(args.batch_size)
+
+        start = time.monotonic()
+        replies = _from_clients(bodies, args.clients)
+        rate = len(bodies) / (time.monotonic() - start)
+        wrong = sum(_images(reply) != images for (reply, _), images in zip(replies, alone, strict=True))
+        times = sorted(seconds for _, seconds in replies)
+        memory = [_memory(service.pid)]
+        for start_at in range(0, args.memory_requests, 500):
+            more = [_body(number) for number in range(start_at, min(start_at + 500, args.memory_requests))]
+            wrong += sum(reply.status_code != 200 for reply, _ in _from_clients(more, args.clients))
+            memory.append(_memory(service.pid))
+    report = {
+        "requests": args.requests,
+        "clients": args.clients,
+        "lost": sum(reply.status_code != 200 for reply, _ in replies),
+        "wrong": wrong,
+        "images_per_second": rate,
+        "images_per_second_one_at_a_time": alone_rate,
+        "images_per_second_model_alone": direct_rate,
+        "seconds_median": statistics.median(times),
+        "seconds_95th": times[int(0.95 * len(times))],
+        "rows_mean": statistics.mean(int(reply.headers.get("x-strait-batch", 0)) for reply, _ in replies),
+        "delay_seconds": args.delay,
+        "megabytes": memory,
+        "megabytes_after": args.memory_requests,
+        "threads": torch.get_num_threads(),
+    }
+    print(
+        json.dumps(report) if args.json else "\n".join(f"{name:32} {_shown(value)}" for name, value in report.items())
+    )
+    return int(report["lost"] > 0 or wrong > 0)
+
+
+def _body(number: int) -> dict[str, Any]:
+    """Other labels, seeds, temperatures and guidance; the model's own steps."""
+    return {
+        "labels": [number % 200],
+        "seed": number,
+        "temperature": [3.0 + number % 3, 3.0],
+        "guidance": 0.5 + number % 4 / 2,
+    }
+
+
+def _images(reply: httpx.Response) -> list[str]:
+    return [image["png"] for image in reply.json()["images"]] if reply.status_code == 200 else []
+
+
+def _from_clients(bodies: list[dict[str, Any]], clients: int) -> list[tuple[httpx.Response, float]]:
+    with httpx.Client(base_url=URL, timeout=120, limits=httpx.Limits(max_connections=clients)) as client:
+
+        def ask(body: dict[str, Any]) -> tuple[httpx.Response, float]:
+            start = time.monotonic()
+            return client.post(GENERATE, json=body), time.monotonic() - start
+
+        with ThreadPoolExecutor(clients) as pool:
+            return list(pool.map(ask, bodies))
+
+
+def _direct_rate(batch: int, seconds: float = 10) -> float:
+    from strait.model import StraIT
+
+    model = StraIT.from_pretrained()
+    labels = [number % 200 for number in range(batch)]
+    model.generate(labels, batch_size=batch)
+    start, made = time.monotonic(), 0
+    while time.monotonic() - start < seconds:
+        made += len(model.generate(labels, seed=made, batch_size=batch))
+    return made / (time.monotonic() - start)
+
+
+def _memory(process: int) -> float:
+    """Resident megabytes of a process and all below it."""
+    total, waiting = 0.0, [process]
+    while waiting:
+        number = waiting.pop()
+        status = Path(f"/proc/{number}/status").read_text()
+        total += next(float(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        waiting += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
+    return total
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{item:.0f}" for item in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _service(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "strait.cli", "serve", "--port", str(PORT), *words]
+    service = subprocess.Popen(command)
+    try:
+        while service.poll() is None:
+            try:
+                if httpx.get(f"{URL}/health").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        else:
+            raise SystemExit("the service did not start")
+        yield service
+    finally:
+        service.terminate()
+        service.wait(60)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The service on Ray Serve, for more than one machine: the same requests, the same replies.
+
+pip install ".[serve]" "ray[serve]"
+serve run docs.ray_serve:service          from the repository, or with its path in PYTHONPATH
+
+Ray places the replicas, restarts those that die and balances the load. Its own settings take the place of ours:
+max_queued_requests for the queue's bound (Ray then answers 503), and a proxy in front for keys and sizes of uploads.
+"""
+
+# No postponed annotations here: FastAPI reads those of the class before Ray has made it.
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from starlette.responses import Response
+
+from strait.apps.service.limits import Limits
+from strait.apps.service.replies import Replier
+from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
+from strait.model import StraIT
+
+app = FastAPI(title="strait on Ray Serve")
+
+
+@serve.deployment(
+    num_replicas=1,  # as many as there are machines or GPUs
+    ray_actor_options={"num_cpus": 1},  # on GPUs: {"num_gpus": 1}
+    max_ongoing_requests=64,
+    max_queued_requests=64,
+)
+@serve.ingress(app)
+class Images:
+    """One replica: a model, and a queue that fills its batches."""
+
+    def __init__(self, source: str | None = None, device: str = "cpu") -> None:
+        self.replier = Replier(StraIT.from_pretrained(source, device), Limits(), rows=32)
+        self.replier.warm_up()
+
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.02)
+    async def reply(self, bodies: list[DecodingBody]) -> list[Any]:
+        return self.replier.replies(bodies)
+
+    @app.post("/v1/images/generate")
+    async def generate(self, body: GenerateBody) -> Response:
+        return await self.reply(body)
+
+    @app.post("/v1/images/edit")
+    async def edit(self, body: EditBody) -> Response:
+        return await self.reply(body)
+
+
+service = Images.bind()

@@ -1,0 +1,156 @@
+"""What is asked of a model, as values checked against it: images to generate, settings of decoding, edits.
+
+The page and the service share it, so that the same wishes give the same images as the Python call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from strait import __version__
+from strait.decoding.config import DecodingConfig
+from strait.editing.config import EditConfig
+from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.extension import Sides
+from strait.editing.pictures import Picture, PictureError
+from strait.model import StraIT
+from strait.types import NULL_LABEL
+
+Action = Literal["infill", "extend", "relabel", "transfer"]
+LONGEST_SIDES = 8
+"""How many times longer than wide a picture may be that is extended: its shorter side becomes the model's size."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One image to generate: image ``index`` of ``seed``."""
+
+    label: int
+    seed: int
+    index: int
+    decoding: DecodingConfig
+
+
+def wanted_images(
+    model: StraIT, labels: Sequence[str | int] | None, count: int, seed: int, decoding: DecodingConfig
+) -> list[Wanted]:
+    """The images that ``StraIT.generate`` makes of the same arguments, one by one."""
+    numbers = model.labels(labels, count, seed)
+    return [Wanted(label, seed, index, decoding) for index, label in enumerate(numbers)]
+
+
+def chosen_decoding(
+    model: StraIT,
+    steps: Sequence[int] | None = None,
+    temperature: float | Sequence[float] | None = None,
+    guidance: float | None = None,
+    schedule: Any = None,
+) -> DecodingConfig:
+    """The model's own settings with others in their place.
+
+    Raises:
+        ValueError: if they do not fit the model's levels, or each other.
+    """
+    decoding, base = model.default_decoding(), model.config.tokenizer.num_levels
+    if steps is not None:
+        allowed = sorted({base, len(decoding.steps)})
+        if len(steps) not in allowed:
+            raise ValueError(f"steps: {list(steps)} must give {' or '.join(map(str, allowed))} number(s), one a level")
+        decoding = dataclasses.replace(decoding.first(len(steps)), steps=tuple(steps))
+    if temperature is not None:
+        values = [temperature] * len(decoding.steps) if isinstance(temperature, int | float) else temperature
+        decoding = dataclasses.replace(decoding, temperature=tuple(map(float, values)))
+    if guidance is not None:
+        decoding = dataclasses.replace(decoding, guidance=float(guidance))
+    return decoding if schedule is None else dataclasses.replace(decoding, schedule=schedule)
+
+
+def settings_inside(model: StraIT, digest: str, wanted: Wanted) -> dict[str, Any]:
+    """What the PNG of a generated image says of its making."""
+    return {
+        "version": __version__,
+        "model": digest,
+        "seed": wanted.seed,
+        "index": wanted.index,
+        "label": None if wanted.label == NULL_LABEL else model.classes[wanted.label],
+        "decoding": dataclasses.asdict(wanted.decoding),
+    }
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """Settings of all edits; each takes what concerns it (``strait edit ACTION --help``)."""
+
+    config: EditConfig = dataclasses.field(default_factory=EditConfig)
+    sides: Sides = dataclasses.field(default_factory=Sides)
+    keep: float = 0.5
+    choose: Literal["random", "confidence"] = "random"
+    keep_bottom: bool = False
+
+
+def edited(
+    edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions
+) -> Iterator[np.ndarray]:
+    """The results of an edit, uint8 ``[height, width, 3 or 4]`` each.
+
+    Args:
+        edit: how many, which class.
+        action: which.
+        picture: the user's.
+        mask: bool ``[height, width]``, True where to fill; for a transfer, the region that goes in place of a share.
+        options: of the edit.
+
+    Raises:
+        ValueError: if something is missing.
+    """
+    if action in ("relabel", "transfer") and edit.label == NULL_LABEL:
+        raise ValueError(f"label: {action} needs the new class")
+    if action in ("infill", "relabel"):
+        if mask is None:
+            raise ValueError(f"mask: {action} needs to know what to fill")
+        return infill_picture(edit, picture, mask, options.config)
+    if action == "extend":
+        if max(picture.size) > LONGEST_SIDES * min(picture.size):
+            raise PictureError(f"image: it is more than {LONGEST_SIDES} times as long as wide")
+        return extend_picture(edit, picture, options.sides, options.config.feather, options.config.composite)
+    if not 0 <= options.keep <= 1:
+        raise ValueError(f"keep: {options.keep} must lie between 0 and 1")
+    return transfer_picture(edit, picture, options.keep, options.choose, mask, options.keep_bottom)
+
+
+def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, index: int) -> dict[str, Any]:
+    """What the PNG of an edited picture says of its making."""
+    decoding = edit.decoding or edit.model.default_decoding()
+    wanted = Wanted(edit.label, edit.seed, index, decoding)
+    return {**settings_inside(edit.model, digest, wanted), "edit": action, **dataclasses.asdict(options)}
+
+
+def batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[int]]:
+    """Places of images that can be decoded together: those that share all but label, seed, temperature and guidance.
+
+    Guided rows are kept apart from others, which they would cost a second forward pass.
+    """
+    groups: dict[DecodingConfig, list[int]] = {}
+    for place, one in enumerate(wanted):
+        alike = dataclasses.replace(
+            one.decoding,
+            temperature=(0.0,) * len(one.decoding.steps),
+            guidance=float(one.decoding.guidance != 0),
+        )
+        groups.setdefault(alike, []).append(place)
+    for places in groups.values():
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def as_rows(wanted: Sequence[Wanted]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[DecodingConfig]]:
+    """Labels, seeds, indices and settings, as ``StraIT.decoding_steps`` takes them."""
+    columns = zip(*((one.label, one.seed, one.index) for one in wanted), strict=True)
+    labels, seeds, indices = (torch.tensor(column, dtype=torch.int64) for column in columns)
+    return labels, seeds, indices, [one.decoding for one in wanted]

@@ -1,0 +1,271 @@
+"""A study on disk: SQLite that is flushed before an answer counts as given, beside the pictures.
+
+STUDY/study.sqlite    settings, questions, invitations, places (order and sides), answers
+STUDY/pictures/       what raters see, under names that tell nothing
+
+Answers are only ever added: one who changes their mind adds a row, and the last row of a place counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+_SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE questions (
+    id INTEGER PRIMARY KEY, sheet INTEGER NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
+    first TEXT NOT NULL, second TEXT NOT NULL, pictures TEXT NOT NULL, is_check INTEGER NOT NULL
+);
+CREATE TABLE invitations (
+    id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, sheet INTEGER NOT NULL, kind TEXT NOT NULL, submitted TEXT
+);
+CREATE TABLE places (
+    invitation INTEGER NOT NULL REFERENCES invitations, position INTEGER NOT NULL,
+    question INTEGER NOT NULL REFERENCES questions, swapped INTEGER NOT NULL, PRIMARY KEY (invitation, position)
+);
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, invitation INTEGER NOT NULL, position INTEGER NOT NULL,
+    shown INTEGER NOT NULL CHECK (shown IN (0, 1)), chosen INTEGER NOT NULL CHECK (chosen IN (0, 1)),
+    at TEXT NOT NULL, FOREIGN KEY (invitation, position) REFERENCES places
+);
+CREATE VIEW last_answers AS
+    SELECT * FROM answers WHERE id IN (SELECT max(id) FROM answers GROUP BY invitation, position);
+"""
+
+
+class Refused(ValueError):
+    """An answer that cannot be taken; the message is for the rater."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A question as one rater sees it: ``sides`` left and right, or top and bottom; ``answer`` 0, 1 or None."""
+
+    kind: str
+    label: str
+    sides: tuple[list[str], list[str]]
+    answer: int | None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All that one invitation holds, in its own order."""
+
+    questions: list[Shown]
+    submitted: bool
+
+    @property
+    def first_open(self) -> int:
+        """The first question without an answer; the last one if all have theirs."""
+        waiting = [place for place, question in enumerate(self.questions) if question.answer is None]
+        return waiting[0] if waiting else len(self.questions) - 1
+
+    @property
+    def answered(self) -> int:
+        return sum(question.answer is not None for question in self.questions)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer that counts. ``chosen`` and ``shown``: 0 for the first method, and for left or top."""
+
+    invitation: int
+    question: int
+    kind: str
+    methods: tuple[str, str]
+    is_check: bool
+    chosen: int
+    shown: int
+
+
+class Study:
+    """A study's folder.
+
+    Raises:
+        ValueError: if there is no study in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.pictures, self._path = folder, folder / "pictures", folder / "study.sqlite"
+        if not self._path.exists():
+            raise ValueError(f"{folder} holds no study; make one with: strait study create {folder} NAME=IMAGES ...")
+        try:
+            with self._connect() as database:
+                rows = database.execute("SELECT name, value FROM settings").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self._path} cannot be read: {error}") from error
+        self.settings: dict[str, Any] = {name: json.loads(value) for name, value in rows}
+        if self.settings.get("format") != FORMAT:
+            raise ValueError(f"{self._path}: its format is {self.settings.get('format')}, and this version reads 1")
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        try:
+            # FULL: the disk has an answer before the rater sees the next question, even if the power fails then.
+            database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            yield database
+        finally:
+            database.close()
+
+    def sheet(self, token: str) -> Sheet | None:
+        """What an invitation holds, or None if there is no such invitation."""
+        with self._connect() as database:
+            found = database.execute("SELECT id, submitted FROM invitations WHERE token = ?", (token,)).fetchone()
+            if found is None:
+                return None
+            rows = database.execute(
+                "SELECT kind, label, pictures, swapped, shown FROM places JOIN questions ON questions.id = question "
+                "LEFT JOIN last_answers USING (invitation, position) WHERE invitation = ? ORDER BY position",
+                found[:1],
+            ).fetchall()
+        questions = [
+            Shown(kind, label, tuple(json.loads(pictures)[:: -1 if swapped else 1]), answer)
+            for kind, label, pictures, swapped, answer in rows
+        ]
+        return Sheet(questions, found[1] is not None)
+
+    def record(self, token: str, position: int, shown: int) -> None:
+        """Write an answer: on the disk when this returns.
+
+        Args:
+            token: the invitation's.
+            position: of the question, from 0.
+            shown: 0 for left or top, 1 for right or bottom.
+
+        Raises:
+            Refused: if there is no such invitation or question, or the answers were handed in.
+        """
+        with self._connect() as database:
+            database.execute("BEGIN IMMEDIATE")
+            row = database.execute(
+                "SELECT id, submitted, swapped FROM invitations JOIN places ON invitation = id "
+                "WHERE token = ? AND position = ?",
+                (token, position),
+            ).fetchone()
+            if row is None:
+                raise Refused("there is no such question")
+            invitation, submitted, swapped = row
+            if submitted is not None:
+                raise Refused("these answers were handed in")
+            database.execute(
+                "INSERT INTO answers (invitation, position, shown, chosen, at) VALUES (?, ?, ?, ?, ?)",
+                (invitation, position, shown, shown ^ swapped, _now()),
+            )
+            database.execute("COMMIT")
+
+    def submit(self, token: str) -> None:
+        """Close an invitation, once every question has its answer.
+
+        Raises:
+            Refused: if one has not.
+        """
+        sheet = self.sheet(token)
+        if sheet is None:
+            raise Refused("there is no such invitation")
+        waiting = len(sheet.questions) - sheet.answered
+        if waiting:
+            raise Refused(f"{waiting} question{'s have' if waiting > 1 else ' has'} no answer yet")
+        with self._connect() as database:
+            database.execute(
+                "UPDATE invitations SET submitted = ? WHERE token = ? AND submitted IS NULL", (_now(), token)
+            )
+
+    def answers(self) -> list[Answer]:
+        """All answers that count."""
+        with self._connect() as database:
+            rows = database.execute(
+                "SELECT invitation, question, kind, first, second, is_check, chosen, shown FROM last_answers "
+                "JOIN places USING (invitation, position) JOIN questions ON questions.id = question ORDER BY 1, 2"
+            ).fetchall()
+        return [Answer(row[0], row[1], row[2], (row[3], row[4]), bool(row[5]), row[6], row[7]) for row in rows]
+
+    def invitations(self) -> list[dict[str, Any]]:
+        """Each invitation: token, kind, questions, answered, submitted."""
+        with self._connect() as database:
+            database.row_factory = sqlite3.Row
+            rows = database.execute(
+                "SELECT token, kind, sheet, count(*) AS questions, count(shown) AS answered, "
+                "submitted IS NOT NULL AS submitted FROM invitations JOIN places ON invitation = invitations.id "
+                "LEFT JOIN last_answers USING (invitation, position) GROUP BY invitations.id ORDER BY invitations.id"
+            ).fetchall()
+        return [dict(row) for row in rows]
+
+
+def create(folder: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: Sequence[tuple[int, Any]]) -> Study:
+    """Write a new study in one transaction, over none that is there.
+
+    Args:
+        folder: the study's; its pictures are there already.
+        settings: plain values.
+        sheets: a list of ``design.Question`` each.
+        rows: (sheet, list of ``design.Place``), an invitation each; tokens are drawn here and cannot be guessed.
+
+    Raises:
+        FileExistsError: if the folder holds a study.
+    """
+    refuse_existing(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "study.sqlite.tmp"
+    aside.unlink(missing_ok=True)
+    database = sqlite3.connect(aside)
+    with database:
+        database.executescript(_SCHEMA)
+        for name, value in {"format": FORMAT, **settings}.items():
+            database.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+        first_ids: list[int] = []
+        count = 0
+        for number, sheet in enumerate(sheets):
+            first_ids.append(count)
+            for question in sheet:
+                values = dataclasses.asdict(question)
+                database.execute(
+                    "INSERT INTO questions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        count,
+                        number,
+                        values["kind"],
+                        values["label"],
+                        *values["methods"],
+                        json.dumps(values["pictures"]),
+                        values["is_check"],
+                    ),
+                )
+                count += 1
+        for invitation, (number, places) in enumerate(rows):
+            database.execute(
+                "INSERT INTO invitations VALUES (?, ?, ?, ?, NULL)",
+                (invitation, secrets.token_urlsafe(16), number, sheets[number][0].kind),
+            )
+            for position, place in enumerate(places):
+                database.execute(
+                    "INSERT INTO places VALUES (?, ?, ?, ?)",
+                    (invitation, position, first_ids[number] + place.question, place.swapped),
+                )
+    database.close()
+    aside.replace(folder / "study.sqlite")
+    return Study(folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Never a study over another.
+
+    Raises:
+        FileExistsError: if the folder holds a study.
+    """
+    if (folder / "study.sqlite").exists():
+        raise FileExistsError(f"{folder} holds a study already; choose another folder")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,155 @@
+"""The settings on the page's left: from the model's own, to values, and back from a picture that carries them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from strait.apps.jobs import Wanted, chosen_decoding, wanted_images
+from strait.decoding.config import DecodingConfig
+from strait.masking_names import SCHEDULES
+from strait.model import StraIT
+from strait.types import NULL_LABEL
+
+MOST_IMAGES = 16
+_MOST_STEPS, _MOST_TEMPERATURE, _MOST_GUIDANCE = 64, 20.0, 5.0
+
+
+@dataclass
+class Controls:
+    """The components, in the order in which their values arrive.
+
+    Attributes:
+        model: whose settings they are.
+        parts: all of them; ``values`` reads what they hold.
+    """
+
+    model: StraIT
+    parts: list[Any] = field(default_factory=list)
+
+    def build(self) -> None:
+        """Put the components where the page stands at the moment."""
+        model, decoding = self.model, self.model.default_decoding()
+        choices = [(model.classes.title(index), index) for index in range(len(model.classes))]
+        self.parts.append(
+            gr.Dropdown(
+                [("any class", NULL_LABEL), *choices],
+                value=NULL_LABEL,
+                label="Class",
+                info="type to search" if choices else "this model has no classes",
+                filterable=True,
+                elem_id="class",
+            )
+        )
+        with gr.Row():
+            self.parts.append(gr.Textbox("0", label="Seed", max_lines=1, min_width=120, elem_id="seed"))
+            self._number("Images", "count", 4, 1, MOST_IMAGES)
+        self.parts.append(
+            gr.Slider(0, _MOST_GUIDANCE, decoding.guidance, step=0.05, label="Guidance", elem_id="guidance")
+        )
+        names = model.config.level_names[: len(decoding.steps)]
+        with gr.Accordion("Steps, temperature, schedule", open=False, elem_id="more"):
+            with gr.Row():
+                for name, steps in zip(names, decoding.steps, strict=True):
+                    self._number(_titled("Steps", name), f"steps-{name}", steps, 1, _MOST_STEPS)
+            with gr.Row():
+                for name, value in zip(names, decoding.temperature, strict=True):
+                    self._number(_titled("Temperature", name), f"temperature-{name}", value, 0, _MOST_TEMPERATURE, 0.1)
+            self.parts.append(
+                gr.Dropdown(list(SCHEDULES), value=decoding.schedule, label="Schedule", elem_id="schedule")
+            )
+
+    def _number(self, label: str, key: str, value: float, least: float, most: float, stride: float = 1) -> None:
+        precision = 0 if stride == 1 else None
+        self.parts.append(
+            gr.Number(
+                value,
+                label=label,
+                minimum=least,
+                maximum=most,
+                step=stride,
+                precision=precision,
+                min_width=120,
+                elem_id=key,
+            )
+        )
+
+    def values(self, values: tuple[Any, ...]) -> Values:
+        """What the components hold.
+
+        Raises:
+            ValueError: if it cannot be.
+        """
+        label, seed, count, guidance, *rest, schedule = values
+        if any(value is None for value in (count, guidance, *rest)):
+            raise ValueError("settings: a number is missing")
+        levels = len(rest) // 2
+        decoding = chosen_decoding(
+            self.model, [int(step) for step in rest[:levels]], rest[levels:], guidance, schedule
+        )
+        text = str(seed).strip()
+        if not text.removeprefix("-").isdecimal() or not -(2**63) <= int(text) < 2**63:
+            raise ValueError(f"seed: {text[:40]!r} must be a whole number of at most 64 bits")
+        return Values(NULL_LABEL if label is None else int(label), int(text), int(count), decoding)
+
+    def restored(self, settings: dict[str, Any]) -> list[Any]:
+        """Values for all components from the settings inside a picture.
+
+        Raises:
+            ValueError: if this model has no such class, or other levels.
+        """
+        try:
+            stored, label, seed = settings["decoding"], settings["label"], int(settings["seed"])
+            steps, index = stored["steps"], int(settings["index"])
+            decoding = chosen_decoding(
+                self.model, steps, stored["temperature"], stored["guidance"], stored["schedule"]
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("picture: the settings inside it are of another kind, or damaged") from error
+        number = NULL_LABEL if label is None else self.model.classes.find(label)
+        wanted = len(self.model.default_decoding().steps)
+        if len(decoding.steps) != wanted:
+            raise ValueError(f"picture: it was made at {len(decoding.steps)} levels, and this page works at {wanted}")
+        count = min(max(index + 1, 1), MOST_IMAGES)
+        return [number, str(seed), count, decoding.guidance, *decoding.steps, *decoding.temperature, decoding.schedule]
+
+
+def _titled(what: str, level: str) -> str:
+    return f"{what}, {level.replace('_', ' ')}"
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is set on the page."""
+
+    label: int
+    seed: int
+    count: int
+    decoding: DecodingConfig
+
+    def wanted(self, model: StraIT) -> list[Wanted]:
+        """The images to generate: of the class, or without one of classes drawn from the seed."""
+        labels = None if self.label == NULL_LABEL else [self.label] * self.count
+        return wanted_images(model, labels, self.count, self.seed, self.decoding)
+
+
+def settings_in(path: str) -> dict[str, Any]:
+    """The settings that a PNG carries.
+
+    Raises:
+        ValueError: if it is no picture, or carries none.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            settings = json.loads(str(picture.info["strait"]))
+    except KeyError as error:
+        raise ValueError("picture: it carries no settings; those that strait writes do") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError("picture: it is no PNG, or damaged") from error
+    if not isinstance(settings, dict):
+        raise ValueError("picture: the settings inside it are of another kind, or damaged")
+    return settings

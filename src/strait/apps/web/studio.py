@@ -1,0 +1,136 @@
+"""What the page does with a model, without the page: generate step by step, edit, remember the process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from strait.apps.jobs import Action, EditOptions, Wanted, as_rows, edit_settings, edited, settings_inside
+from strait.editing.edits import Edit
+from strait.editing.pictures import Picture
+from strait.editing.process import Frame, frames
+from strait.editing.process_pictures import heat_map, sureness
+from strait.images_out import contact_sheet, png_bytes, to_pictures
+from strait.model import StraIT
+from strait.types import DecodingStep, Images, Tokens
+
+_SHOWN_SIDE = 512
+"""Pixels that a sheet is enlarged to: browsers would blur small images in ways of their own."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a process as the page shows it.
+
+    Attributes:
+        text: which it is, and how many tokens are left.
+        images: uint8 ``[images, side, side, 3]``.
+        sure: float16 ``[images, h, w]`` in [0, 1], how sure the model was of each token.
+    """
+
+    text: str
+    images: np.ndarray
+    sure: np.ndarray
+
+
+@dataclass
+class Process:
+    """The steps so far, and in the end the images with their settings."""
+
+    steps: list[Step] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+class Studio:
+    """A model at work for a page.
+
+    Args:
+        model: with its tokenizer, top and bottom.
+        folder: in which finished pictures are put for the page.
+    """
+
+    def __init__(self, model: StraIT, folder: Path) -> None:
+        self.model, self.folder, self.digest = model, folder, model.weights_hash()
+
+    def generate(self, wanted: Sequence[Wanted]) -> Iterator[Process]:
+        """Images step by step; the same process, grown by a step, each time."""
+        process, grids = Process(), dict[str, Tensor]()
+        total = sum(wanted[0].decoding.steps)
+        for frame in frames(self.model, self._base_steps(wanted, grids), wanted[0].seed):
+            process.steps.append(self._step(frame, len(process.steps), total))
+            yield process
+        with torch.inference_mode():
+            pictures = to_pictures(self.model.decode(Tokens(tuple(grids.values()))))
+        process.files = [
+            self._write(picture, settings_inside(self.model, self.digest, one), f"{one.seed}-{one.index}")
+            for picture, one in zip(pictures, wanted, strict=True)
+        ]
+        yield process
+
+    def _base_steps(self, wanted: Sequence[Wanted], grids: dict[str, Tensor]) -> Iterator[DecodingStep]:
+        """All steps are taken; those of an upsampler are no picture yet and stay unseen."""
+        base = self.model.config.level_names[: self.model.config.tokenizer.num_levels]
+        for step in self.model.decoding_steps(*as_rows(wanted)):
+            grids[step.level] = step.canvas.as_grid()
+            if step.level in base:
+                yield step
+
+    def _step(self, frame: Frame, number: int, total: int) -> Step:
+        codes = self.model.config.level_codebook_sizes[self.model.config.level_names.index(frame.level)]
+        left, tokens = int(frame.masked[0].sum()), frame.masked[0].numel()
+        return Step(
+            f"step {number + 1} of {total}: {frame.level} {frame.index + 1}, {tokens - left} of {tokens} tokens kept",
+            np.stack([np.asarray(picture) for picture in to_pictures(frame.image)]),
+            sureness(frame, codes).cpu().half().numpy(),
+        )
+
+    def edit(
+        self, edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions
+    ) -> Iterator[str]:
+        """Files of the results, one after the other."""
+        for index, pixels in enumerate(edited(edit, action, picture, mask, options)):
+            settings = edit_settings(edit, self.digest, action, options, index)
+            yield self._write(Image.fromarray(pixels), settings, f"{action}-{edit.seed}-{index}")
+
+    def _write(self, picture: Image.Image, settings: dict[str, Any], name: str) -> str:
+        content = png_bytes(picture, settings)
+        # A folder for each content: equal names of other pictures stay apart.
+        path = self.folder / hashlib.sha256(content).hexdigest()[:16] / f"strait-{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+
+def sheet(step: Step) -> Image.Image:
+    """All images of a step on one sheet."""
+    count = len(step.images)
+    return _enlarged(contact_sheet(_as_images(step.images), min(4, count) if count > 2 else count))
+
+
+def image_of(step: Step, index: int) -> Image.Image:
+    """One image of a step."""
+    return _enlarged(Image.fromarray(step.images[index]))
+
+
+def sureness_of(step: Step, index: int) -> Image.Image:
+    """How sure the model was of each of its tokens, dark to light."""
+    side = step.images.shape[1]
+    heat = heat_map(torch.from_numpy(step.sure[index]).float()[None], side)
+    return _enlarged(to_pictures(heat)[0], Image.Resampling.NEAREST)
+
+
+def _as_images(pixels: np.ndarray) -> Images:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def _enlarged(picture: Image.Image, how: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    times = -(-_SHOWN_SIDE // max(picture.size))
+    return picture.resize((picture.width * times, picture.height * times), how)

@@ -1,0 +1,73 @@
+"""Real server processes for tests, on free ports, ended when the test is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+
+@dataclass
+class Server:
+    """A verb of the command line that serves pages."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def follow(self, pattern: str, seconds: float) -> None:
+        """Read what the process says until it names its address."""
+        found = threading.Event()
+
+        def read() -> None:
+            assert self.process.stderr is not None
+            for line in self.process.stderr:
+                self.lines.append(line)
+                match = re.search(pattern, line)
+                if match and not self.url:
+                    self.url = match.group(1)
+                    found.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        end = time.monotonic() + seconds
+        while not found.wait(0.1):
+            assert self.process.poll() is None, "".join(self.lines)
+            assert time.monotonic() < end, "".join(self.lines)
+
+    def get(self, path: str, **options: object) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+    def post(self, path: str, **options: object) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def serving(*words: object, seconds: float = 120, **environment: str) -> Iterator[Server]:
+    """Start ``strait`` with these words, and wait until it names its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "strait.cli", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    server = Server(process)
+    try:
+        server.follow(r"(http://127\.0\.0\.1:\d+)\b", seconds)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,414 @@
+"""The HTTP service as a real process: right images, refusals with a reason, an end that loses nothing."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import itertools
+import json
+import signal
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import make_photograph
+from servers import Server, serving
+from strait.apps.jobs import chosen_decoding
+from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.extension import Sides
+from strait.editing.pictures import Picture
+from strait.images_out import to_pictures
+from strait.model import StraIT
+
+pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
+
+from strait.apps.service.limits import Limits
+from strait.apps.service.replies import Replier
+from strait.apps.service.schema import EditBody, GenerateBody
+
+GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
+
+
+def wait_until_ready(server: Server) -> Server:
+    for _ in range(600):
+        try:
+            if server.get("/health").status_code == 200:
+                return server
+        except httpx.HTTPError:
+            pass
+        assert server.process.poll() is None, "".join(server.lines)
+        time.sleep(0.2)
+    raise AssertionError("the service never became ready")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("serve", "--port", 0, "--device", "cpu", "--max-megabytes", 1, "--max-upload-seconds", 2) as started:
+        yield wait_until_ready(started)
+
+
+@pytest.fixture(scope="module")
+def model() -> StraIT:
+    return StraIT.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def replier(model: StraIT) -> Iterator[Replier]:
+    before = Image.MAX_IMAGE_PIXELS
+    yield Replier(model, Limits(), 8)
+    Image.MAX_IMAGE_PIXELS = before
+
+
+def pictures(reply: httpx.Response) -> list[np.ndarray]:
+    assert reply.status_code == 200, reply.text
+    return [np.asarray(opened(image["png"])) for image in reply.json()["images"]]
+
+
+def opened(png: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(png)))
+
+
+def by_hand(model: StraIT, **wanted: Any) -> list[np.ndarray]:
+    """What the Python call makes of a request's body."""
+    names = ("steps", "temperature", "guidance", "schedule")
+    decoding = chosen_decoding(model, **{name: wanted.pop(name) for name in names if name in wanted})
+    made = model.generate(**wanted, decoding=decoding)
+    return [np.asarray(picture) for picture in to_pictures(made)]
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+
+def png(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_images_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
+    for body in (
+        {"labels": ["teddy", "goldfish", 3], "seed": 5},
+        {"count": 3, "seed": -(2**63)},
+        {"labels": ["TEDDY"], "steps": [4, 2], "temperature": [1, 0.5], "guidance": 0, "schedule": "linear"},
+        {},
+    ):
+        reply = server.post(GENERATE, json=body)
+        assert same(pictures(reply), by_hand(model, **dict(body))), body
+        content = reply.json()
+        assert content["model"] == model.weights_hash()
+        labels = model.labels(body.get("labels"), body.get("count", 1), body.get("seed", 0))
+        for index, image in enumerate(content["images"]):
+            told = {"label": model.classes[labels[index]], "seed": body.get("seed", 0), "index": index}
+            assert {name: image[name] for name in told} == told
+            assert set(image) == {"png", "label", "seed", "index"}
+            inside = json.loads(opened(image["png"]).info["strait"])
+            assert {name: inside[name] for name in told} == told
+            assert inside["model"] == content["model"]
+
+
+def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Server, model: StraIT) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"labels": [number], "seed": number, "temperature": 1 + number % 3, "guidance": 0.5 + number % 2}
+        for number in range(12)
+    ]
+    bodies += [{"labels": [number], "steps": [3, 2]} for number in range(4)]
+    with ThreadPoolExecutor(len(bodies)) as clients:
+        replies = list(clients.map(lambda body: server.post(GENERATE, json=body), bodies))
+    for body, reply in zip(bodies, replies, strict=True):
+        assert same(pictures(reply), by_hand(model, **dict(body))), body
+    assert max(int(reply.headers["x-strait-batch"]) for reply in replies) >= 4
+
+
+def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
+    photograph = make_photograph("stripes", 1).resize((90, 70))
+    mask = Image.new("L", photograph.size)
+    mask.paste(255, (30, 20, 60, 50))
+    picture, region = Picture(np.asarray(photograph)), np.asarray(mask) > 0
+    base = {"image": png(photograph), "seed": 4, "count": 2}
+    teddy = Edit(model, model.classes.find("teddy"), 2, 4)
+    none = Edit(model, count=2, seed=4)
+    for body, expected in (
+        ({"action": "infill", "mask": png(mask)}, infill_picture(none, picture, region)),
+        ({"action": "relabel", "mask": png(mask), "label": "teddy"}, infill_picture(teddy, picture, region)),
+        ({"action": "extend", "left": 1, "down": 1}, extend_picture(none, picture, Sides(left=1, down=1))),
+        ({"action": "transfer", "label": "teddy", "keep": 0.25}, transfer_picture(teddy, picture, 0.25)),
+        (
+            {"action": "transfer", "label": "teddy", "mask": png(mask), "keep_bottom": True},
+            transfer_picture(teddy, picture, region=region, keep_bottom=True),
+        ),
+    ):
+        reply = server.post(EDIT, json={**base, **body})
+        assert same(pictures(reply), list(expected)), body
+        inside = json.loads(opened(reply.json()["images"][1]["png"]).info["strait"])
+        assert (inside["edit"], inside["seed"], inside["index"]) == (body["action"], 4, 1)
+
+
+@given(st.data())
+def test_every_picture_is_edited_or_refused(replier: Replier, data: st.DataObject) -> None:
+    width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    mode = data.draw(st.sampled_from(["RGB", "RGBA", "L", "1", "P", "I;16", "LA"]))
+    picture, mask = Image.new(mode, (width, height)), Image.new("L", (width, height))
+    corner = data.draw(st.integers(0, width)), data.draw(st.integers(0, height))
+    mask.paste(255, (*corner, *(data.draw(st.integers(least, least + 40)) for least in corner)))
+    tokens, share = st.integers(0, 2), st.floats(0, 1)
+    body = EditBody(
+        action=data.draw(st.sampled_from(["infill", "extend", "relabel", "transfer"])),
+        image=png(picture),
+        mask=data.draw(st.sampled_from([png(mask), None])),
+        label=data.draw(st.sampled_from(["teddy", None])),
+        steps=[2, 1],
+        strength=data.draw(st.floats(0.01, 1)),
+        margin=data.draw(st.integers(0, 64)),
+        context=data.draw(st.floats(1, 100)),
+        feather=data.draw(st.integers(0, 64)),
+        composite=data.draw(st.booleans()),
+        left=data.draw(tokens),
+        down=data.draw(tokens),
+        keep=data.draw(share),
+        choose=data.draw(st.sampled_from(["random", "confidence"])),
+        keep_bottom=data.draw(st.booleans()),
+    )
+    (reply,) = replier.replies([body])
+    assert reply.status_code in (200, 422), reply.body
+    if reply.status_code == 200 and body.action in ("infill", "relabel"):
+        assert opened(json.loads(bytes(reply.body))["images"][0]["png"]).size == (width, height)
+
+
+def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) -> None:
+    bodies = [
+        {"seed": seed, "labels": [seed], "steps": [3, steps], "guidance": guidance, "schedule": schedule}
+        for seed, (steps, guidance, schedule) in enumerate(
+            itertools.product((1, 2), (0.0, 0.5, 2.0), ("cosine", "linear"))
+        )
+    ]
+    replies = replier.replies([GenerateBody(**body) for body in bodies])
+    for body, reply in zip(bodies, replies, strict=True):
+        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        assert same(made, by_hand(model, **dict(body)))
+        # Both guided ones of the same steps and schedule together, the one without guidance by itself.
+        assert reply.headers["x-strait-batch"] == ("1" if body["guidance"] == 0 else "2")
+    many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
+    assert len(json.loads(bytes(many[0].body))["images"]) == 12
+    assert many[0].headers["x-strait-batch"] == "8"  # no more rows at once than the replier may decode
+
+
+def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("strait.apps.service.replies.edited", broken)
+    picture = png(Image.new("RGB", (64, 64)))
+    bodies = [GenerateBody(seed=1), EditBody(action="extend", image=picture, left=1), GenerateBody(labels=["nobody"])]
+    replies = replier.replies(bodies)
+    assert [reply.status_code for reply in replies] == [200, 500, 422]
+    assert b"a fault of ours" not in bytes(replies[1].body)
+
+
+def bomb(side: int) -> str:
+    """A PNG of a few bytes that says it is ``side`` pixels wide and high."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    content = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(2**20))) + chunk(b"IEND", b"")
+    )
+    return base64.b64encode(content).decode()
+
+
+def files_here(server: Server) -> set[Path]:
+    root = Path(f"/proc/{server.process.pid}/cwd").resolve()
+    return {path for path in root.glob("*") if path.name != "__pycache__"}
+
+
+def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: StraIT) -> None:
+    small = png(Image.new("RGB", (16, 16)))
+    before = files_here(server)
+    for path, body, status, reason in (
+        (GENERATE, {"labels": ["tedy"]}, 422, "no class is called 'tedy'; the nearest are teddy"),
+        (GENERATE, {"labels": ["../../etc/passwd"]}, 422, "no class is called"),
+        (GENERATE, {"labels": [200]}, 422, "index 200 is not among the 200 classes"),
+        (GENERATE, {"labels": []}, 422, "labels"),
+        (GENERATE, {"labels": ["teddy"], "count": 2}, 422, "count: labels are an image each"),
+        (GENERATE, {"count": 17}, 422, "a request may have 16"),
+        (GENERATE, {"count": True}, 422, "count"),
+        (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in all"),
+        (GENERATE, {"steps": [4]}, 422, "steps: [4] must give 2"),
+        (GENERATE, {"temperature": [1]}, 422, "temperature"),
+        (GENERATE, {"schedule": "nope"}, 422, "schedule"),
+        (GENERATE, {"seed": 2**63}, 422, "seed"),
+        (GENERATE, {"unknown": 1}, 422, "unknown: Extra inputs"),
+        (EDIT, {"action": "infill", "image": "%%%"}, 422, "image: it is not base64"),
+        (EDIT, {"action": "infill", "image": ""}, 422, "image is empty"),
+        (EDIT, {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()}, 422, "image is not a picture"),
+        (EDIT, {"action": "infill", "image": small}, 422, "mask: infill needs"),
+        (EDIT, {"action": "infill", "image": small, "mask": png(Image.new("L", (9, 9)))}, 422, "mask is 9x9 pixels"),
+        (EDIT, {"action": "relabel", "image": small, "mask": small}, 422, "label: relabel needs the new class"),
+        (EDIT, {"action": "extend", "image": small}, 422, "extend: say by how much"),
+        (EDIT, {"action": "extend", "image": png(Image.new("RGB", (900, 2))), "left": 1}, 422, "as long as wide"),
+        (EDIT, {"action": "extend", "image": bomb(60000), "left": 1}, 422, "too many pixels"),
+        (EDIT, {"action": "extend", "image": bomb(2500), "left": 1}, 422, "too many pixels"),
+        (EDIT, {"action": "../../x", "image": small}, 422, "action"),
+    ):
+        reply = server.post(path, json=body)
+        assert (reply.status_code, reason in reply.json()["detail"]) == (status, True), (body, reply.text)
+    for content in (
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"seed": 1' + b"0" * 5000 + b"}",
+        b'{"labels": ["\\ud800"]}',
+    ):
+        reply = server.post(GENERATE, content=content, headers={"Content-Type": "application/json"})
+        assert 400 <= reply.status_code < 500, content[:20]
+    assert server.post(GENERATE, content=b"x", headers={"Content-Type": "text/plain"}).status_code == 422
+    assert server.get("/v1/../../etc/passwd").status_code == 404
+    assert server.get("/v1/images/generate").status_code == 405
+    assert files_here(server) == before
+    assert same(pictures(server.post(GENERATE, json={})), by_hand(model))
+
+
+def raw(server: Server, head: str) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n".encode())
+    return connection
+
+
+def test_oversized_slow_and_abandoned_uploads_hold_nobody_up(server: Server, model: StraIT) -> None:
+    big = server.post(GENERATE, content=b"x" * (2**20 + 1))
+    assert (big.status_code, "more than 1 megabytes" in big.text) == (413, True)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 2**16
+
+    # The connection may be closed while the client still writes.
+    with contextlib.suppress(httpx.HTTPError):
+        assert server.post(GENERATE, content=endless()).status_code == 413
+    assert server.post("/health", content=b"x" * 2**21).status_code in (405, 413)
+    slow = raw(server, "Content-Length: 100\r\n")
+    abandoned = [raw(server, "Content-Length: 100\r\n") for _ in range(20)]
+    for connection in abandoned:
+        connection.sendall(b'{"seed"')
+        connection.close()
+    start = time.monotonic()
+    assert same(pictures(server.post(GENERATE, json={"seed": 1})), by_hand(model, seed=1))
+    slow.sendall(b"{")
+    assert slow.recv(100).startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - start < 20
+    # One who leaves while the work is done disturbs no one.
+    body = b'{"count": 16}'
+    left = raw(server, f"Content-Length: {len(body)}\r\n")
+    left.sendall(body)
+    left.close()
+    assert same(pictures(server.post(GENERATE, json={"seed": 2})), by_hand(model, seed=2))
+    for _ in range(100):
+        if "strait_accepted 0.0" in server.get("/metrics").text:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("places in the queue were not given back")
+
+
+def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
+    classes = server.get("/v1/classes").json()
+    assert [entry["name"] for entry in classes["classes"]] == list(model.classes)
+    assert classes["image_size"] == 64
+    server.post(GENERATE, json={"labels": ["nope"]})
+    server.get("/no/such/path")
+    text = server.get("/metrics").text
+    counts = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
+    assert counts[f'strait_replies_total{{path="{GENERATE}",status="422"}}'] >= 1
+    assert counts['strait_replies_total{path="other",status="404"}'] >= 1
+    assert "/no/such/path" not in text
+    assert counts["strait_accepted"] == 0
+    about = server.get("/openapi.json").json()
+    assert {GENERATE, EDIT, "/v1/classes", "/health", "/metrics"} <= set(about["paths"])
+    assert set(about["paths"][EDIT]["post"]["responses"]) >= {"200", "401", "413", "422", "429"}
+    assert server.get("/docs").status_code == 200
+
+
+def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret-key\n")
+    words = ("serve", "--port", 0, "--device", "cpu", "--key-file", key, "--max-queue", 3)
+    with serving(*words) as server:
+        wait_until_ready(server)
+        for wrong in ({}, {"X-API-Key": "secret"}, {"Authorization": "Bearer x"}, {"X-API-Key": "ü".encode()}):
+            reply = server.post(GENERATE, json={}, headers=wrong)
+            assert (reply.status_code, "secret-key" in reply.text) == (401, False)
+            assert server.get("/metrics", headers=wrong).status_code == 401
+        assert server.post(GENERATE, json={}, headers={"Authorization": "Bearer secret-key"}).status_code == 200
+        headers = {"X-API-Key": "secret-key"}
+
+        def ask(seed: int) -> httpx.Response:
+            return server.post(GENERATE, json={"count": 8, "seed": seed}, headers=headers)
+
+        with ThreadPoolExecutor(12) as clients:
+            replies = list(clients.map(ask, range(12)))
+        away = [reply for reply in replies if reply.status_code == 429]
+        assert len(away) >= 3
+        assert all(1 <= int(reply.headers["Retry-After"]) <= 600 for reply in away)
+        for seed, reply in enumerate(replies):
+            if reply.status_code != 429:
+                assert same(pictures(reply), by_hand(model, count=8, seed=seed))
+
+        # Asked to stop in the middle of work: what was accepted is still answered.
+        ended: list[httpx.Response] = []
+        asking = [threading.Thread(target=lambda seed=seed: ended.append(ask(seed))) for seed in range(3)]
+        for thread in asking:
+            thread.start()
+        while "strait_accepted 3.0" not in server.get("/metrics", headers=headers).text:
+            assert len(ended) == 0, "answered before the queue was seen full; make the requests longer"
+        server.process.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join()
+        assert [reply.status_code for reply in ended] == [200] * 3
+        assert server.process.wait(60) == 0
+        assert "secret-key" not in "".join(server.lines)
+
+
+@pytest.mark.slow
+def test_a_request_that_waited_too_long_is_told_so() -> None:
+    with serving("serve", "--port", 0, "--device", "cpu", "--batch-size", 1, "--max-seconds", 0.5) as server:
+        wait_until_ready(server)
+        with ThreadPoolExecutor(12) as clients:
+            replies = list(
+                clients.map(lambda seed: server.post(GENERATE, json={"count": 16, "seed": seed}), range(12))
+            )
+        assert {reply.status_code for reply in replies} == {200, 504}
+        assert server.post(GENERATE, json={}).status_code == 200
+
+
+def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from strait.cli import main
+
+    (tmp_path / "key").write_text("\n")
+    for words in (
+        ["--port", "80"],
+        ["--workers", "0"],
+        ["--max-queue", "0"],
+        ["--model", str(tmp_path)],
+        ["--key-file", str(tmp_path / "key")],
+        ["--host", "example.org"],
+    ):
+        assert main(["serve", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

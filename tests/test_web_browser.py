@@ -1,0 +1,185 @@
+"""The web page in a real browser: generate, paint a mask and infill, scrub the process, bring settings back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import make_photograph
+from servers import Server, serving
+from strait.images_out import to_pictures
+from strait.model import StraIT
+
+pytestmark = pytest.mark.browser
+pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("web") as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser_page, server: Server):
+    """The page, opened; anything asked of another host fails the test."""
+    strangers: list[str] = []
+    browser_page.on("request", lambda request: strangers.append(request.url) if _is_stranger(request.url) else None)
+    browser_page.goto(server.url)
+    browser_page.locator("#generate-button").wait_for()
+    yield browser_page
+    assert strangers == []
+
+
+def _is_stranger(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
+
+
+def choose_class(page, name: str) -> None:
+    page.locator("#class input").click()
+    page.locator("#class input").fill(name)
+    page.keyboard.press("Enter")
+
+
+def fill(page, key: str, value: str) -> None:
+    page.locator(f"#{key} input, #{key} textarea").first.fill(value)
+    page.keyboard.press("Tab")
+
+
+def generate(page, count: int) -> list[Image.Image]:
+    """Press the button; returns the files to download, as they are."""
+    page.locator("#generate-button").click()
+    page.locator("#note").get_by_text("each file carries its settings").wait_for()
+    page.wait_for_function(f"document.querySelectorAll('#files a[download]').length == {count}")
+    links = [link.get_attribute("href") for link in page.locator("#files a[download]").all()]
+    return [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB"))
+
+
+def test_generate_with_a_preview_then_scrub_the_process(page, server: Server) -> None:
+    page.evaluate(
+        "window.seen = []; new MutationObserver(() => { const text = document.querySelector('#note').innerText;"
+        "if (window.seen.at(-1) != text) window.seen.push(text); })"
+        ".observe(document.querySelector('#note'), {subtree: true, childList: true, characterData: true})"
+    )
+    choose_class(page, "teddy")
+    fill(page, "seed", "5")
+    fill(page, "count", "3")
+    files = generate(page, 3)
+    model = StraIT.from_pretrained()
+    expected = to_pictures(model.generate(["teddy"] * 3, seed=5))
+    for index, (made, wanted) in enumerate(zip(files, expected, strict=True)):
+        assert np.array_equal(pixels(made), np.asarray(wanted))
+        inside = json.loads(made.info["strait"])
+        assert (inside["label"], inside["seed"], inside["index"]) == ("n04399382 teddy", 5, index)
+    steps = [int(text.split()[1]) for text in page.evaluate("window.seen") if text.startswith("step ")]
+    assert len(steps) >= 4
+    assert steps == sorted(set(steps))
+
+    page.get_by_role("tab", name="Process").click()
+    page.get_by_text("step 18 of 18: bottom 6, 64 of 64 tokens kept").wait_for()
+    fill(page, "which", "2")
+    big = expected[1].resize((512, 512), Image.Resampling.BICUBIC)
+    page.wait_for_function("document.querySelector('#step-image img')?.complete")
+    page.wait_for_timeout(1500)
+    assert np.array_equal(pixels(image_at(page, "step-image")), np.asarray(big))
+    seen = set()
+    for step, text in ((1, "top 1, "), (12, "top 12, 16 of 16"), (13, "bottom 1, ")):
+        fill(page, "step", str(step))
+        page.get_by_text(f"step {step} of 18: {text}").wait_for()
+        page.wait_for_timeout(500)
+        seen.add((image_at(page, "step-image").tobytes(), image_at(page, "step-sure").tobytes()))
+    assert len(seen) == 3
+
+
+def image_at(page, key: str) -> Image.Image:
+    source = page.locator(f"#{key} img").get_attribute("src")
+    return Image.open(io.BytesIO(httpx.get(source).content))
+
+
+def test_a_mask_is_painted_and_infilled(page, tmp_path: Path) -> None:
+    photograph = make_photograph("stripes", 3).resize((200, 160))
+    photograph.save(tmp_path / "photo.png")
+    fill(page, "count", "2")
+    page.get_by_role("tab", name="Edit").click()
+    page.locator("#editor").wait_for()
+    page.locator("#edit-button").click()
+    page.get_by_text("picture: put a picture into the editor first").wait_for()
+    page.locator("#editor input[type=file]").set_input_files(tmp_path / "photo.png")
+    page.locator("#editor [aria-label=Brush].highlight").wait_for()
+    page.wait_for_timeout(1500)
+    page.locator("#editor").scroll_into_view_if_needed()
+    box = page.locator("#editor canvas").first.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(middle[0] - 30, middle[1])
+    page.mouse.down()
+    page.mouse.move(middle[0] + 30, middle[1], steps=12)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.locator("#edit-button").click()
+    page.locator("#edit-note").get_by_text("2 results").wait_for()
+    page.wait_for_function("document.querySelectorAll('#edit-gallery .grid-container img').length == 2")
+    links = [image.get_attribute("src") for image in page.locator("#edit-gallery .grid-container img").all()]
+    results = [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
+    original = np.asarray(photograph)
+    changed = [(pixels(made) != original).any(-1) for made in results]
+    for made, where in zip(results, changed, strict=True):
+        assert made.size == photograph.size
+        assert 0.005 < where.mean() < 0.2
+        rows, columns = np.nonzero(where)
+        assert rows.min() > 20
+        assert rows.max() < 140
+        assert columns.min() > 20
+        assert columns.max() < 180
+        assert json.loads(made.info["strait"])["edit"] == "infill"
+    assert not np.array_equal(pixels(results[0]), pixels(results[1]))
+
+
+def test_a_picture_dropped_in_brings_its_settings_back(page, server: Server, tmp_path: Path) -> None:
+    page.locator("#more button").click()
+    choose_class(page, "goldfish")
+    for key, value in (("seed", str(2**62 + 1)), ("count", "2"), ("steps-top", "5"), ("temperature-bottom", "1.5")):
+        fill(page, key, value)
+    first = generate(page, 2)
+    link = page.locator("#files a[download]").nth(1).get_attribute("href")
+    (tmp_path / "mine.png").write_bytes(httpx.get(link).content)
+    page.goto(server.url)
+    page.locator("#generate-button").wait_for()
+    page.locator("#drop input[type=file]").set_input_files(tmp_path / "mine.png")
+    page.wait_for_function("document.querySelector('#seed textarea, #seed input').value != '0'")
+    assert page.locator("#seed textarea, #seed input").first.input_value() == str(2**62 + 1)
+    assert page.locator("#class input").input_value() == "goldfish"
+    again = generate(page, 2)
+    assert [pixels(one).tobytes() for one in again] == [pixels(one).tobytes() for one in first]
+
+
+def test_what_cannot_be_is_said_on_the_page(page, tmp_path: Path) -> None:
+    fill(page, "seed", "teddy")
+    page.locator("#generate-button").click()
+    page.get_by_text("seed: 'teddy' must be a whole number").wait_for()
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    page.locator("#drop input[type=file]").set_input_files(tmp_path / "plain.png")
+    page.get_by_text("it carries no settings").wait_for()
+
+
+def test_nothing_sticks_out_on_a_phone(page, server: Server) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(server.url)
+    page.locator("#generate-button").wait_for()
+    generate(page, 4)
+    for name in ("Generate", "Edit", "Process"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
