@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO = .venv
 DEV = .venv-dev
 
-.PHONY: demo test lint types contract unit slow clean
+.PHONY: demo test lint types contract unit slow browser fuzz-service clean
 
 # Core dependencies alone, then images from the model that ships with the package.
 demo: $(DEMO)/installed
@@ -38,6 +38,18 @@ unit: $(DEV)/installed
 
 slow: $(DEV)/installed
 	$(DEV)/bin/pytest -m slow
+
+# Pages in a real browser: Debian's chromium, unless one is there.
+browser: $(DEV)/installed
+	$(DEV)/bin/pip install --quiet "torch>=2.11,<2.14" playwright
+	command -v chromium chromium-browser google-chrome || apt-get install --yes chromium || \
+		echo "no browser can be had here: these tests will skip"
+	$(DEV)/bin/pytest -m browser -rs
+
+# The service against its own OpenAPI description.
+fuzz-service: $(DEV)/installed
+	$(DEV)/bin/pip install --quiet "torch>=2.11,<2.14" schemathesis
+	$(DEV)/bin/python benchmarks/fuzz_service.py --cases $(or $(CASES),5000)
 
 clean:
 	rm -rf $(DEMO) $(DEV) demo.png
