@@ -215,14 +215,15 @@ def test_level_equals_naive(schedule: str, keep: str):
     assert [(step.level, step.index, step.num_steps) for step in steps] == [("bottom", i, 8) for i in range(8)]
     for row in range(batch):
         tokens, masked = first.tokens[row].tolist(), first.masked[row].tolist()
+        taken = min(num_steps[row], max(1, row))
         for step in steps:
-            if step.index < num_steps[row]:
+            if step.index < taken:
                 naive = naive_decode_step(
                     logits_of_one(tokens, masked, grid),
                     tokens,
                     masked,
                     step.index,
-                    num_steps[row],
+                    taken,
                     temperature[row],
                     int(sampling.seed[row]),
                     row,
@@ -274,7 +275,7 @@ def test_known_tokens_stay_and_each_step_leaves_the_prescribed_count(schedule: s
     for step in stratified_decode(levels_of(), LABELS, SEEDS, config, first):
         unknown = before[step.level].masked.sum(-1).tolist()
         assert step.canvas.masked.sum(-1).tolist() == [
-            naive_num_masked(schedule, step.index, step.num_steps, start, left)
+            naive_num_masked(schedule, step.index, min(step.num_steps, max(1, start)), start, left) if left else 0
             for start, left in zip(starts[step.level], unknown, strict=True)
         ]
         # What was found earlier stays found, and as it was; so does what was known from the start.

@@ -55,13 +55,13 @@ def as_network(scores: Scores) -> Bind:
 
     def bind(condition: Condition) -> LogitsFn:
         def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
-            assert positions is None
             rows = []
             for row, label in enumerate(condition.labels.tolist()):
                 pairs = zip(canvas.tokens[row].tolist(), canvas.masked[row].tolist(), strict=True)
                 context = [token for grid in condition.context for token in grid[row].flatten().tolist()]
                 rows.append(scores([None if hidden else token for token, hidden in pairs], label, context))
-            return torch.tensor(rows)
+            every = torch.tensor(rows)
+            return every if positions is None else every[torch.arange(len(rows))[:, None], positions]
 
         return logits
 
@@ -89,13 +89,14 @@ def naive_level(
     level: int,
     grid: Grid,
 ) -> list[NaiveStep]:
-    """One image on one level, step after step."""
+    """One image on one level, step after step; never more steps than it has unknown tokens."""
     steps, start = [], sum(masked)
-    for index in range(row.num_steps):
+    num_steps = min(row.num_steps, max(1, start))
+    for index in range(num_steps):
         seen = [None if hidden else token for token, hidden in zip(tokens, masked, strict=True)]
         logits = scores(seen, row.label, context)
         if config.guidance:
-            scale = row.guidance * ((index + 1) / row.num_steps if config.guidance_ramp == "linear" else 1)
+            scale = row.guidance * ((index + 1) / num_steps if config.guidance_ramp == "linear" else 1)
             null = scores(seen, NULL_LABEL, context)
             logits = [
                 [one + scale * (one - other) for one, other in zip(*pair, strict=True)]
@@ -107,7 +108,7 @@ def naive_level(
                 tokens,
                 masked,
                 index,
-                row.num_steps,
+                num_steps,
                 row.temperature,
                 row.seed,
                 start,
@@ -163,8 +164,12 @@ def test_the_whole_algorithm_equals_naive(data: st.DataObject):
         for level, (scores, canvas) in enumerate(zip(networks, first, strict=True)):
             tokens, masked = canvas.tokens[index].tolist(), canvas.masked[index].tolist()
             row = Row(config.steps[level], config.temperature[level], config.guidance, int(seeds[index]), label)
-            expected += naive_level(scores, tokens, masked, context, row, config, level, canvas.grid)
-            context = expected[-1].tokens
+            of_level = naive_level(scores, tokens, masked, context, row, config, level, canvas.grid)
+            context = of_level[-1].tokens
+            # Where others of the batch have more to find, a row that has ended stays as it is.
+            waiting = sum(step.level == ("top", "bottom")[level] for step in found) - len(of_level)
+            still = NaiveStep(context, [False] * len(context), [0.0] * len(context))
+            expected += of_level + [still] * waiting
         for step, naive in zip(found, expected, strict=True):
             assert step.drawn[index].tolist() == step.canvas.tokens[index].tolist() == naive.tokens
             assert step.canvas.masked[index].tolist() == naive.masked
@@ -205,18 +210,20 @@ def test_rows_of_different_settings_equal_naive(data: st.DataObject, schedule: s
     condition = Condition(torch.tensor([row.label for row in rows]))
     network = Guided(as_network(BOTTOM), condition, guided=True)
     found = list(decode_level(network, first, sampling, "level", level, config))
+    unknown = first.masked.sum(-1).tolist()
+    assert len(found) == max(min(row.num_steps, max(1, start)) for row, start in zip(rows, unknown, strict=True))
     for index, row in enumerate(rows):
         tokens, masked = first.tokens[index].tolist(), first.masked[index].tolist()
         expected = naive_level(BOTTOM, tokens, masked, [], row, config, level, grid)
         # A row that has taken all its steps stays as it is while others go on.
-        for step, naive in zip(found, expected + expected[-1:] * (10 - row.num_steps), strict=True):
+        for step, naive in zip(found, expected + expected[-1:] * (len(found) - len(expected)), strict=True):
             assert step.canvas.tokens[index].tolist() == naive.tokens
             assert step.canvas.masked[index].tolist() == naive.masked
 
 
 @pytest.mark.parametrize("schedule", TABLE_10)
-def test_more_steps_than_unknown_tokens_only_wait(schedule: str):
-    """One token a step at least, until one is left; that one is settled by the last step."""
+def test_more_steps_than_unknown_tokens_end_early(schedule: str):
+    """Asked for 40 steps, a row takes as many as it has unknown tokens, and no more."""
     length, num_steps = 16, 40
     masked = torch.arange(length)[None] < torch.arange(length + 1)[:, None]
     tokens = torch.arange(length).remainder(BOTTOM_CODES).repeat(length + 1, 1)
@@ -224,17 +231,34 @@ def test_more_steps_than_unknown_tokens_only_wait(schedule: str):
     config = DecodingConfig(steps=(num_steps,), temperature=(4.5,), schedule=schedule)
     level = Level("level", (4, 4), BOTTOM_CODES, as_network(BOTTOM))
     labels, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, torch.arange(batch))
-    left = list(range(batch))
     steps = list(stratified_decode([level], labels, seeds, config, [Canvas(tokens, masked, (4, 4))]))
+    assert [(step.index, step.num_steps) for step in steps] == [(index, length) for index in range(length)]
+    left = list(range(batch))
     for step in steps:
         expected = [
-            naive_num_masked(schedule, step.index, num_steps, start, unknown) for start, unknown in enumerate(left)
+            naive_num_masked(schedule, step.index, max(1, start), start, unknown) if unknown else 0
+            for start, unknown in enumerate(left)
         ]
         assert step.canvas.masked.sum(-1).tolist() == expected
+        # A convex schedule may have found all but one before its last step; a concave one finds one at each.
         assert all(now < before or before <= 1 for now, before in zip(expected, left, strict=True))
-        if step.index < num_steps - 1:
-            assert all(now >= 1 for now in expected[1:])
         left = expected
     assert left == [0] * batch
     assert torch.equal(steps[-1].canvas.tokens[~masked], tokens[~masked])
     assert torch.equal(final_tokens(iter(steps)).levels[0].flatten(1), steps[-1].drawn)
+
+
+def test_a_level_that_is_known_is_one_step_and_asks_no_network():
+    def never(condition: Condition) -> LogitsFn:
+        def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
+            raise AssertionError("there is nothing to predict")
+
+        return logits
+
+    tokens = torch.arange(4).remainder(BOTTOM_CODES).view(1, 2, 2)
+    config = DecodingConfig(steps=(7,), temperature=(1.0,))
+    level = Level("level", (2, 2), BOTTOM_CODES, never)
+    (step,) = stratified_decode([level], torch.tensor([0]), torch.tensor([5]), config, [Canvas.known(tokens)])
+    assert torch.equal(step.canvas.as_grid(), tokens)
+    assert not step.canvas.masked.any()
+    assert step.confidence.tolist() == [[0.0] * 4]

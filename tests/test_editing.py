@@ -141,7 +141,9 @@ def test_known_tokens_never_change_in_any_step(model: StraIT, images: Images, bl
         assert torch.equal(step.drawn[~first.masked], first.tokens[~first.masked])
         assert not (step.canvas.masked & ~first.masked).any()
         seen += 1
-    assert seen == 18
+    # A level takes as many steps as it is to, or as it has unknown tokens.
+    steps, unknown = model.decoding.steps, [int(canvas.masked.sum(-1).max()) for canvas in canvases]
+    assert seen == sum(min(asked, count) for asked, count in zip(steps, unknown, strict=True)) < sum(steps)
     assert [int(canvas.masked[0].sum()) for canvas in canvases] == [6, 15]
 
 

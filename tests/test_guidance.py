@@ -158,13 +158,15 @@ def test_decoding_under_guidance_equals_two_passes_a_step(
     sampling = dataclasses.replace(level_sampling(SEEDS, config, 0), guidance=scale)
     guided = Guided(network.bind, condition, guided=True)
     start, before = canvas.masked.sum(-1), canvas
+    own_steps = [min(4, max(1, unknown)) for unknown in start.tolist()]
     for step in decode_level(guided, canvas, sampling, "level", 0, config):
-        share = 1.0 if ramp == "constant" else (1, 2, 3, 4)[step.index] / 4
+        shares = [1.0 if ramp == "constant" else (step.index + 1) / count for count in own_steps]
 
-        def separate(seen: Canvas, positions: Tensor | None = None, share: float = share) -> Tensor:
-            return two_passes(network, condition, seen, [float(s) * share for s in scale], positions)
+        def separate(seen: Canvas, positions: Tensor | None = None, shares: list[float] = shares) -> Tensor:
+            scales = [float(s) * share for s, share in zip(scale, shares, strict=True)]
+            return two_passes(network, condition, seen, scales, positions)
 
-        now = dataclasses.replace(sampling, step=torch.full((4,), step.index))
+        now = dataclasses.replace(sampling, step=torch.full((4,), step.index), num_steps=torch.tensor(own_steps))
         after, drawn, log_p = decode_step(separate, before, now, start, 0)
         assert torch.equal(step.drawn, drawn)
         assert torch.equal(step.canvas.masked, after.masked)

@@ -72,6 +72,26 @@ def num_masked(schedule: str, step: Tensor, num_steps: Tensor, start: Tensor, un
     return left.masked_fill(done, 0)
 
 
+def most_masked(schedule: str, num_steps: Tensor, start: Tensor, steps: int) -> list[int]:
+    """How many tokens are masked before each step of a level, in the row that has the most: what a step must look at.
+
+    Known before a level begins, so that the loop on an accelerator need not ask it at each step.
+
+    Args:
+        schedule: one of ``SCHEDULES``.
+        num_steps: int ``[batch]``.
+        start: int ``[batch]``, tokens masked on the first canvas.
+        steps: how many to count.
+    """
+    if not len(start):
+        return [0] * steps
+    unknown, counts = start, []
+    for step in range(steps):
+        counts.append(unknown.max())
+        unknown = num_masked(schedule, torch.full_like(start, step), num_steps, start, unknown)
+    return torch.stack(counts).tolist()
+
+
 def training_mask(schedule: str, progress: Tensor, scores: Tensor) -> Tensor:
     """Random masks for training: the schedule at a uniform progress, then that many random positions.
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.decoding.guidance import Guided, ramped
-from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest
-from strait.masking import num_masked
+from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest, masked_positions
+from strait.masking import most_masked, num_masked
 from strait.types import Canvas, DecodingStep, LogitsFn, Sampling
 
 
@@ -27,6 +27,7 @@ def decode_step(
     level: int,
     schedule: str = "cosine",
     keep: Literal["confidence", "halton"] = "confidence",
+    most: int | None = None,
 ) -> tuple[Canvas, Tensor, Tensor]:
     """Draw every unknown token, keep the best, mask the rest again.
 
@@ -38,12 +39,21 @@ def decode_step(
         level: number of the level, from 0; only the noise depends on it.
         schedule: one of ``masking.SCHEDULES``.
         keep: which of the drawn tokens stay.
+        most: how many tokens of a row are masked at most: logits are then asked for there alone.
 
     Returns:
         The canvas after, the drawn ids ``[batch, length]`` (known tokens unchanged), and the log-probability of each
         drawn id ``[batch, length]`` (0 where the token was known).
     """
-    ids, log_p = draw(network(canvas), sampling, level)
+    if most == 0:
+        return canvas, canvas.tokens, torch.zeros(canvas.tokens.shape, device=canvas.tokens.device)
+    if most is None or most == canvas.masked.shape[1]:
+        ids, log_p = draw(network(canvas), sampling, level)
+    else:
+        positions = masked_positions(canvas.masked, most)
+        found, found_log_p = draw(network(canvas, positions), sampling, level, positions)
+        ids = canvas.tokens.scatter(1, positions, found)
+        log_p = torch.zeros_like(ids, dtype=found_log_p.dtype).scatter(1, positions, found_log_p)
     drawn = torch.where(canvas.masked, ids, canvas.tokens)
     log_p = log_p.masked_fill(~canvas.masked, 0.0)
     left = num_masked(schedule, sampling.step, sampling.num_steps, start, canvas.masked.sum(-1))
@@ -59,6 +69,8 @@ def decode_level(
 ) -> Iterator[DecodingStep]:
     """All steps of one level; the last one's canvas has nothing masked.
 
+    A row takes no more steps than it has unknown tokens: more would have nothing to decide.
+
     Args:
         network: bound to its condition.
         canvas: where to start: blank for generation, partly known for an edit.
@@ -67,12 +79,16 @@ def decode_level(
         level: its number, from 0.
         config: number of steps, schedule, what to keep.
     """
-    start, num_steps = canvas.masked.sum(-1), config.steps[level]
+    start = canvas.masked.sum(-1)
+    sampling = replace(sampling, num_steps=torch.minimum(sampling.num_steps, start.clamp(min=1)))
+    # The one question to an accelerator; from here on it is only told what to do.
+    most = most_masked(config.schedule, sampling.num_steps, start, config.steps[level])
+    num_steps = max(1, sum(count > 0 for count in most))
     for index in range(num_steps):
         step = torch.full_like(sampling.step, index)
         guidance = ramped(sampling.guidance, step, sampling.num_steps, config.guidance_ramp)
         now = replace(sampling, step=step, guidance=guidance)
         canvas, drawn, log_p = decode_step(
-            network.at(guidance), canvas, now, start, level, config.schedule, config.keep
+            network.at(guidance), canvas, now, start, level, config.schedule, config.keep, most[index]
         )
         yield DecodingStep(name, index, num_steps, canvas, drawn, log_p)

@@ -16,24 +16,35 @@ from strait.types import Grid, Sampling
 
 _DRAW, _CHOOSE = 1, 2
 _KNOWN = torch.inf
+_PIECE = {False: 2**17, True: 2**26}
+"""Numbers of noise made at once, by whether on a GPU: on a CPU few enough to stay in its cache between operations."""
 
 
-def draw(logits: Tensor, sampling: Sampling, level: int) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, sampling: Sampling, level: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One id at every position, by Gumbel-max.
 
     Args:
-        logits: ``[batch, length, codebook_size]``.
+        logits: ``[batch, count, codebook_size]``.
         sampling: of each row.
         level: number of the level, from 0.
+        positions: int64 ``[batch, count]``, which of the level's the logits are of; all of them, in order, if None.
 
     Returns:
-        ids int64 ``[batch, length]`` and their log-probabilities float32 ``[batch, length]``.
+        ids int64 ``[batch, count]`` and their log-probabilities float32 ``[batch, count]``.
     """
-    logits = logits.float()
-    positions = torch.arange(logits.shape[1], device=logits.device)
+    if positions is None:
+        positions = torch.arange(logits.shape[1], device=logits.device)
     keys = key(sampling.seed[:, None], level, _DRAW, sampling.step[:, None], positions)
+    rows, size = logits.flatten(0, 1), max(1, _PIECE[logits.is_cuda] // logits.shape[-1])
+    pieces = [_draw_rows(*piece) for piece in zip(rows.split(size), keys.flatten().split(size), strict=True)]
+    ids, log_p = (torch.cat(parts).view(keys.shape) for parts in zip(*pieces, strict=True))
+    return ids, log_p
+
+
+def _draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.float()
     ids = (logits + gumbel(uniform_ids(keys, logits.shape[-1]))).argmax(-1)
-    chosen = logits.gather(-1, ids[..., None]).squeeze(-1)
+    chosen = logits.gather(-1, ids[:, None]).squeeze(-1)
     return ids, chosen - logits.logsumexp(-1)
 
 
@@ -82,6 +93,14 @@ def _halton(index: int, base: int, size: int) -> int:
         mirrored, scale = mirrored * base + index % base, scale * base
         index //= base
     return mirrored * size // scale
+
+
+def masked_positions(masked: Tensor, count: int) -> Tensor:
+    """Where a row's masked tokens are: bool ``[batch, length]`` -> int64 ``[batch, count]``, ascending.
+
+    Rows with fewer are filled up with known positions; no row may have more. The shape does not depend on the mask.
+    """
+    return (~masked).to(torch.uint8).sort(dim=-1, stable=True).indices[:, :count]
 
 
 def lowest(scores: Tensor, masked: Tensor, count: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ class RunConfig:
         parallel: how several processes share a transformer: each holds all of it (ddp), or a part (fsdp).
         log_every: steps between lines of the log, each the mean since the last.
         sample_every: steps between sample grids; 0 for none.
+        recompute: activation checkpointing: blocks keep their inputs alone and compute the rest again in the backward
+            pass, a third more work for a fraction of the memory.
         compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
             train about twice as fast).
     """
@@ -49,6 +51,7 @@ class RunConfig:
     parallel: Parallel = "ddp"
     log_every: int = 50
     sample_every: int = 1000
+    recompute: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from strait.data.images import BadFiles, ImageBatch
 from strait.images_out import contact_sheet
+from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key, uniform
 from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
@@ -97,6 +98,9 @@ class TokenizerTrainee:
         # Eager GroupNorm is slow backwards on channels-last tensors of a CPU: there only compiled code gains.
         self._format = torch.channels_last if run.compile or device.type == "cuda" else torch.contiguous_format
         self.tokenizer = tokenizer.to(device).to(memory_format=self._format)  # pyright: ignore
+        if run.recompute:
+            for block in [module for module in self.tokenizer.modules() if isinstance(module, nn.Sequential)]:
+                recompute_in_backward(block)
         if run.compile:
             for network in self._networks():
                 network.compile(dynamic=False)

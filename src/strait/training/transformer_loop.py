@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from strait.data.token_cache import TokenCache
 from strait.masking import training_mask
+from strait.nn.recompute import recompute_in_backward
 from strait.randomness import as_seed, key, permutation, uniform
 from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
@@ -68,9 +69,11 @@ class TransformerTrainee:
         ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
         self._samples = torch.tensor(ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
-        if run.compile:
-            for network in networks.values():
-                for layer in cast(nn.ModuleList, network.layers):
+        for network in networks.values():
+            for layer in cast(nn.ModuleList, network.layers):
+                if run.recompute:
+                    recompute_in_backward(layer)
+                if run.compile:
                     # The upsampler's networks have two lengths; one kernel for any length is several times slower.
                     layer.compile(dynamic=False)
         self._trained = {level: distribute(network, ranks, run.parallel) for level, network in networks.items()}
