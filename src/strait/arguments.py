@@ -51,6 +51,26 @@ def device_named(name: str) -> Any:
         raise ValueError(f"--device: {name} is not to be had here ({str(error).splitlines()[0]})") from error
 
 
+def add_inference_options(parser: ArgumentParser) -> None:
+    """The options that ``inference_model`` reads beside ``--model``."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--precision", default="float32", help="of the transformers: float32, or bfloat16")
+    parser.add_argument("--compile", action="store_true", help="compile first: a minute that many images pay back")
+
+
+def inference_model(args: Namespace) -> Any:
+    """The model that the options name, ready to generate."""
+    if args.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"--precision: {args.precision!r} is neither float32 nor bfloat16")
+    device = device_named(args.device)
+
+    from strait.devices import DTYPES
+    from strait.model import StraIT
+
+    model = StraIT.from_pretrained(args.model, device, DTYPES[args.precision]).pack()
+    return model.compile_decoding() if args.compile else model
+
+
 def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
     """The configuration that ``--config`` names, and the remaining words."""
     rest: list[str] = []

@@ -18,6 +18,7 @@ VERBS = (
     "table",
     "sweep",
     "describe",
+    "bench",
     "web",
     "serve",
     "study",

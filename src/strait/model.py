@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
+from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
+from strait.devices import free_bytes, usable_dtype
+from strait.memory import bytes_an_image, fitting_batch
 from strait.model_config import ModelConfig
 from strait.model_folder import (
     ModelError,
@@ -23,14 +26,28 @@ from strait.model_folder import (
     save_part,
     write_description,
 )
+from strait.nn.packed import pack_linears
+from strait.nn.rows import pick
 from strait.randomness import as_seed, image_seeds, key
 from strait.tokenizer.build import AnyTokenizer, build_tokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
 from strait.transformer.upsampler import Upsampler
-from strait.types import NULL_LABEL, Canvas, DecodingStep, Images, Level, Tokens
+from strait.types import (
+    NULL_LABEL,
+    Bind,
+    Canvas,
+    Condition,
+    DecodingStep,
+    Drawer,
+    Images,
+    Level,
+    LogitsFn,
+    Tokens,
+)
 
 _CLASSES_STREAM = 21
+_BATCH = 64
 
 
 class StraIT(nn.Module):
@@ -56,6 +73,8 @@ class StraIT(nn.Module):
         self.bottom = cast("BottomTransformer | None", parts.get("bottom"))
         self.upsampler = cast("Upsampler | None", parts.get("upsampler"))
         self.trained: set[str] = set()
+        self._draw_rows: Drawer | None = None
+        self._graphs = False
         self.eval()
 
     @property
@@ -76,7 +95,13 @@ class StraIT(nn.Module):
             if part != "tokenizer":
                 networks.update(level_networks(self.part(part)))
         return [
-            Level(name, networks[number].grid, networks[number].codebook_size, networks[number].bind)
+            Level(
+                name,
+                networks[number].grid,
+                networks[number].codebook_size,
+                _whole_canvas(networks[number].bind) if self._graphs else networks[number].bind,
+                self._draw_rows,
+            )
             for number, name in enumerate(self.config.level_names)
         ]
 
@@ -173,13 +198,60 @@ class StraIT(nn.Module):
         ]
         return torch.cat(rows)
 
+    def pack(self) -> StraIT:
+        """Lay the transformers' weights out for fast inference on a CPU; elsewhere nothing changes.
+
+        The same results up to rounding in the last bits, and no gradients from then on. Returns the model.
+        """
+        for name in self.config.parts:
+            if name != "tokenizer":
+                pack_linears(self.part(name))
+        return self
+
+    def compile_decoding(self, **options: Any) -> StraIT:
+        """Compile what is decoded with; the first image of each batch size then takes a minute or so.
+
+        On a GPU a step of a network becomes one CUDA graph over the whole canvas, on a CPU networks stay as they are
+        (``pack`` serves them better). Drawing, its noise included, becomes one kernel on both. Returns the model.
+
+        Args:
+            options: of ``torch.compile`` in place of these.
+        """
+        self._graphs = self.device.type == "cuda"
+        for name in self.config.parts if self._graphs else ():
+            for network in level_networks(self.part(name)).values() if name != "tokenizer" else ():
+                compiled = torch.compile(network.logits, **{"mode": "reduce-overhead", **options})
+                setattr(network, "logits", compiled)  # noqa: B010
+        self._draw_rows = torch.compile(draw_rows, **{"dynamic": True, **options})
+        return self
+
+    def batch_size(self, wanted: int | None, decoding: DecodingConfig | None = None) -> int:
+        """How many images to decode at once: those wanted, or without a wish as many as fit, 64 at most.
+
+        Raises:
+            ValueError: if so many do not fit into the memory that is free; it says how many would.
+        """
+        free = free_bytes(self.device)
+        element = next(self.part(self.config.parts[-1]).parameters()).element_size()
+        settings = self.default_decoding() if decoding is None else decoding
+        each = bytes_an_image(self.config, settings, element, self.device.type == "cuda")
+        fits = _BATCH if free is None else fitting_batch(free, each)
+        if wanted is None:
+            return max(1, min(_BATCH, fits))
+        if free is not None and wanted > max(1, fits):
+            raise ValueError(
+                f"batch_size: {wanted} images at once need about {wanted * each / 1e9:.1f} GB beside the weights, and "
+                f"{free / 1e9:.1f} GB are free; {max(1, fits)} would fit"
+            )
+        return wanted
+
     def generate(
         self,
         labels: Sequence[str | int] | None = None,
         count: int = 1,
         seed: int = 0,
         decoding: DecodingConfig | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> Images:
         """Generate images.
 
@@ -190,7 +262,7 @@ class StraIT(nn.Module):
             seed: image k of a seed is the same however many are asked for.
             decoding: steps, temperature, guidance; the model's own by default. A model with an upsampler stops at
                 the base size where they are for two levels.
-            batch_size: images decoded at once.
+            batch_size: images decoded at once; by default as many as fit into memory, 64 at most.
 
         Returns:
             ``[images, 3, size, size]`` in [-1, 1].
@@ -204,6 +276,8 @@ class StraIT(nn.Module):
         if not len(numbers):
             raise ValueError("generate: no images were asked for (labels is empty, or count is below 1)")
         indices = torch.arange(len(numbers))
+        # More than are asked for need not fit.
+        batch_size = self.batch_size(None if batch_size is None else min(batch_size, len(numbers)), decoding)
         made = [
             self.decode(final_tokens(self.decoding_steps(some, seed, index, decoding)))
             for some, index in zip(numbers.split(batch_size), indices.split(batch_size), strict=True)
@@ -232,20 +306,26 @@ class StraIT(nn.Module):
             save_part(folder, part, self.part(part).state_dict(), dtype)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path | None = None, device: str | torch.device = "cpu") -> StraIT:
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> StraIT:
         """Load a model.
 
         Args:
             source: a model folder, a hub id (``user/name``), or None for the model that ships with the package.
             device: where to.
+            dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
+                float32: rounding there would change tokens and pixels.
 
         Raises:
             ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
         """
         folder = find_folder(source)
         config, classes, decoding = read_description(folder)
-        with torch.device("meta"):
-            model = cls(config, classes, decoding)
+        model = _shaped(config, classes, decoding, usable_dtype(dtype, torch.device(device)))
         present = [part for part in model.config.parts if (folder / f"{part}.safetensors").exists()]
         for part in present:
             check_part(folder, part, model.part(part))
@@ -265,7 +345,43 @@ def _default_decoding(levels: int) -> DecodingConfig:
     return DecodingConfig(steps=(18, 6, 9, 3)[:levels], temperature=(4.5,) * levels)
 
 
+def _shaped(
+    config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig | None, dtype: torch.dtype
+) -> StraIT:
+    """A model without memory for its weights, its transformers of a dtype."""
+    with torch.device("meta"):
+        model = StraIT(config, classes, decoding)
+    for part in config.parts:
+        if part != "tokenizer":
+            model.part(part).to(dtype)
+    return model
+
+
+def unfilled_model(
+    config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig, dtype: torch.dtype
+) -> StraIT:
+    """A model whose weights are whatever lies in memory, and count as trained: to be filled by the caller."""
+    model = _shaped(config, classes, decoding, dtype).to_empty(device="cpu")
+    model.trained = set(config.parts)
+    return model
+
+
 LevelNetwork = TopTransformer | BottomTransformer
+
+
+def _whole_canvas(bind: Bind) -> Bind:
+    """A network that always runs over the whole canvas: a CUDA graph has one shape."""
+
+    def bound(condition: Condition) -> LogitsFn:
+        network = bind(condition)
+
+        def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
+            torch.compiler.cudagraph_mark_step_begin()
+            return pick(network(canvas), positions)
+
+        return logits
+
+    return bound
 
 
 def build_part(config: ModelConfig, part: str, num_classes: int) -> nn.Module:

@@ -133,7 +133,7 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def load_part(folder: Path, part: str, module: nn.Module) -> None:
-    """Copy a part's weights in, as float32 whatever they are stored as."""
+    """Copy a part's weights in from the mapped file, in the module's dtypes whatever they are stored in."""
     with safe_open(str(folder / f"{part}.safetensors"), framework="pt") as file:
         for name, value in module.state_dict().items():
             value.copy_(file.get_tensor(name))

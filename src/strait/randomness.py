@@ -19,7 +19,7 @@ _UNIT = 2.0**-23
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift of signed integers: the sign bit must not be dragged in."""
     width = torch.iinfo(x.dtype).bits
-    return (x >> bits) & ((1 << (width - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (width - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -64,11 +64,16 @@ def uniform_ids(keys: Tensor, count: int) -> Tensor:
     """
     low, high = _to_int32(keys).unsqueeze(-1), _to_int32(keys >> 32).unsqueeze(-1)
     x = torch.arange(count, dtype=torch.int32, device=keys.device) * -0x61C88647 + low
-    x = (x ^ _shift_right(x, 16)) * -0x7A143595
-    x = (x ^ _shift_right(x, 15)) * 0x2C1B3C6D + high
-    x = (x ^ _shift_right(x, 16)) * -0x3D4D51CB
-    x = x ^ _shift_right(x, 15)
-    return (_shift_right(x, 9).to(torch.float32) + 0.5) * _UNIT
+    # In place: on a CPU the cost is in the memory that each result takes.
+    x ^= _shift_right(x, 16)
+    x *= -0x7A143595
+    x ^= _shift_right(x, 15)
+    x *= 0x2C1B3C6D
+    x += high
+    x ^= _shift_right(x, 16)
+    x *= -0x3D4D51CB
+    x ^= _shift_right(x, 15)
+    return _shift_right(x, 9).to(torch.float32).add_(0.5).mul_(_UNIT)
 
 
 def _to_int32(x: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ def _to_int32(x: Tensor) -> Tensor:
 
 def gumbel(u: Tensor) -> Tensor:
     """Standard Gumbel noise from uniform numbers in (0, 1)."""
-    return -torch.log(-torch.log(u))
+    return torch.log(u).neg_().log_().neg_()
 
 
 def permutation(length: int, *parts: int) -> Tensor:

@@ -158,14 +158,27 @@ Bind: TypeAlias = Callable[[Condition], LogitsFn]
 """Computes whatever a condition allows once, for all steps."""
 
 
+Drawer: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Logits ``[rows, codebook_size]`` and keys ``[rows]`` -> an id for each and its log-probability, ``[rows]``."""
+
+
 @dataclass(frozen=True)
 class Level:
-    """One grid of tokens and the network that fills it. MaskGIT is one level, StraIT two, with U four."""
+    """One grid of tokens and the network that fills it. MaskGIT is one level, StraIT two, with U four.
+
+    Attributes:
+        name: of the level.
+        grid: (h, w) of its tokens.
+        codebook_size: ids it can predict.
+        bind: of its network.
+        draw_rows: what draws its ids; ``decoding.sampling.draw_rows`` if None, or that same function compiled.
+    """
 
     name: str
     grid: Grid
     codebook_size: int
     bind: Bind
+    draw_rows: Drawer | None = None
 
 
 @dataclass(frozen=True)

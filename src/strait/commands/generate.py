@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, split_labels, verb_parser
+from strait.arguments import (
+    add_decoding_options,
+    add_inference_options,
+    chosen_decoding,
+    inference_model,
+    parse,
+    split_labels,
+    verb_parser,
+)
 
 
 def run(words: list[str]) -> int:
@@ -17,21 +25,22 @@ def run(words: list[str]) -> int:
     parser.add_argument("--output", help="folder for the images, one PNG each")
     parser.add_argument("--grid", help="one PNG with all images, a row a label")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
-    parser.add_argument("--batch-size", type=int, default=64, help="images decoded at once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument(
+        "--batch-size", type=int, help="images decoded at once; as many as fit, 64 at most, by default"
+    )
+    add_inference_options(parser)
     args = parse(parser, words)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     for name in ("count", "batch_size"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
 
     from strait.experiments.generation import Request, generate_files
-    from strait.model import StraIT
 
-    model = StraIT.from_pretrained(args.model, device_named(args.device))
+    model = inference_model(args)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)

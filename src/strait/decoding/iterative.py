@@ -16,7 +16,7 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.guidance import Guided, ramped
 from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest, masked_positions
 from strait.masking import most_masked, num_masked
-from strait.types import Canvas, DecodingStep, LogitsFn, Sampling
+from strait.types import Canvas, DecodingStep, Drawer, LogitsFn, Sampling
 
 
 def decode_step(
@@ -28,6 +28,7 @@ def decode_step(
     schedule: str = "cosine",
     keep: Literal["confidence", "halton"] = "confidence",
     most: int | None = None,
+    by: Drawer | None = None,
 ) -> tuple[Canvas, Tensor, Tensor]:
     """Draw every unknown token, keep the best, mask the rest again.
 
@@ -40,6 +41,7 @@ def decode_step(
         schedule: one of ``masking.SCHEDULES``.
         keep: which of the drawn tokens stay.
         most: how many tokens of a row are masked at most: logits are then asked for there alone.
+        by: what draws the ids (``Level.draw_rows``).
 
     Returns:
         The canvas after, the drawn ids ``[batch, length]`` (known tokens unchanged), and the log-probability of each
@@ -48,10 +50,10 @@ def decode_step(
     if most == 0:
         return canvas, canvas.tokens, torch.zeros(canvas.tokens.shape, device=canvas.tokens.device)
     if most is None or most == canvas.masked.shape[1]:
-        ids, log_p = draw(network(canvas), sampling, level)
+        ids, log_p = draw(network(canvas), sampling, level, by=by)
     else:
         positions = masked_positions(canvas.masked, most)
-        found, found_log_p = draw(network(canvas, positions), sampling, level, positions)
+        found, found_log_p = draw(network(canvas, positions), sampling, level, positions, by)
         ids = canvas.tokens.scatter(1, positions, found)
         log_p = torch.zeros_like(ids, dtype=found_log_p.dtype).scatter(1, positions, found_log_p)
     drawn = torch.where(canvas.masked, ids, canvas.tokens)
@@ -65,7 +67,13 @@ def decode_step(
 
 
 def decode_level(
-    network: Guided, canvas: Canvas, sampling: Sampling, name: str, level: int, config: DecodingConfig
+    network: Guided,
+    canvas: Canvas,
+    sampling: Sampling,
+    name: str,
+    level: int,
+    config: DecodingConfig,
+    by: Drawer | None = None,
 ) -> Iterator[DecodingStep]:
     """All steps of one level; the last one's canvas has nothing masked.
 
@@ -78,6 +86,7 @@ def decode_level(
         name: the level's name, for whoever looks on.
         level: its number, from 0.
         config: number of steps, schedule, what to keep.
+        by: what draws the ids (``Level.draw_rows``).
     """
     start = canvas.masked.sum(-1)
     sampling = replace(sampling, num_steps=torch.minimum(sampling.num_steps, start.clamp(min=1)))
@@ -89,6 +98,6 @@ def decode_level(
         guidance = ramped(sampling.guidance, step, sampling.num_steps, config.guidance_ramp)
         now = replace(sampling, step=step, guidance=guidance)
         canvas, drawn, log_p = decode_step(
-            network.at(guidance), canvas, now, start, level, config.schedule, config.keep, most[index]
+            network.at(guidance), canvas, now, start, level, config.schedule, config.keep, most[index], by
         )
         yield DecodingStep(name, index, num_steps, canvas, drawn, log_p)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strait.randomness import gumbel, key, uniform, uniform_ids
-from strait.types import Grid, Sampling
+from strait.types import Drawer, Grid, Sampling
 
 _DRAW, _CHOOSE = 1, 2
 _KNOWN = torch.inf
@@ -20,7 +20,13 @@ _PIECE = {False: 2**17, True: 2**26}
 """Numbers of noise made at once, by whether on a GPU: on a CPU few enough to stay in its cache between operations."""
 
 
-def draw(logits: Tensor, sampling: Sampling, level: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor,
+    sampling: Sampling,
+    level: int,
+    positions: Tensor | None = None,
+    by: Drawer | None = None,
+) -> tuple[Tensor, Tensor]:
     """One id at every position, by Gumbel-max.
 
     Args:
@@ -28,6 +34,7 @@ def draw(logits: Tensor, sampling: Sampling, level: int, positions: Tensor | Non
         sampling: of each row.
         level: number of the level, from 0.
         positions: int64 ``[batch, count]``, which of the level's the logits are of; all of them, in order, if None.
+        by: ``draw_rows``, or the same compiled.
 
     Returns:
         ids int64 ``[batch, count]`` and their log-probabilities float32 ``[batch, count]``.
@@ -36,14 +43,15 @@ def draw(logits: Tensor, sampling: Sampling, level: int, positions: Tensor | Non
         positions = torch.arange(logits.shape[1], device=logits.device)
     keys = key(sampling.seed[:, None], level, _DRAW, sampling.step[:, None], positions)
     rows, size = logits.flatten(0, 1), max(1, _PIECE[logits.is_cuda] // logits.shape[-1])
-    pieces = [_draw_rows(*piece) for piece in zip(rows.split(size), keys.flatten().split(size), strict=True)]
+    pieces = [(by or draw_rows)(*piece) for piece in zip(rows.split(size), keys.flatten().split(size), strict=True)]
     ids, log_p = (torch.cat(parts).view(keys.shape) for parts in zip(*pieces, strict=True))
     return ids, log_p
 
 
-def _draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """An id for each row of logits ``[rows, codebook_size]`` under the noise of its key, and its log-probability."""
     logits = logits.float()
-    ids = (logits + gumbel(uniform_ids(keys, logits.shape[-1]))).argmax(-1)
+    ids = gumbel(uniform_ids(keys, logits.shape[-1])).add_(logits).argmax(-1)
     chosen = logits.gather(-1, ids[:, None]).squeeze(-1)
     return ids, chosen - logits.logsumexp(-1)
 
@@ -63,6 +71,7 @@ def confidence_scores(log_p: Tensor, sampling: Sampling, level: int) -> Tensor:
     return log_p + scale[:, None] * gumbel(uniform(keys))
 
 
+@lru_cache
 def halton_scores(grid: Grid, device: torch.device) -> Tensor:
     """A fixed order that spreads over the grid: ``[length]``, higher stays first.
 

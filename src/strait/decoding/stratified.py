@@ -55,7 +55,8 @@ def stratified_decode(
     guided = any(row.guidance != 0 for row in rows)
     for number, (level, canvas) in enumerate(zip(levels, canvases, strict=True)):
         network = Guided(level.bind, Condition(labels, context), guided=guided)
-        for step in decode_level(network, canvas, level_sampling(seeds, rows, number), level.name, number, config):
+        sampling = level_sampling(seeds, rows, number)
+        for step in decode_level(network, canvas, sampling, level.name, number, config, level.draw_rows):
             canvas = step.canvas
             yield step
         context = (*context, canvas.as_grid())

@@ -30,14 +30,14 @@ class Request:
         count: images a label, or in all without labels.
         seed: image k of a label is the same however many are asked for, and whatever other labels.
         decoding: steps, temperature, guidance.
-        batch_size: images decoded at once.
+        batch_size: images decoded at once; as many as fit into memory if None, 64 at most.
     """
 
     labels: Sequence[str | int] | None
     count: int
     seed: int
     decoding: DecodingConfig
-    batch_size: int = 64
+    batch_size: int | None = None
 
 
 def generate_files(
@@ -62,9 +62,11 @@ def generate_files(
     labels, places = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
     digest = model.weights_hash()
     made: list[Images] = []
-    steps = sum(request.decoding.steps) * -(-len(labels) // request.batch_size)
+    wanted = None if request.batch_size is None else min(request.batch_size, len(labels))
+    size = model.batch_size(wanted, request.decoding)
+    steps = sum(request.decoding.steps) * -(-len(labels) // size)
     with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
-        for some, where in zip(labels.split(request.batch_size), places.split(request.batch_size), strict=True):
+        for some, where in zip(labels.split(size), places.split(size), strict=True):
             images = _decode_batch(model, some, where, request, bar)
             if grid is not None:
                 made.append(images.cpu())

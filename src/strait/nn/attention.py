@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strait.nn.rows import pick
+
 KeysValues = tuple[Tensor, Tensor]
 """Two tensors ``[batch, heads, length, width / heads]``."""
 
@@ -22,7 +24,7 @@ class _HeadNorm(nn.RMSNorm):
 
 
 class SelfAttention(nn.Module):
-    """Every position attends to every other: ``[batch, length, width]`` -> the same."""
+    """Every position attends to every other: ``[batch, length, width]`` -> the same, or at some positions alone."""
 
     def __init__(self, width: int, heads: int, dropout: float, qk_norm: bool) -> None:
         super().__init__()
@@ -32,8 +34,10 @@ class SelfAttention(nn.Module):
         self.query_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
         self.key_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (_split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """``positions`` int64 ``[batch, count]``: whose results are wanted; of all, in order, if None."""
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        query, key, value = (_split_heads(part, self.heads) for part in (pick(query, positions), key, value))
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value, dropout_p=dropout)
         return self.out(x.transpose(1, 2).flatten(-2))

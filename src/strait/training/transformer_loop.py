@@ -109,7 +109,7 @@ class TransformerTrainee:
 
     def _piece_loss(self, positions: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Loss and metrics of the samples at some positions of the stream."""
-        levels, labels = self._read(positions)
+        levels, labels = self.read(positions)
         # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
         torch.manual_seed(as_seed(self.run.seed, _DROPOUT, int(positions[0])))
         positions, labels = positions.to(self.device), labels.to(self.device)
@@ -117,7 +117,7 @@ class TransformerTrainee:
         labels = labels.masked_fill(dropped, NULL_LABEL)
         return self._loss(levels, labels, key(self.run.seed, positions), self.augment)
 
-    def _read(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
+    def read(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
         """The stream's samples at some positions: each epoch its own permutation, each sample its own variant."""
         length = len(self.cache)
         images = np.empty(len(positions), dtype=np.int64)

@@ -11,8 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from strait.nn.attention import KeysValues
 from strait.transformer.config import TransformerConfig
-from strait.transformer.embedding import LAYER_NORM_EPSILON, MaskedTokenHead, TokenEmbedding, init_weights, pick
+from strait.transformer.embedding import LAYER_NORM_EPSILON, MaskedTokenHead, TokenEmbedding, init_weights
 from strait.transformer.layers import GuidedLayer
 from strait.types import Canvas, Condition, Grid, LogitsFn
 
@@ -78,12 +79,18 @@ class BottomTransformer(nn.Module):
         keys_values = [layer.cross_layer.attention.keys_values(context) for layer in layers]
 
         def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
-            x = self.embedding(self.embedding.canvas_ids(canvas))
-            for layer, of_context in zip(layers, keys_values, strict=True):
-                x = layer(x, of_context)
-            return self.head(pick(self.norm(x), positions), self.embedding.ids)
+            return self.logits(self.embedding.canvas_ids(canvas), keys_values, positions)
 
         return logits
+
+    def logits(self, ids: Tensor, keys_values: list[KeysValues], positions: Tensor | None) -> Tensor:
+        """Input ids ``[batch, length]`` and every layer's keys and values of the context -> logits at ``positions``,
+        where alone the last layer looks."""
+        x = self.embedding(ids)
+        last = len(keys_values) - 1
+        for number, (layer, of_context) in enumerate(zip(self.layers, keys_values, strict=True)):
+            x = layer(x, of_context, positions if number == last else None)
+        return self.head(self.norm(x), self.embedding.ids)
 
     def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
         """Logits ``[batch, length, codebook_size]`` of one canvas under one condition: a training pass."""

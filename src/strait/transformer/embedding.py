@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strait.nn.gelu import gelu
 from strait.types import Canvas
 
 LAYER_NORM_EPSILON = 1e-12
@@ -68,15 +69,8 @@ class MaskedTokenHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: nn.Embedding) -> Tensor:
         """``[batch, length, width]`` -> ``[batch, length, codebook_size]``."""
-        hidden = self.norm(F.gelu(self.dense(hidden), approximate="tanh"))
+        hidden = self.norm(gelu(self.dense(hidden)))
         return F.linear(hidden, embedding.weight[: self.bias.shape[0]], self.bias)
-
-
-def pick(hidden: Tensor, positions: Tensor | None) -> Tensor:
-    """Rows ``positions`` ``[batch, count]`` of ``[batch, length, width]``; all of them if None."""
-    if positions is None:
-        return hidden
-    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -6,15 +6,18 @@ tokens, each with an MLP of its own: only so do its parameters come to the paper
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from strait.nn.attention import CrossAttention, KeysValues, SelfAttention
+from strait.nn.gelu import gelu
+from strait.nn.rows import pick
 from strait.transformer.config import TransformerConfig
 from strait.transformer.embedding import LAYER_NORM_EPSILON
 
 
-class _AttentionMLP(nn.Module):
+class _Layer(nn.Module):
     """What both kinds of layer share: everything but the attention itself."""
 
     def __init__(self, config: TransformerConfig, attention: SelfAttention | CrossAttention) -> None:
@@ -27,32 +30,44 @@ class _AttentionMLP(nn.Module):
         self.mlp_out = nn.Linear(config.mlp, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *keys_values: KeysValues) -> Tensor:
-        """``[batch, length, width]``, and where it attends to a context its keys and values -> the same shape."""
+    def _attended(self, x: Tensor, attention: Callable[[Tensor], Tensor], positions: Tensor | None = None) -> Tensor:
+        """``[batch, length, width]`` -> the same at ``positions``, which are those that ``attention`` gives."""
+        kept = pick(x, positions)
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), *keys_values))
+            x = kept + self.dropout(attention(self.attention_norm(x)))
             return x + self.dropout(self._mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, *keys_values)))
+        x = self.attention_norm(kept + self.dropout(attention(x)))
         return self.mlp_norm(x + self.dropout(self._mlp(x)))
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.mlp_out(F.gelu(self.mlp_in(x), approximate="tanh"))
+        return self.mlp_out(gelu(self.mlp_in(x)))
 
 
-class SelfAttentionLayer(_AttentionMLP):
+class SelfAttentionLayer(_Layer):
     """Attention among the tokens of one level."""
+
+    attention: SelfAttention
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config, SelfAttention(config.width, config.heads, config.dropout, config.qk_norm))
 
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """``[batch, length, width]`` -> the same shape, or ``[batch, count, width]`` at ``positions``
+        ``[batch, count]``."""
+        return self._attended(x, lambda seen: self.attention(seen, positions), positions)
 
-class CrossAttentionLayer(_AttentionMLP):
+
+class CrossAttentionLayer(_Layer):
     """Attention to the coarser level."""
 
     attention: CrossAttention
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config, CrossAttention(config.width, config.heads, config.dropout, config.qk_norm))
+
+    def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
+        """``[batch, length, width]`` and the context's keys and values -> ``[batch, length, width]``."""
+        return self._attended(x, lambda seen: self.attention(seen, keys_values))
 
 
 class GuidedLayer(nn.Module):
@@ -63,6 +78,7 @@ class GuidedLayer(nn.Module):
         self.self_layer = SelfAttentionLayer(config)
         self.cross_layer = CrossAttentionLayer(config)
 
-    def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
-        """``[batch, length, width]`` and the context's keys and values -> ``[batch, length, width]``."""
-        return self.cross_layer(self.self_layer(x), keys_values)
+    def forward(self, x: Tensor, keys_values: KeysValues, positions: Tensor | None = None) -> Tensor:
+        """``[batch, length, width]`` and the context's keys and values -> ``[batch, length, width]``, or
+        ``[batch, count, width]`` at ``positions`` ``[batch, count]``."""
+        return self.cross_layer(self.self_layer(x, positions), keys_values)

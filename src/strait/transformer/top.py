@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from strait.transformer.config import TransformerConfig
-from strait.transformer.embedding import LAYER_NORM_EPSILON, MaskedTokenHead, TokenEmbedding, init_weights, pick
+from strait.transformer.embedding import LAYER_NORM_EPSILON, MaskedTokenHead, TokenEmbedding, init_weights
 from strait.transformer.layers import SelfAttentionLayer
 from strait.types import Canvas, Condition, Grid, LogitsFn
 
@@ -43,12 +43,18 @@ class TopTransformer(nn.Module):
         class_ids = self.embedding.class_ids(condition.labels)
 
         def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
-            x = self.embedding(self.embedding.canvas_ids(canvas), class_ids)
-            for layer in self.layers:
-                x = layer(x)
-            return self.head(pick(self.norm(x)[:, 1:], positions), self.embedding.ids)
+            return self.logits(self.embedding.canvas_ids(canvas), class_ids, positions)
 
         return logits
+
+    def logits(self, ids: Tensor, class_ids: Tensor, positions: Tensor | None) -> Tensor:
+        """Input ids ``[batch, length]``, ``[batch]`` -> logits at ``positions``, where alone the last layer looks."""
+        x = self.embedding(ids, class_ids)
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        # The class token stands first, and is nobody's to predict.
+        x = self.layers[-1](x)[:, 1:] if positions is None else self.layers[-1](x, positions + 1)
+        return self.head(self.norm(x), self.embedding.ids)
 
     def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
         """Logits ``[batch, length, codebook_size]`` of one canvas under one condition: a training pass."""

@@ -1,0 +1,112 @@
+"""Measure speed, against this machine's own ceiling."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+from strait.arguments import (
+    add_decoding_options,
+    chosen_decoding,
+    device_named,
+    parse,
+    take_config,
+    verb_parser,
+)
+
+
+def run(words: list[str]) -> int:
+    called = next((after for word, after in pairwise(words) if word == "--config"), None)
+    config, words = take_config(words)
+    parser = verb_parser("bench", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--part", help="tokenizer, top, bottom, generate or train; all of them by default")
+    parser.add_argument("--batch", type=int, default=1, help="images at once")
+    parser.add_argument("--dtype", default="float32", help="of the transformers: float32, or bfloat16")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
+    parser.add_argument("--warm-up", type=int, default=1, help="calls before each measurement")
+    parser.add_argument("--compile", action="store_true", help="compile first what can be compiled")
+    parser.add_argument("--no-pack", action="store_true", help="leave linear layers as torch has them")
+    add_decoding_options(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    args = parse(parser, words)
+    for name, least in (("batch", 1), ("repeats", 1), ("warm_up", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
+    if config is not None and args.model is not None:
+        raise ValueError("bench: say either --config or --model")
+
+    from strait.devices import DTYPES
+    from strait.experiments.bench import PARTS, Bench, Machine
+
+    if args.dtype not in DTYPES:
+        raise ValueError(f"--dtype: {args.dtype!r} is not one of {', '.join(DTYPES)}")
+    if args.part is not None and args.part not in PARTS:
+        raise ValueError(f"--part: {args.part!r} is not one of {', '.join(PARTS)}")
+    machine = Machine(device_named(args.device), DTYPES[args.dtype])
+    model = _model(config, args.model, machine)
+    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
+    decoding = decoding.first(model.config.tokenizer.num_levels)
+    model.batch_size(args.batch, decoding)  # refuses one that does not fit
+    if not args.no_pack:
+        model.pack()
+    if args.compile:
+        model.compile_decoding()
+    bench = Bench(model, machine, args.batch, args.repeats, args.warm_up, args.compile)
+    single = [part for part in PARTS if part in model.config.parts or part in ("generate", "train")]
+    wanted: list[Any] = single if args.part is None else [args.part]
+    reports = [bench.run(part, decoding) for part in wanted]
+    for report in reports:
+        report["model"] = called or args.model or "shipped"
+    if args.json:
+        print(json.dumps(reports[0] if args.part is not None else {"parts": {r["part"]: r for r in reports}}))
+    else:
+        print(_table(reports))
+    return 0
+
+
+def _model(config: Any, source: str | None, machine: Any) -> Any:
+    from strait.experiments.bench import fill_quickly
+    from strait.model import StraIT, unfilled_model
+
+    if config is None:
+        return StraIT.from_pretrained(source, machine.device, machine.dtype)
+    model = unfilled_model(config.model, [str(index) for index in range(1000)], config.decoding, machine.dtype)
+    fill_quickly(model)
+    return model.to(machine.device)
+
+
+def _table(reports: list[dict[str, Any]]) -> str:
+    from strait.evaluation.report import aligned
+
+    first = reports[0]
+    rows = [("part", "seconds", "least to most", "of the ceiling", "ceiling, GFLOP/s", "peak memory")]
+    for report in reports:
+        rows.append(
+            (
+                report["part"],
+                f"{report['seconds']:.4g}",
+                f"{report['seconds_least']:.4g} to {report['seconds_most']:.4g}",
+                f"{report['fraction_of_ceiling']:.3f}",
+                f"{report['ceiling_flops_per_s'] / 1e9:.1f}",
+                f"{report['peak_memory_bytes'] / 2**30:.2f} GiB",
+            )
+        )
+    lines = [
+        f"{first['device']}, {first['threads']} threads, {first['dtype']}, batch {first['batch']}, "
+        f"torch {first['torch']}; medians of {first['repeats']}; "
+        f"memory copy {first['copy_bytes_per_s'] / 1e9:.1f} GB/s",
+        aligned(rows, right=range(1, 6)),
+    ]
+    for report in reports:
+        if report["part"] == "generate":
+            lines.append(
+                f"generate: {report['images_per_second']:.3g} images a second; "
+                f"{report['over_forward_passes']:.3f} times its forward passes ({'+'.join(map(str, report['steps']))} "
+                f"steps, guidance {report['guidance']:g}); weights {report['weights_bytes'] / 2**30:.2f} GiB"
+            )
+        if report["part"] == "train":
+            lines.append(f"train: the loader takes {100 * report['fraction_loader']:.2f}% of a step")
+    return "\n".join(lines)

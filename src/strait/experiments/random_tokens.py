@@ -1,0 +1,27 @@
+"""A token cache of random tokens, as a data set's would lie on disk: for measuring what training costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from strait.data.token_cache import TokenCache
+from strait.model_config import ModelConfig
+
+
+def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
+    """Write and open one: ``images`` images, one variant each, every level's tokens uniform over its codes."""
+    folder.mkdir(parents=True)
+    generator, levels = np.random.default_rng(0), config.tokenizer.num_levels
+    names, grids = list(config.level_names[:levels]), list(config.grids[:levels])
+    shapes = []
+    for name, (height, width), codes in zip(names, grids, config.level_codebook_sizes, strict=False):
+        tokens = generator.integers(0, codes, (1, images, height * width)).astype(np.uint16)
+        np.save(folder / f"{name}.npy", tokens)
+        shapes.append(list(tokens.shape))
+    np.save(folder / "labels.npy", generator.integers(-1 if not num_classes else 0, max(num_classes, 0) or 0, images))
+    description = {"levels": names, "grids": grids, "shapes": shapes}
+    (folder / "cache.json").write_text(json.dumps(description))
+    return TokenCache(folder)

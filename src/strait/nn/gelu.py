@@ -1,0 +1,26 @@
+"""GELU in its tanh form, MaskGIT's, at a CPU's pace."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SCALE, _CUBIC = 1.5957691216057308, 0.044715  # 2 sqrt(2 / pi); of the tanh form
+_PIECE = 2**18
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3): the tanh form exactly, since
+    (1 + tanh(y / 2)) / 2 is the logistic function of y.
+
+    Without gradients, in float32 on a CPU, the result takes the place of ``x``: four passes over pieces that stay in
+    its cache cost a third of torch's one with its hyperbolic tangent (docs/performance.md).
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
+        return F.gelu(x, approximate="tanh")
+    shift = torch.full((), _SCALE)
+    for piece in x.view(-1).split(_PIECE):
+        gate = torch.addcmul(shift, piece, piece, value=_SCALE * _CUBIC).mul_(piece).sigmoid_()
+        piece.mul_(gate)
+    return x
