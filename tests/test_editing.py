@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,8 +17,10 @@ from strait.data.images import in_order
 from strait.data.sources import open_images
 from strait.editing.confidence import redraw
 from strait.editing.config import EditConfig
+from strait.editing.edits import Edit, upsample_picture
 from strait.editing.infilling import encode_for_infilling, hidden, infill, infill_canvases
 from strait.editing.masks import depths, dilate, inward_ramp, thinned, token_masks
+from strait.editing.pictures import Picture
 from strait.editing.transfer import confident_kept, random_kept, transfer, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model import StraIT, random_model
@@ -321,6 +324,18 @@ def test_upsampling_keeps_the_pair_and_draws_the_rest() -> None:
         grids[step.level] = step.canvas.as_grid()
     assert torch.equal(grids["bottom"], low[1])
     assert torch.equal(made, model.decode(Tokens(tuple(grids.values()))))
+
+
+def test_an_upsampled_picture_keeps_its_transparency() -> None:
+    config = ModelConfig(16, replace(TOKENIZER, kind="vqgan2-r"), SMALL, SMALL, SMALL)
+    edit = Edit(random_model(config, ["disc", "square"], seed=1), 0)
+    pixels = np.zeros((32, 48, 4), np.uint8)
+    pixels[:16, :, 3] = 255
+    (made,) = upsample_picture(edit, Picture(pixels))
+    (opaque,) = upsample_picture(edit, Picture(np.asarray(Picture(pixels).rgb())))
+    assert made.shape == (32, 32, 4)
+    assert np.array_equal(made[..., 3], pixels[:, 8:40, 3])  # the middle square, here of the result's own size
+    assert np.array_equal(made[..., :3], opaque)
 
 
 def test_a_model_without_an_upsampler_says_so(model: StraIT, images: Images) -> None:
