@@ -1,22 +1,27 @@
 """What edits are worth on photographs the model never saw: infilling, transfer, and their time.
 
-    python benchmarks/editing.py --data DIR --features NETWORK.pt --samples 1000 --sheet sheet.png
+    python benchmarks/editing.py --data DIR --features NETWORK.pt --samples 1000 --seeds 3 --sheet sheet.png
 
 Infilling: one half of each photograph (left, right, upper or lower) is drawn anew under its own class and under
 another, and is compared with the mean colour of the kept half, with the same half of another photograph, and with the
 tokenizer's reconstruction of the half itself. The kept half is the photograph's own in all of them. Transfer: a share
 of each photograph's top tokens is kept under another class, with and without bottom-level re-prediction.
+
+Halves, other classes and other photographs are the same for every seed; a seed draws tokens. Errors are standard
+errors over photographs, the seeds of each averaged. What is claimed is tested photograph by photograph: see
+``strait.evaluation.paired``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from editing_time import seconds_a_command, seconds_an_edit
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +32,8 @@ from strait.editing.config import EditConfig
 from strait.editing.infilling import base_decoding, hidden, infill
 from strait.editing.transfer import confident_kept, random_kept, transfer
 from strait.evaluation.features import FeatureNetwork, Features, open_features
-from strait.evaluation.fidelity import frechet_distance
+from strait.evaluation.fidelity import frechet_distance, frechet_error
+from strait.evaluation.paired import Difference, paired_jackknife, paired_mean, standard_error
 from strait.images_out import contact_sheet, png_bytes, write_new
 from strait.model import StraIT
 from strait.randomness import image_seeds, key
@@ -36,31 +42,104 @@ from strait.types import Images
 
 _HALF, _OTHER = 41, 42  # streams of the random choices made here
 _COLUMNS = 6  # of the sheet
+_OWN, _ANOTHER, _MEAN, _HALF_OF_ANOTHER = (
+    *("infilled, own class", "infilled, another class"),
+    *("mean colour", "half of another photograph"),
+)
+FRECHET, ACCURACY, CHANCE, PSNR = "frechet", "accuracy, own class", "probability, new class", "psnr in the mask"
+Row = dict[str, tuple[float, float]]
 
 
 @dataclass
 class Score:
-    """What is gathered of one kind of picture."""
+    """What is gathered of one kind of picture, by seed; what needs no drawing has one."""
 
-    features: list[Features] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    psnr: list[Tensor] = field(default_factory=list)
+    features: dict[int, list[Features]] = field(default_factory=dict)
+    psnr: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    def row(self, reference: Tensor | None) -> dict[str, float]:
-        logits = torch.cat([features.logits for features in self.features if features.logits is not None])
-        labels, targets = torch.cat(self.labels), torch.cat(self.targets)
-        chance = logits.softmax(-1).gather(1, targets[:, None])[:, 0]
+    def values(self) -> list[Tensor]:
+        """Of each seed ``[images, width]``."""
+        return [torch.cat([some.values for some in of_seed]) for of_seed in self.features.values()]
+
+    def by_photograph(self, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Scores ``[images]``, each the mean over the seeds."""
+        found: dict[str, list[Tensor]] = {}
+        for seed, batches in self.features.items():
+            logits = torch.cat([some.logits for some in batches if some.logits is not None]).double()
+            found.setdefault(ACCURACY, []).append((logits.argmax(1) == labels).double())
+            found.setdefault("accuracy, new class", []).append((logits.argmax(1) == targets).double())
+            found.setdefault(CHANCE, []).append(logits.softmax(1).gather(1, targets[:, None])[:, 0])
+            if seed in self.psnr:
+                found.setdefault(PSNR, []).append(torch.cat(self.psnr[seed]).double())
+        return {name: torch.stack(seeds).mean(0) for name, seeds in found.items()}
+
+    def distance(self, reference: Tensor, images: Tensor | None = None) -> float:
+        """Fréchet distance of these images (all of them by default), the mean over the seeds."""
+        chosen = [values if images is None else values[images] for values in self.values()]
+        return sum(frechet_distance(values, reference) for values in chosen) / len(chosen)
+
+    def row(self, labels: Tensor, targets: Tensor, reference: Tensor | None) -> Row:
+        """Each figure with its standard error."""
         row = {
-            "accuracy, own class": float((logits.argmax(1) == labels).double().mean()),
-            "accuracy, new class": float((logits.argmax(1) == targets).double().mean()),
-            "probability, new class": float(chance.double().mean()),
+            name: (float(values.mean()), standard_error(values))
+            for name, values in self.by_photograph(labels, targets).items()
         }
         if reference is not None:
-            row["frechet"] = frechet_distance(torch.cat([features.values for features in self.features]), reference)
-        if self.psnr:
-            row["psnr in the mask"] = float(torch.cat(self.psnr).mean())
+            # The seeds' errors come from the same photographs: their mean, not their mean over a root.
+            errors = [frechet_error(values, reference) for values in self.values()]
+            row[FRECHET] = (self.distance(reference), sum(errors) / len(errors))
         return row
+
+
+@dataclass
+class Gathered:
+    """All of it, in the order of the photographs, and the first pictures for the sheet."""
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    labels: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    first: dict[str, Images] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One kind of picture scores more than another, or less."""
+
+    ours: str
+    theirs: str
+    figure: str
+    more: bool = True
+
+    def tested(
+        self, scores: dict[str, Score], labels: Tensor, targets: Tensor, reference: Tensor | None
+    ) -> Difference:
+        ours, theirs = scores[self.ours], scores[self.theirs]
+        if self.figure != FRECHET or reference is None:
+            one, other = (score.by_photograph(labels, targets)[self.figure] for score in (ours, theirs))
+            return paired_mean(one, other)
+        return paired_jackknife(
+            lambda images: ours.distance(reference, images) - theirs.distance(reference, images), len(labels)
+        )
+
+
+def claims(names: Sequence[str]) -> list[Claim]:
+    """What the rows that there are let one claim."""
+    wanted = [
+        Claim(_OWN, _MEAN, FRECHET, more=False),
+        Claim(_OWN, _MEAN, ACCURACY),
+        Claim(_OWN, _ANOTHER, FRECHET, more=False),
+        Claim(_OWN, _ANOTHER, ACCURACY),
+        Claim(_OWN, _ANOTHER, PSNR),
+        Claim(_OWN, _HALF_OF_ANOTHER, PSNR),
+    ]
+    for name in names:
+        if name.endswith("bottom re-predicted"):
+            wanted += [
+                Claim(name, "photographs", CHANCE),
+                Claim(name, "reconstruction", CHANCE),
+                Claim(name, name.replace("re-predicted", "kept"), CHANCE),
+            ]
+    return [claim for claim in wanted if {claim.ours, claim.theirs} <= set(names)]
 
 
 def half_masks(indices: Tensor, size: int) -> Tensor:
@@ -78,56 +157,52 @@ def psnr_inside(ours: Images, theirs: Images, masks: Tensor) -> Tensor:
     return peak_signal_to_noise(inside, theirs) - 10 * torch.log10(torch.tensor(2.0))
 
 
-def infilled(
-    model: StraIT, images: Images, masks: Tensor, labels: Tensor, others: Tensor, at: Tensor, config: EditConfig,
-    decoding: DecodingConfig,
-) -> dict[str, Images]:  # fmt: skip
-    """Each way to fill the masked halves, composited; ``others`` are the classes that are not theirs."""
+def filled(
+    model: StraIT, images: Images, masks: Tensor, labels: dict[str, Tensor], at: Tensor, config: EditConfig,
+    decoding: DecodingConfig, seeds: Sequence[int],
+) -> dict[tuple[str, int], Images]:  # fmt: skip
+    """Each way to fill the masked halves, composited, by name and seed; ``labels`` name the infillings."""
     blank = hidden(images, masks)
+    first = seeds[0]
     ways = {
-        "infilled, own class": infill(model, blank, masks, labels, 0, at, config, decoding),
-        "infilled, another class": infill(model, blank, masks, others, 0, at, config, decoding),
-        "mean colour": blank,
-        "half of another photograph": images.roll(1, 0),
-        "reconstruction of the half": model.decode(model.encode(images)),
+        (name, seed): infill(model, blank, masks, of_name, seed, at, config, decoding)
+        for name, of_name in labels.items()
+        for seed in seeds
     }
-    return {name: torch.where(masks[:, None], made, images) for name, made in ways.items()}
+    ways |= {(_MEAN, first): blank, (_HALF_OF_ANOTHER, first): images.roll(1, 0)}
+    ways["reconstruction of the half", first] = model.decode(model.encode(images))
+    return {way: torch.where(masks[:, None], made, images) for way, made in ways.items()}
 
 
 def transferred(
-    model: StraIT, images: Images, others: Tensor, at: Tensor, shares: list[float], decoding: DecodingConfig
-) -> dict[str, Images]:
+    model: StraIT, images: Images, others: Tensor, at: Tensor, shares: Sequence[float], decoding: DecodingConfig,
+    seeds: Sequence[int],
+) -> dict[tuple[str, int], Images]:  # fmt: skip
     """Transfers at several shares of top tokens kept, with and without bottom-level re-prediction."""
     top = model.encode(images).levels[0]
-    made = {"reconstruction": model.decode(model.encode(images))}
+    made = {("reconstruction", seeds[0]): model.decode(model.encode(images))}
     for share in shares:
-        ways = {"random": random_kept(top, share, image_seeds(0, at))}
+        ways: dict[str, Callable[[int], Tensor]] = {
+            "random": lambda seed, share=share: random_kept(top, share, image_seeds(seed, at))
+        }
         if 0 < share < 1:
-            ways["confident"] = confident_kept(model, top, others, share, decoding.guidance)
+            confident = confident_kept(model, top, others, share, decoding.guidance)
+            ways["confident"] = lambda seed, confident=confident: confident
         for way, kept in ways.items():
             for keep_bottom, name in ((False, "bottom re-predicted"), (True, "bottom kept")):
-                title = f"top tokens kept: {share:.0%} {way}; {name}"
-                made[title] = transfer(model, images, others, kept, 0, at, keep_bottom, decoding)
+                for seed in seeds:
+                    title = f"top tokens kept: {share:.0%} {way}; {name}", seed
+                    made[title] = transfer(model, images, others, kept(seed), seed, at, keep_bottom, decoding)
     return made
 
 
-def seconds_an_edit(model: StraIT, image: Images, decoding: DecodingConfig) -> float:
-    """The quickest of five infillings of one image."""
-    masks, label = half_masks(torch.tensor([0]), image.shape[-1]), torch.tensor([0])
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        infill(model, image, masks, label, decoding=decoding)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
-def table(rows: dict[str, dict[str, float]]) -> str:
+def table(rows: dict[str, Row]) -> str:
     """Markdown."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[c]:.4g}" if c in row else "" for c in columns) + " |")
+        cells = [f"{row[column][0]:.4g} ± {row[column][1]:.2g}" if column in row else "" for column in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -138,13 +213,14 @@ def reference_features(network: FeatureNetwork, args: argparse.Namespace, size: 
     return torch.cat([network(batch.images(torch.device("cpu"))).values for batch in in_order(source, size, 50, rest)])
 
 
-@torch.no_grad()
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--data", required=True)
     parser.add_argument("--features", required=True, help="TorchScript network with logits over the same classes")
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--margin", type=int, default=0)
     parser.add_argument("--guidance", type=float)
@@ -154,50 +230,94 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    model, network = StraIT.from_pretrained(args.model), open_features(args.features, torch.device("cpu"))
-    decoding, size = base_decoding(model), model.config.image_size
+    if args.seeds < 1 or args.samples < 2:
+        parser.error("--seeds, --samples: at least one seed and two photographs are needed")
+    return args
+
+
+def gathered(model: StraIT, network: FeatureNetwork, args: argparse.Namespace, order: list[int]) -> Gathered:
+    """Edit the photographs of these indices in every way, and look at them."""
+    size, decoding, seeds = model.config.image_size, decoding_of(model, args), range(args.seed, args.seed + args.seeds)
+    source = ClassesOf(open_images(args.data, "validation"), model.classes)
+    found = Gathered()
+    for batch in tqdm(in_order(source, size, args.batch_size, order), total=-(-len(order) // args.batch_size)):
+        images, labels, at = batch.images(torch.device("cpu")), batch.labels, batch.indices
+        masks = half_masks(at, size)
+        others = (labels + 1 + key(0, _OTHER, at).remainder(len(model.classes) - 1)) % len(model.classes)
+        made = {("photographs", args.seed): images}
+        halves: set[tuple[str, int]] = set()
+        if args.only != "transfer":
+            config, named = EditConfig(margin=args.margin), {_OWN: labels, _ANOTHER: others}
+            fillings = filled(model, images, masks, named, at, config, decoding, seeds)
+            made, halves = made | fillings, set(fillings)
+        if args.only != "infilling":
+            made |= transferred(model, images, others, at, args.keep, decoding, seeds)
+        found.labels.append(labels)
+        found.targets.append(others)
+        for (name, seed), pictures in made.items():
+            score = found.scores.setdefault(name, Score())
+            score.features.setdefault(seed, []).append(network(pictures))
+            if (name, seed) in halves:
+                score.psnr.setdefault(seed, []).append(psnr_inside(pictures, images, masks))
+        if not found.first:
+            # Later seeds do not replace the first one's.
+            for (name, _), pictures in made.items():
+                found.first.setdefault(name, pictures[:_COLUMNS])
+    return found
+
+
+def decoding_of(model: StraIT, args: argparse.Namespace) -> DecodingConfig:
+    """The model's own settings, with those of the command in their place."""
+    decoding = base_decoding(model)
     if args.guidance is not None:
         decoding = replace(decoding, guidance=args.guidance)
     if args.temperature is not None:
         decoding = replace(decoding, temperature=(args.temperature,) * len(decoding.steps))
+    return decoding
+
+
+@torch.no_grad()
+def main() -> None:
+    args = arguments()
+    model, network = StraIT.from_pretrained(args.model), open_features(args.features, torch.device("cpu"))
     photographs = open_images(args.data, "validation")
     if list(photographs.classes) != list(model.classes):
         raise ValueError("--data: its classes must be the model's, in the same order, as the network's must")
-    source, count = ClassesOf(photographs, model.classes), min(args.samples, len(photographs))
+    count = min(args.samples, len(photographs))
     # Evenly spread with a stride between neighbours, so that "another photograph" is one of another class.
-    order = [(place * 37 % count) * len(source) // count for place in range(count)]
-    scores: dict[str, Score] = {}
-    first: dict[str, Images] = {}
-    for batch in tqdm(in_order(source, size, args.batch_size, order), total=-(-count // args.batch_size)):
-        images, labels, at = batch.images(torch.device("cpu")), batch.labels, batch.indices
-        masks = half_masks(at, size)
-        others = (labels + 1 + key(0, _OTHER, at).remainder(len(model.classes) - 1)) % len(model.classes)
-        made = {"photographs": images}
-        if args.only != "transfer":
-            config = EditConfig(margin=args.margin)
-            made |= infilled(model, images, masks, labels, others, at, config, decoding)
-        halves = set(made)
-        if args.only != "infilling":
-            made |= transferred(model, images, others, at, args.keep, decoding)
-        for name, pictures in made.items():
-            score = scores.setdefault(name, Score())
-            score.features.append(network(pictures))
-            score.labels.append(labels)
-            score.targets.append(others)
-            if name in halves and name != "photographs":
-                score.psnr.append(psnr_inside(pictures, images, masks))
-        first = first or {name: pictures[:_COLUMNS] for name, pictures in made.items()}
-    reference = None if args.only == "transfer" else reference_features(network, args, size, set(order))
-    rows = {name: score.row(reference) for name, score in scores.items()}
-    seconds = seconds_an_edit(model, first["photographs"][:1], decoding)
+    order = [(place * 37 % count) * len(photographs) // count for place in range(count)]
+    found = gathered(model, network, args, order)
+    labels, targets = torch.cat(found.labels), torch.cat(found.targets)
+    reference = None
+    if args.only != "transfer":
+        reference = reference_features(network, args, model.config.image_size, set(order))
+    rows = {name: score.row(labels, targets, reference) for name, score in found.scores.items()}
+    tested = [(claim, claim.tested(found.scores, labels, targets, reference)) for claim in claims(list(rows))]
+    image = found.first["photographs"][:1]
+    edit, command = seconds_an_edit(model, image, decoding_of(model, args)), seconds_a_command(image, args.model)
+    said = [
+        {**asdict(claim), **asdict(difference), "verdict": difference.verdict(claim.more)}
+        for claim, difference in tested
+    ]
     if args.json:
-        print(json.dumps({"samples": count, "seconds an edit": seconds, "scores": rows}, indent=1))
+        seconds = {"an edit": edit, "a command": command, "threads": torch.get_num_threads()}
+        print(json.dumps({"samples": len(labels), "seconds": seconds, "scores": rows, "claims": said}, indent=1))
     else:
-        print(f"{count} photographs; one infilling takes {seconds:.3f} s with {torch.get_num_threads()} threads\n")
-        print(table(rows))
+        print(f"{len(labels)} photographs, {args.seeds} seed(s); one infilling takes {edit:.3f} s, ", end="")
+        print(f"the whole command {command:.2f} s, with {torch.get_num_threads()} threads\n")
+        print(f"{table(rows)}\n")
+        for claim, difference in tested:
+            print(in_words(claim, difference))
     if args.sheet is not None:
-        sheet = contact_sheet(torch.cat(list(first.values())), min(_COLUMNS, count), list(first))
+        sheet = contact_sheet(torch.cat(list(found.first.values())), min(_COLUMNS, count), list(found.first))
         write_new(args.sheet, png_bytes(sheet.quantize(), {"model": model.weights_hash()}), overwrite=True)
+
+
+def in_words(claim: Claim, difference: Difference) -> str:
+    """One line of Markdown."""
+    order = "above" if claim.more else "below"
+    figures = f"{difference.value:+.4g} ± {difference.error:.2g}"
+    return f"- *{difference.verdict(claim.more)}*: {claim.figure}, {claim.ours} {order} {claim.theirs}: {figures}"
 
 
 if __name__ == "__main__":

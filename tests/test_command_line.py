@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from strait.cli import main
+from strait.experiments import generation
+from strait.model import StraIT
 
 SMALL = [
     *("--tokenizer_training.steps", "40", "--tokenizer_training.codebook.start", "10"),
@@ -92,6 +95,26 @@ def test_files_of_the_user_are_never_replaced_silently(
     assert "--overwrite" in capsys.readouterr().err
     assert run(*command, "--overwrite") == 0
     assert file.read_bytes() != b"mine"
+
+
+def test_the_bar_ends_at_the_steps_that_were_taken(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of a grid of few tokens, asked for more steps than those."""
+    bars: list[Any] = []
+
+    class Watched(generation.tqdm):
+        def close(self) -> None:
+            bars.append((self.total, self.n))
+            super().close()
+
+    monkeypatch.setattr(generation, "tqdm", Watched)
+    words = ("generate", "--model", trained, "--count", 3, "--batch-size", 2, "--steps", "200+2")
+    assert run(*words, "--output", tmp_path) == 0
+    top = StraIT.from_pretrained(trained).config.grids[0]
+    taken = 2 * (top[0] * top[1] + 2)
+    assert top[0] * top[1] < 200
+    assert set(bars) == {(taken, taken)}
 
 
 def test_grid_holds_a_row_a_label(trained: Path, tmp_path: Path) -> None:

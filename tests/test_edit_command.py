@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from strait.cli import main
+from strait.editing.placing import enlarged, to_images
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model import StraIT
@@ -103,6 +104,15 @@ def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.Captu
     Image.new("L", (90, 70)).save(tmp_path / "black.png")
     assert run("edit", "infill", photo, "--mask", tmp_path / "black.png", "--output", tmp_path / "out") == 0
     assert "nothing is white, so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+    # A transfer draws the bottom anew even where every top token stays.
+    words = ("edit", "transfer", photo, "--label", 3, "--mask", tmp_path / "black.png", "--output", tmp_path)
+    assert run(*words) == 0
+    assert "so every top token stays; the bottom tokens are drawn anew" in capsys.readouterr().err
+    assert run(*words, "--keep-bottom", "--overwrite") == 0
+    assert "so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+    model, square = StraIT.from_pretrained(), Image.open(photo).convert("RGB").crop((10, 0, 80, 70))
+    again = model.decode(model.encode(to_images(square.resize((64, 64), Image.Resampling.LANCZOS))))
+    assert np.array_equal(pixels_of(tmp_path / "photo-transfer-seed0-0000.png"), enlarged(again, 70, 70))
 
 
 def test_the_first_picture_of_several_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +121,23 @@ def test_the_first_picture_of_several_is_said(tmp_path: Path, capsys: pytest.Cap
     assert run("edit", "extend", tmp_path / "many.tif", "--left", 1, "--output", tmp_path) == 0
     assert "many.tif holds 3 pictures; the first is taken" in capsys.readouterr().err
     assert np.array_equal(pixels_of(tmp_path / "many-extend-seed0-0000.png")[:, 16:], np.asarray(pages[0]))
+    words = ("edit", "infill", tmp_path / "many.tif", "--mask", tmp_path / "many.tif", "--output", tmp_path)
+    assert run(*words) == 0
+    assert capsys.readouterr().err.count("many.tif holds 3 pictures; the first is taken") == 2
+
+
+def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask: Path, tmp_path: Path) -> None:
+    name = "photo-infill-seed0-0000.png"
+    for option, huge, largest in (
+        ("--context", "1e308", 4),
+        ("--margin", 10**20, 64),
+        ("--feather", "100000000", 70),
+    ):
+        words = ("edit", "infill", photo, "--mask", mask, "--label", 3, option)
+        assert run(*words, huge, "--output", tmp_path / f"huge{option}") == 0
+        assert run(*words, largest, "--output", tmp_path / f"most{option}") == 0
+        made = pixels_of(tmp_path / f"huge{option}" / name)
+        assert np.array_equal(made, pixels_of(tmp_path / f"most{option}" / name)), option
 
 
 @pytest.mark.parametrize(
@@ -252,6 +279,34 @@ def test_the_process_is_written_with_a_frame_a_step(
         level: sum(row["tokens"] for row in said["redrawing"] if row["level"] == level) for level in ("top", "bottom")
     }
     assert counts == {"top": 16, "bottom": 64}
+
+
+def test_a_process_has_as_many_frames_as_steps_were_taken(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One top token and four bottom ones are unknown: a step and four, whatever was asked for."""
+    # The window is the picture's left 70 pixels; a top token of it has 17.5 of them.
+    words = ("edit", "process", photo, "--box", "20,20,32,32", "--output", tmp_path, "--json", "--context", 8)
+    assert run(*words, "--steps", "12+6", "--label", 3) == 0
+    rows = json.loads(capsys.readouterr().out)["redrawing"]
+    assert [(row["level"], row["step"], row["tokens"]) for row in rows] == [
+        *(("top", -1, 15), ("top", 0, 1)),
+        *(("bottom", -1, 60), *(("bottom", step, 1) for step in range(4))),
+    ]
+    assert getattr(Image.open(tmp_path / "photo-process-seed0-0000.gif"), "n_frames", 1) == 5
+    assert Image.open(tmp_path / "photo-process-seed0-0000-strip.png").size == (5 * 66 + 2, 2 * 82 + 2)
+
+
+def test_frames_know_how_many_steps_their_level_takes(model: StraIT) -> None:
+    masked = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masked[0, 0, :3] = True
+    top, bottom = random_grids(model, 1, 0)
+    canvases = [Canvas.known(top), Canvas.known(bottom, masked)]
+    made = list(frames(model, model.decoding_steps(torch.tensor([3]), canvases=canvases)))
+    assert [(frame.level, frame.index, frame.num_steps) for frame in made] == [
+        ("top", 0, 1),
+        *(("bottom", index, 3) for index in range(3)),
+    ]
 
 
 def test_the_process_of_generation_needs_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from conftest import make_photograph
+from strait.apps.study.pictures import PictureStore
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, extend_picture, infill_picture, picture_canvases, transfer_picture
@@ -121,13 +124,66 @@ def test_masks_are_white_where_to_fill(tmp_path: Path) -> None:
     grey = np.zeros((4, 6), np.uint8)
     grey[0], grey[1], grey[2] = 255, 128, 127
     expected = grey >= 128
-    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(grey), "grey.png"), (4, 6)), expected)
-    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(expected), "one.png"), (4, 6)), expected)
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(grey), "grey.png"), (4, 6)).fill, expected)
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(expected), "one.png"), (4, 6)).fill, expected)
     strokes = np.full((4, 6, 4), 255, np.uint8)  # white paint on a transparent layer
     strokes[..., 3] = expected * 255
-    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(strokes), "layer.png"), (4, 6)), expected)
+    assert np.array_equal(read_mask(saved(tmp_path, Image.fromarray(strokes), "layer.png"), (4, 6)).fill, expected)
     with pytest.raises(PictureError, match=r"--mask: .* is 6x4 pixels and the picture 8x5; they must be the same"):
         read_mask(tmp_path / "grey.png", (5, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn, which 4x6 is refused for and 6x4 needs
+    turned = saved(tmp_path, Image.fromarray(grey), "turned.png", exif=exif)
+    assert np.array_equal(read_mask(turned, (6, 4)).fill, np.rot90(expected, -1))
+    with pytest.raises(PictureError, match=r"--mask: .* is 4x6 pixels and the picture 6x4; they must be the same"):
+        read_mask(turned, (4, 6))
+
+
+def test_a_mask_of_another_size_is_refused_by_its_head_alone(tmp_path: Path) -> None:
+    """Its pixels are not even there: only who looks at them finds out."""
+    path = saved(tmp_path, Image.new("L", (9000, 9900)), "large.png")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(PictureError, match=r"is 9000x9900 pixels and the picture 64x64; they must be the same"):
+        read_mask(path, (64, 64))
+    with pytest.raises(PictureError, match="cannot be read"):
+        read_mask(path, (9900, 9000))
+
+
+def test_a_mask_of_several_pages_says_how_many(tmp_path: Path) -> None:
+    pages = [Image.new("L", (6, 4), grey) for grey in (255, 0)]
+    found = read_mask(saved(tmp_path, pages[0], "many.tif", save_all=True, append_images=pages[1:]), (4, 6))
+    assert found.pages == 2
+    assert found.fill.all()
+
+
+def test_no_file_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL reads EPS by Ghostscript, whatever the file is called."""
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words, **options: started.append(words))
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, format="EPS")
+    path = tmp_path / "photo.png"
+    path.write_bytes(buffer.getvalue())
+    Image.open(path)  # by itself PIL would take it
+    for read in (lambda: read_picture(path), lambda: read_mask(path, (8, 8))):
+        with pytest.raises(PictureError, match=r"is not a picture, or is damaged \(JPEG, PNG, .* are read\)"):
+            read()
+    with pytest.raises(ValueError, match="is not an image, or damaged"):
+        PictureStore(tmp_path / "store").add(path)
+    assert started == []
+
+
+def test_floats_that_are_no_numbers_are_black_and_infinite_ones_white(tmp_path: Path) -> None:
+    values = np.array([[0.0, 0.5, 1.0], [np.nan, np.inf, -np.inf]], np.float32)
+    for scale in (1, 65535, 3e38):
+        path = saved(tmp_path, Image.fromarray(values * np.float32(scale)), f"{scale}.tif")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = read_picture(path).pixels
+        middle = 255 if scale == 3e38 else 127
+        assert found[..., 0].tolist() == [[0, middle, 255], [0, 255, 0]]
+    nothing = saved(tmp_path, Image.fromarray(np.full((2, 2), np.nan, np.float32)), "nothing.tif")
+    assert not read_picture(nothing).pixels.any()
 
 
 @pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "0,0,9,4", "3,0,3,4", "-1,0,2,2", "0,3,5,2"])
@@ -161,9 +217,16 @@ def test_the_window_holds_the_whole_mask(
     assert not (mask & ~inside).any()
     extent = max(mask.any(0).sum(), mask.any(1).sum())
     assert window.side == max(extent, min(height, width, max(16, int(context * extent))))
+    assert window_around(mask, 16, 1e308) == window_around(mask, 16, 2.0 * max(height, width))
     if window.side <= min(height, width):
         assert 0 <= window.top <= height - window.side
         assert 0 <= window.left <= width - window.side
+
+
+def test_a_mask_so_long_that_no_square_fits_around_it_is_refused() -> None:
+    mask = np.ones((2, 100_000), bool)
+    with pytest.raises(PictureError, match=r"mask: it is 100000 pixels long, and the square around it too large"):
+        window_around(mask, 64, 2.0)
 
 
 def test_what_lies_beyond_the_picture_is_unknown() -> None:
@@ -197,11 +260,24 @@ def test_blending_leaves_all_outside_the_mask(feather: int, seed: int, channels:
     result = blend(old, new, mask, feather)
     assert np.array_equal(old, before)
     assert np.array_equal(result[~mask], old[~mask])
-    low, high = np.minimum(old[..., :3], new), np.maximum(old[..., :3], new)
+    seen = np.asarray(Picture(old).rgb())
+    low, high = np.minimum(seen, new), np.maximum(seen, new)
+    low[~mask], high[~mask] = old[~mask, :3], old[~mask, :3]
     assert ((result[..., :3] >= low) & (result[..., :3] <= high)).all()
     assert (result[mask, 3:] == 255).all()
     if feather <= 1:
         assert np.array_equal(result[mask][:, :3], new[mask])
+
+
+def test_the_new_fades_into_white_where_the_old_is_transparent() -> None:
+    """Not into the colour that stands in the file of a transparent pixel, which nobody has seen."""
+    old, new = np.zeros((9, 9, 4), np.uint8), np.full((9, 9, 3), 255, np.uint8)
+    old[..., 0], old[..., 2] = 255, 255  # magenta, hidden
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 2:7] = True
+    result = blend(old, new, mask, 3)
+    assert (result[mask] == 255).all()
+    assert np.array_equal(result[~mask], old[~mask])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 61), (30, 200), (7, 5), (2, 3), (500, 333)])
@@ -273,6 +349,11 @@ def test_an_all_black_picture_is_edited_like_any_other(model: StraIT) -> None:
     for wanted in (mask, some_mask(64, 64)):
         (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, wanted)
         assert not result[~wanted].any()
+    edit = Edit(model, 3, decoding=QUICK)
+    (wider,) = extend_picture(edit, picture, Sides(left=1))
+    assert not wider[:, 16:].any()
+    (moved,) = transfer_picture(edit, picture)
+    assert moved.shape == (64, 64, 3)
 
 
 def test_result_k_of_a_seed_is_the_same_however_many_are_asked_for(model: StraIT) -> None:
@@ -297,6 +378,14 @@ def test_transfer_gives_the_middle_square(model: StraIT) -> None:
     by_region = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, region=region))
     by_confidence = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, 0.5, "confidence"))
     assert len({result.tobytes() for result in [made, *by_region, *by_confidence]}) == 5
+
+
+def test_transfer_keeps_the_transparency_of_its_square(model: StraIT) -> None:
+    picture = photograph(64, 90, 4)
+    (made,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture)
+    (opaque,) = transfer_picture(Edit(model, 3, decoding=QUICK), Picture(np.asarray(picture.rgb())))
+    assert np.array_equal(made[..., 3], picture.pixels[:, 13:77, 3])
+    assert np.array_equal(made[..., :3], opaque)
 
 
 # Extension
@@ -387,6 +476,16 @@ def test_extensions_that_cannot_be_are_refused(model: StraIT, monkeypatch: pytes
         next(extend_picture(Edit(model), picture, Sides()))
     with pytest.raises(ValueError, match="left: -1 must not be negative"):
         Sides(left=-1)
+    for size, sides, canvas in (
+        ((3000, 2), Sides(left=1), "5x6000"),
+        ((1, 1), Sides(left=100_000), "100004x4"),
+        ((64, 64), Sides(up=10**400), rf"4x{10**400 + 4}"),
+        ((64, 64), Sides(right=253), "257x4"),
+    ):
+        start = time.perf_counter()
+        with pytest.raises(PictureError, match=rf"extend: the canvas would have {canvas} top tokens, more than 64 of"):
+            next(extend_picture(Edit(model), Picture(np.zeros((*size, 3), np.uint8)), sides))
+        assert time.perf_counter() - start < 1
     with pytest.raises(ValueError, match=r"extend: a canvas of 3x5 top tokens must be at least 4x4"):
         extend(model, torch.zeros(1, 3, 48, 64), Sides(right=1), torch.tensor([3]))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)

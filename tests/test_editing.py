@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,8 +17,10 @@ from strait.data.images import in_order
 from strait.data.sources import open_images
 from strait.editing.confidence import redraw
 from strait.editing.config import EditConfig
+from strait.editing.edits import Edit, upsample_picture
 from strait.editing.infilling import encode_for_infilling, hidden, infill, infill_canvases
-from strait.editing.masks import dilate, inward_ramp, thinned, token_masks
+from strait.editing.masks import depths, dilate, inward_ramp, thinned, token_masks
+from strait.editing.pictures import Picture
 from strait.editing.transfer import confident_kept, random_kept, transfer, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model import StraIT, random_model
@@ -98,6 +101,36 @@ def test_the_feather_lies_inside_the_mask_and_rises_by_depth() -> None:
     assert torch.equal(ramp[0], torch.tensor([[min(d, 3) / 3 for d in row] for row in depth]))
     assert torch.equal(inward_ramp(mask, 0), mask.float())
     assert torch.equal(inward_ramp(mask, 1), mask.float())
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 1000), st.integers(0, 12))
+def test_depth_and_growth_are_the_distance_to_the_nearest_pixel(
+    height: int, width: int, share: float, seed: int, pixels: int
+) -> None:
+    """By the definition: steps of a king on a chessboard."""
+    mask = torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed)) < share
+    places = [(y, x) for y in range(height) for x in range(width)]
+
+    def nearest(image: Tensor, wanted: bool) -> list[list[float]]:
+        there = [(y, x) for y, x in places if bool(image[y, x]) == wanted]
+        return [
+            [min((max(abs(y - v), abs(x - u)) for v, u in there), default=float("inf")) for x in range(width)]
+            for y in range(height)
+        ]
+
+    assert depths(mask).tolist() == [nearest(image, False) for image in mask]
+    grown = [[[away <= pixels for away in row] for row in nearest(image, True)] for image in mask]
+    assert dilate(mask, pixels).tolist() == grown
+
+
+def test_no_margin_or_feather_is_too_large_to_be_asked_for() -> None:
+    mask = torch.zeros(1, 300, 200, dtype=torch.bool)
+    mask[0, 100:, 50:150] = True
+    start = time.process_time()
+    assert dilate(mask, 10**20).all()
+    assert torch.equal(inward_ramp(mask, 10**20), inward_ramp(mask, 300))
+    assert torch.equal(inward_ramp(torch.ones_like(mask), 10**20), torch.ones(1, 300, 200))
+    assert time.process_time() - start < 5
 
 
 def test_growing_a_mask_goes_diagonally_too() -> None:
@@ -216,15 +249,23 @@ def test_transfer_masks_every_bottom_token_or_none(model: StraIT, images: Images
             assert (first.confidence < 0).all()
 
 
-def test_a_transferred_top_changes_the_chance_of_every_bottom_token(model: StraIT, images: Images) -> None:
-    """What re-prediction draws from: the bottom's distribution under the new top and class, at every position."""
-    tokens = model.encode(images)
+@torch.no_grad()
+def test_a_transfer_changes_the_chance_of_every_bottom_token(model: StraIT, images: Images) -> None:
+    """What re-prediction draws from, under the top and class of a real transfer; without it no token is drawn."""
+    tokens, targets = model.encode(images), LABELS + 1
     bottom = model.levels()[1]
-    blank = Canvas.blank(2, bottom.grid)
-    old = bottom.bind(Condition(LABELS, tokens.levels[:1]))(blank).softmax(-1)
-    new_top = (tokens.levels[0] + 7) % bottom.codebook_size
-    new = bottom.bind(Condition(LABELS + 1, (new_top,)))(blank).softmax(-1)
+    kept = random_kept(tokens.levels[0], 0.5, image_seeds(0, torch.arange(2)))
+    canvases = transfer_canvases(tokens, kept)
+    tops = [step.canvas.as_grid() for step in model.decoding_steps(targets, canvases=canvases) if step.level == "top"]
+    assert torch.equal(tops[-1][kept], tokens.levels[0][kept])
+    assert canvases[1].masked.all()
+    old = bottom.bind(Condition(LABELS, tokens.levels[:1]))(canvases[1]).softmax(-1)
+    new = bottom.bind(Condition(targets, (tops[-1],)))(canvases[1]).softmax(-1)
     assert ((new - old).abs().sum(-1) > 1e-3).all()
+    without = transfer_canvases(tokens, kept, keep_bottom=True)
+    drawn = [step for step in model.decoding_steps(targets, canvases=without) if step.level == "bottom"]
+    assert not any(step.confidence.any() for step in drawn)
+    assert torch.equal(drawn[-1].canvas.as_grid(), tokens.levels[1])
 
 
 def test_keeping_everything_or_nothing(model: StraIT, images: Images) -> None:
@@ -283,6 +324,18 @@ def test_upsampling_keeps_the_pair_and_draws_the_rest() -> None:
         grids[step.level] = step.canvas.as_grid()
     assert torch.equal(grids["bottom"], low[1])
     assert torch.equal(made, model.decode(Tokens(tuple(grids.values()))))
+
+
+def test_an_upsampled_picture_keeps_its_transparency() -> None:
+    config = ModelConfig(16, replace(TOKENIZER, kind="vqgan2-r"), SMALL, SMALL, SMALL)
+    edit = Edit(random_model(config, ["disc", "square"], seed=1), 0)
+    pixels = np.zeros((32, 48, 4), np.uint8)
+    pixels[:16, :, 3] = 255
+    (made,) = upsample_picture(edit, Picture(pixels))
+    (opaque,) = upsample_picture(edit, Picture(np.asarray(Picture(pixels).rgb())))
+    assert made.shape == (32, 32, 4)
+    assert np.array_equal(made[..., 3], pixels[:, 8:40, 3])  # the middle square, here of the result's own size
+    assert np.array_equal(made[..., :3], opaque)
 
 
 def test_a_model_without_an_upsampler_says_so(model: StraIT, images: Images) -> None:

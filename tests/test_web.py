@@ -19,6 +19,7 @@ from strait.model import StraIT
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
 
 from strait.apps.web.controls import Controls, settings_in  # noqa: E402
+from strait.apps.web.page import build_page  # noqa: E402
 from strait.apps.web.studio import Studio, sheet, sureness_of  # noqa: E402
 
 
@@ -111,6 +112,19 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
     assert sheet(process.steps[0]).width >= 512
     assert sureness_of(process.steps[0], 2).size == (512, 512)
     assert process.steps[0].sure.shape == (3, 4, 4)
+
+
+def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
+    """A level takes no more steps than it has tokens: 16 of 40, and with the bottom's 3 there are 19."""
+    wanted = controls.values((7, "12", 1, 0, 40, 3, *defaults(controls)[6:]))
+    studio = Studio(model, tmp_path)
+    *_, process = studio.generate(wanted.wanted(model))
+    texts = [step.text.partition(",")[0] for step in process.steps]
+    levels = [*(f"top {index + 1}" for index in range(16)), *(f"bottom {index + 1}" for index in range(3))]
+    assert texts == [f"step {number + 1} of 19: {level}" for number, level in enumerate(levels)]
+    (begin,) = [function.fn for function in build_page(studio).fns.values() if function.name == "begin"]
+    which, number = begin(process)
+    assert (number.maximum, number.visible, which.visible) == (19, True, False)
 
 
 def test_the_page_asks_no_other_host_and_listens_to_this_machine_alone() -> None:

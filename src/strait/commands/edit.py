@@ -116,18 +116,28 @@ def _picture(args: Namespace) -> Any:
     from strait.editing.pictures import read_picture
 
     picture = read_picture(args.image)
-    if picture.pages > 1:
-        print(f"{args.image} holds {picture.pages} pictures; the first is taken", file=sys.stderr)
+    _say_pages(args.image, picture.pages)
     return picture
 
 
 def _mask(args: Namespace, size: tuple[int, int]) -> Any:
     from strait.editing.pictures import box_mask, read_mask
 
-    mask = box_mask(args.box, size) if args.box is not None else read_mask(args.mask, size)
-    if not mask.any():
-        print("--mask: nothing is white, so nothing is filled; the reconstruction comes back", file=sys.stderr)
-    return mask
+    if args.box is not None:
+        return box_mask(args.box, size)
+    mask = read_mask(args.mask, size)
+    _say_pages(args.mask, mask.pages)
+    if not mask.fill.any():
+        comes = "nothing is filled; the reconstruction comes back"
+        if "keep_bottom" in args and not args.keep_bottom:
+            comes = "every top token stays; the bottom tokens are drawn anew"
+        print(f"--mask: nothing is white, so {comes}", file=sys.stderr)
+    return mask.fill
+
+
+def _say_pages(path: str, pages: int) -> None:
+    if pages > 1:
+        print(f"{path} holds {pages} pictures; the first is taken", file=sys.stderr)
 
 
 def _edit(action: str, edit: Edit, args: Namespace) -> None:

@@ -25,8 +25,12 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
-        scale = 255.0 if picture.mode == "F" and np.asarray(picture).max() <= 1 else 1 / 257
-        picture = Image.fromarray((np.asarray(picture).astype(np.float32) * scale).clip(0, 255).astype(np.uint8))
+        values = np.asarray(picture).astype(np.float32)
+        largest = values.max(where=np.isfinite(values), initial=0)
+        scale = 255.0 if picture.mode == "F" and largest <= 1 else 1 / 257
+        # What is no number is black, and infinity white.
+        values = np.nan_to_num(values, nan=0.0).clip(0, 65535)
+        picture = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
     transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
     return picture.convert("RGBA" if transparent else "RGB")
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from strait.data.images import to_square
@@ -28,6 +28,9 @@ from strait.editing.upsampling import upsample
 from strait.model import StraIT
 from strait.randomness import image_seeds
 from strait.types import NULL_LABEL, Canvas, Images, Tokens
+
+MOST_SQUARES = 64
+"""How many times the model's own number of tokens an extended canvas may have: it is decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def transfer_picture(
         keep_bottom: without bottom-level re-prediction.
 
     Yields:
-        uint8 ``[side, side, 3]``, the square at the picture's own size.
+        uint8 ``[side, side, 3 or 4]``, the square at the picture's own size; its transparency is the picture's own.
     """
     edit, size = edit.base(), edit.model.config.image_size
     window = centre_window(picture.size)
@@ -171,18 +174,27 @@ def transfer_picture(
         kept = random_kept(own, keep, edit.seeds(indices)) if same is None else same.expand_as(own)
         return transfer_canvases(some, kept, keep_bottom)
 
+    square = slice(window.top, window.top + window.side), slice(window.left, window.left + window.side)
     for made in edit.results(canvases):
-        yield enlarged(made, window.side, window.side)
+        yield np.concatenate([enlarged(made, window.side, window.side), picture.pixels[square][..., 3:]], axis=2)
 
 
 def upsample_picture(edit: Edit, picture: Picture) -> Iterator[np.ndarray]:
-    """Draw the middle square of a picture, brought to the model's size, at twice that size: uint8 ``[2s, 2s, 3]``."""
+    """Draw the middle square of a picture, brought to the model's size, at twice that size.
+
+    Yields:
+        uint8 ``[2s, 2s, 3 or 4]``; the transparency is the picture's own, resampled.
+    """
     size = edit.model.config.image_size
+    alpha = np.zeros((2 * size, 2 * size, 0), np.uint8)
+    if picture.pixels.shape[2] == 4:
+        channel = Image.fromarray(picture.pixels[..., 3])
+        alpha = np.asarray(ImageOps.fit(channel, (2 * size, 2 * size), Image.Resampling.LANCZOS))[..., None]
     images = to_images(Image.fromarray(to_square(picture.rgb(), size))).to(edit.model.device)
     for indices in edit.batches():
         many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
         for made in upsample(edit.model, many, labels, edit.seed, indices, edit.decoding).cpu().split(1):
-            yield enlarged(made, 2 * size, 2 * size)
+            yield np.concatenate([enlarged(made, 2 * size, 2 * size), alpha], axis=2)
 
 
 def extend_picture(
@@ -210,21 +222,24 @@ def extend_picture(
         raise PictureError("extend: say by how much: --left, --right, --up or --down, in top tokens")
     height, width = picture.size
     token = min(picture.size) / grid[0]
+    rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)
+    canvas = (rows + sides.up + sides.down, columns + sides.left + sides.right)
+    if canvas[0] * canvas[1] > MOST_SQUARES * grid[0] * grid[1]:
+        raise PictureError(
+            f"extend: the canvas would have {canvas[1]}x{canvas[0]} top tokens, more than {MOST_SQUARES} of the "
+            f"model's images ({MOST_SQUARES * grid[0] * grid[1]}); extend by less, or a picture that is less narrow"
+        )
     left, right, up, down = (round(side * token) for side in sides.padding())
     size = (height + up + down, width + left + right)
     if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise PictureError(f"extend: the result would have {size[1]}x{size[0]} pixels; extend by less")
-    rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)
     images, known = _on_tokens(picture, token, (rows, columns), model_size // grid[0])
     images, known = images.to(edit.model.device), known.to(edit.model.device)
     old = np.pad(picture.pixels, ((up, down), (left, right), (0, 0)), mode="edge")
     outside = np.ones(size, bool)
     if composite:
         outside[up : up + height, left : left + width] = False
-    whole = (
-        round((rows + sides.up + sides.down) * token),
-        round((columns + sides.left + sides.right) * token),
-    )
+    whole = (round(canvas[0] * token), round(canvas[1] * token))
     for indices in edit.batches():
         many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
         made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known)

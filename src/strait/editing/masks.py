@@ -20,9 +20,13 @@ _CHOICE_STREAM = 31
 
 def dilate(masks: Tensor, pixels: int) -> Tensor:
     """Grow masks bool ``[batch, height, width]`` by so many pixels every way, diagonals included."""
+    pixels = min(pixels, max(masks.shape[1:]))  # further than across it cannot grow
     if pixels == 0:
         return masks
-    return F.max_pool2d(masks.float()[:, None], 2 * pixels + 1, stride=1, padding=pixels)[:, 0] > 0
+    grown, width = masks.float()[:, None], 2 * pixels + 1
+    for kernel, padding in (((width, 1), (pixels, 0)), ((1, width), (0, pixels))):
+        grown = F.max_pool2d(grown, kernel, stride=1, padding=padding)
+    return grown[:, 0] > 0
 
 
 def token_masks(masks: Tensor, grids: Sequence[Grid], margin: int = 0) -> tuple[Tensor, ...]:
@@ -93,14 +97,36 @@ def inward_ramp(masks: Tensor, feather: int) -> Tensor:
 
     Args:
         masks: bool ``[batch, height, width]``.
-        feather: 0 or 1 for a hard border.
+        feather: 0 or 1 for a hard border; the longer side is taken where it is more.
 
     Returns:
         float ``[batch, height, width]`` in [0, 1].
     """
-    depth = masks.float()
-    inside = masks
-    for _ in range(1, feather):
-        inside = ~dilate(~inside, 1)
-        depth = depth + inside.float()
-    return depth / max(feather, 1)
+    feather = max(1, min(feather, max(masks.shape[1:])))
+    if feather == 1:
+        return masks.float()
+    return depths(masks).clamp(max=feather).div(feather)
+
+
+def depths(masks: Tensor) -> Tensor:
+    """How many steps, diagonal ones too, lead from each pixel to the nearest one outside the mask.
+
+    Args:
+        masks: bool ``[batch, height, width]``.
+
+    Returns:
+        float ``[batch, height, width]``: 0 outside the mask, infinite where everything is masked.
+    """
+    columns = torch.arange(masks.shape[2], dtype=torch.float32, device=masks.device).expand(masks.shape)
+    last = columns.masked_fill(masks, -torch.inf).cummax(2).values
+    following = columns.masked_fill(masks, torch.inf).flip(2).cummin(2).values.flip(2)
+    down = torch.minimum(columns - last, following - columns)  # along its own row
+    up = down.clone()
+    height = masks.shape[1]
+    # A step to the next row may go sideways as well: the smaller of the two passes is the distance in any direction.
+    for field, rows in ((down, range(1, height)), (up, range(height - 2, -1, -1))):
+        before = -1 if field is down else 1
+        for row in rows:
+            nearest = -F.max_pool1d(-field[:, None, row + before], 3, stride=1, padding=1)[:, 0]
+            torch.minimum(field[:, row], nearest + 1, out=field[:, row])
+    return torch.minimum(down, up)

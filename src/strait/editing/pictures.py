@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from strait.data.images import eight_bits, on_white
+from strait.data.sources import FORMATS
 
 
 class PictureError(ValueError):
     """A picture or mask cannot be used; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask from a file.
+
+    Attributes:
+        fill: bool ``[height, width]``, True where to fill.
+        pages: how many pictures the file has; the first is taken.
+    """
+
+    fill: np.ndarray
+    pages: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,32 +75,42 @@ def picture_of(content: bytes, name: str, formats: Sequence[str] | None = None) 
     Args:
         content: of the file.
         name: what an error message starts with.
-        formats: those of PIL that are taken; all by default.
+        formats: those of PIL that are taken; ``FORMATS`` by default.
     """
-    picture, pages = _open(content, name, formats)
-    return Picture(np.array(eight_bits(picture)), pages)
+    with _readable(name):
+        picture = _opened(content, name, formats)
+        return Picture(np.array(eight_bits(picture)), getattr(picture, "n_frames", 1))
 
 
-def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -> np.ndarray:
-    """Open a mask image: bool ``[height, width]``, True where it is white (128 and above), on black if transparent.
+def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -> Mask:
+    """Open a mask image: filled is where it is white (128 and above), on black if transparent.
 
     Raises:
-        PictureError: as ``read_picture``, and if its size is not that of the picture.
+        PictureError: as ``read_picture``, and if its size is not that of the picture, (height, width).
     """
     return mask_of(_content(path, option), size, f"{option}: {path}")
 
 
-def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[str] | None = None) -> np.ndarray:
+def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[str] | None = None) -> Mask:
     """The same from a file's content."""
-    pixels = np.array(eight_bits(_open(content, name, formats)[0]).convert("RGBA")).astype(np.uint32)
-    grey = Image.fromarray(pixels[..., :3].astype(np.uint8)).convert("L")
-    mask = np.asarray(grey, np.uint32) * pixels[..., 3] >= 128 * 255
-    if mask.shape != size:
-        raise PictureError(
-            f"{name} is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {size[1]}x{size[0]}; "
-            "they must be the same"
-        )
-    return mask
+    with _readable(name):
+        picture = _opened(content, name, formats)
+        # By the file's head, before its pixels take memory; EXIF may still turn it by a quarter.
+        if sorted(picture.size) != sorted(size):
+            _refuse_size(name, picture, size)
+        pages, picture = getattr(picture, "n_frames", 1), eight_bits(picture)
+        if picture.size != size[::-1]:
+            _refuse_size(name, picture, size)
+        grey = np.asarray(picture.convert("L"))
+        if picture.mode != "RGBA":
+            return Mask(grey >= 128, pages)
+        return Mask(grey.astype(np.uint16) * np.asarray(picture.getchannel("A")) >= 128 * 255, pages)
+
+
+def _refuse_size(name: str, mask: Image.Image, size: tuple[int, int]) -> NoReturn:
+    raise PictureError(
+        f"{name} is {mask.width}x{mask.height} pixels and the picture {size[1]}x{size[0]}; they must be the same"
+    )
 
 
 def box_mask(box: str, size: tuple[int, int]) -> np.ndarray:
@@ -111,21 +137,28 @@ def _content(path: str | Path, option: str) -> bytes:
     return path.read_bytes()
 
 
-def _open(content: bytes, name: str, formats: Sequence[str] | None) -> tuple[Image.Image, int]:
+def _opened(content: bytes, name: str, formats: Sequence[str] | None) -> Image.Image:
+    """By its head alone; the pixels are read when they are asked for."""
     if not content:
         raise PictureError(f"{name} is empty (0 bytes)")
+    # Never all of PIL's formats: to some it starts other programs, whatever the file is called.
+    return Image.open(io.BytesIO(content), formats=list(formats or FORMATS))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Whatever a file can raise, as a line for people."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content), formats=None if formats is None else list(formats))
-        pages = getattr(picture, "n_frames", 1)
-        picture.load()
-        return picture, pages
+            yield
+    except PictureError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
         raise PictureError(f"{name} has too many pixels to be opened (more than {limit} million)") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture, or is damaged") from error
+        raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(FORMATS)} are read)") from error
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PictureError(f"{name} cannot be read ({reason})") from error

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from strait.data.images import on_white
 from strait.editing.masks import inward_ramp
+from strait.editing.pictures import PictureError
 from strait.images_out import to_pictures
 from strait.types import Images
 
@@ -41,13 +43,19 @@ def window_around(mask: np.ndarray, model_size: int, context: float) -> Window:
         mask: bool ``[height, width]``; the middle of the picture is taken where it is empty.
         model_size: side of the model's images.
         context: side of the square in extents of the mask, as long as the picture has room for it.
+
+    Raises:
+        PictureError: if the mask is so long that the square around it would be too large to be made.
     """
     if not mask.any():
         return centre_window((mask.shape[0], mask.shape[1]))
     ends = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
     starts, extents = [int(end[0]) for end in ends], [int(end[-1] - end[0] + 1) for end in ends]
-    side = max(int(context * max(extents)), model_size)
+    # As a float first: no context is too large to be asked for.
+    side = max(int(min(context * max(extents), max(mask.shape))), model_size)
     side = max(min(side, *mask.shape), *extents)
+    if Image.MAX_IMAGE_PIXELS and side * side > Image.MAX_IMAGE_PIXELS:
+        raise PictureError(f"mask: it is {side} pixels long, and the square around it too large; fill a shorter part")
     top, left = (_placed(*along, side) for along in zip(starts, extents, mask.shape, strict=True))
     return Window(top, left, side)
 
@@ -129,6 +137,9 @@ def enlarged(made: Images, height: int, width: int) -> np.ndarray:
 def blend(old: np.ndarray, new: np.ndarray, mask: np.ndarray, feather: int) -> np.ndarray:
     """The new inside a mask, fading in over ``feather`` pixels; the old, bit for bit, outside.
 
+    Where the old is transparent the new fades into what the model saw there, the old on white: the colour that a
+    transparent pixel hides may be any.
+
     Args:
         old: uint8 ``[height, width, 3 or 4]``.
         new: uint8 ``[height, width, 3]``.
@@ -139,7 +150,8 @@ def blend(old: np.ndarray, new: np.ndarray, mask: np.ndarray, feather: int) -> n
         uint8 of the shape of ``old``, opaque inside the mask.
     """
     share = inward_ramp(torch.from_numpy(mask)[None], feather)[0].numpy()[mask][:, None]
+    seen = np.asarray(on_white(Image.fromarray(old)))[mask]
     result = old.copy()
-    result[mask, :3] = (share * new[mask] + (1 - share) * old[mask, :3]).round().astype(np.uint8)
+    result[mask, :3] = (share * new[mask] + (1 - share) * seen).round().astype(np.uint8)
     result[mask, 3:] = 255
     return result

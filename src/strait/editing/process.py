@@ -27,6 +27,7 @@ class Frame:
     Attributes:
         level: the level's name.
         index: the step, from 0.
+        num_steps: how many its level takes; no more than it has unknown tokens.
         image: ``[batch, 3, size, size]`` in [-1, 1], of everything drawn so far.
         confidence: ``[batch, h, w]`` in [0, 1]: the probability of each token drawn at this step, 1 where it was
             known.
@@ -35,6 +36,7 @@ class Frame:
 
     level: str
     index: int
+    num_steps: int
     image: Images
     confidence: Tensor
     masked: Tensor
@@ -72,6 +74,7 @@ def frames(model: StraIT, steps: Iterable[DecodingStep], seed: int = 0) -> Itera
         yield Frame(
             step.level,
             step.index,
+            step.num_steps,
             model.decode(Tokens(tuple(tokens))),
             step.confidence.exp().view_as(grid),
             step.canvas.masked.view_as(grid),

@@ -88,8 +88,11 @@ def generate_files(
 
 def _decode_batch(model: StraIT, labels: Tensor, indices: Tensor, request: Request, bar: tqdm) -> Images:
     grids: dict[str, Tensor] = {}
+    planned = dict(zip(model.config.level_names, request.decoding.steps, strict=False))
     for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
         grids[step.level] = step.canvas.as_grid()
+        if step.index == 0 and bar.total is not None:
+            bar.total -= planned[step.level] - step.num_steps  # fewer where a level has fewer tokens
         bar.update()
     return model.decode(Tokens(tuple(grids.values())))
 

@@ -116,7 +116,7 @@ class Replier:
     def _edit(self, body: EditBody) -> list[_JSON]:
         self._check_count(body.count)
         picture = picture_of(_bytes("image", body.image), "image", _UPLOADS)
-        mask = None if body.mask is None else mask_of(_bytes("mask", body.mask), picture.size, "mask", _UPLOADS)
+        mask = None if body.mask is None else mask_of(_bytes("mask", body.mask), picture.size, "mask", _UPLOADS).fill
         label = NULL_LABEL if body.label is None else self.model.classes.find(body.label)
         options = EditOptions(
             EditConfig(body.strength, body.margin, body.context, body.feather, body.composite),

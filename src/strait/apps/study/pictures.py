@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from strait.data.sources import FolderSource
+from strait.data.sources import FORMATS, FolderSource
 from strait.randomness import permutation
 
 _SCRAMBLE_STREAM = 41
@@ -95,7 +95,7 @@ class PictureStore:
 
 def _plain(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             return Image.fromarray(np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not an image, or damaged ({error})") from error

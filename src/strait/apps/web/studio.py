@@ -63,9 +63,12 @@ class Studio:
     def generate(self, wanted: Sequence[Wanted]) -> Iterator[Process]:
         """Images step by step; the same process, grown by a step, each time."""
         process, grids = Process(), dict[str, Tensor]()
-        total = sum(wanted[0].decoding.steps)
+        # A level takes no more steps than it has tokens; those of an upsampler are not shown.
+        sizes, steps = self.model.config.grids[: self.model.config.tokenizer.num_levels], wanted[0].decoding.steps
+        counts = [min(asked, height * width) for asked, (height, width) in zip(steps, sizes, strict=False)]
         for frame in frames(self.model, self._base_steps(wanted, grids), wanted[0].seed):
-            process.steps.append(self._step(frame, len(process.steps), total))
+            counts[self.model.config.level_names.index(frame.level)] = frame.num_steps
+            process.steps.append(self._step(frame, len(process.steps), sum(counts)))
             yield process
         with torch.inference_mode():
             pictures = to_pictures(self.model.decode(Tokens(tuple(grids.values()))))

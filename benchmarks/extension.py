@@ -1,0 +1,50 @@
+"""Four photographs that the model never saw, made wider by four top tokens on either side: a sheet.
+
+python benchmarks/extension.py --data DIR --sheet sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from strait.data.images import in_order
+from strait.data.sources import ClassesOf, open_images
+from strait.editing.edits import Edit, extend_picture
+from strait.editing.extension import Sides
+from strait.editing.pictures import Picture
+from strait.editing.placing import to_images
+from strait.images_out import contact_sheet, png_bytes, to_pictures, write_new
+from strait.model import StraIT
+
+_PHOTOGRAPHS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, required=True)
+    args = parser.parse_args()
+    model = StraIT.from_pretrained(args.model)
+    source = ClassesOf(open_images(args.data, "validation"), model.classes)
+    chosen = [(2 * place + 1) * len(source) // (2 * _PHOTOGRAPHS) for place in range(_PHOTOGRAPHS)]
+    (batch,) = in_order(source, model.config.image_size, _PHOTOGRAPHS, chosen)
+    made = []
+    pictures = to_pictures(batch.images(torch.device("cpu")))
+    for picture, label in zip(pictures, batch.labels.tolist(), strict=True):
+        edit = Edit(model, label, seed=args.seed)
+        (pixels,) = extend_picture(edit, Picture(np.asarray(picture)), Sides(left=4, right=4))
+        made.append(to_images(Image.fromarray(pixels)))
+    sheet = contact_sheet(torch.cat(made), 2)
+    settings = {"model": model.weights_hash(), "seed": args.seed, "photographs": chosen}
+    write_new(args.sheet, png_bytes(sheet, settings), overwrite=True)
+
+
+if __name__ == "__main__":
+    main()
