@@ -74,6 +74,13 @@ def test_stage_1_is_the_same(
     same(execute(processes, "tokenizer", photo_folder, tmp_path, f"accumulate={accumulate}"), tokenizer_alone)
 
 
+def test_the_classifier_is_the_same(photo_folder: Path, tmp_path: Path) -> None:
+    alone = execute(1, "classifier", photo_folder, tmp_path / "alone")
+    assert len(alone[0]["loss"]) == 20
+    assert alone[0]["loss"][0] != alone[0]["loss"][-1]
+    same(execute(2, "classifier", photo_folder, tmp_path / "pieces", "accumulate=3"), alone)
+
+
 @pytest.fixture(scope="module")
 def levels_alone(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     folder = tmp_path_factory.mktemp("alone")

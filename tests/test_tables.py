@@ -171,7 +171,15 @@ def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shares_of_a_budget_add_up() -> None:
-    for parts in (["tokenizer"], ["top"], ["tokenizer", "top"], ["tokenizer", "top", "bottom", "upsampler"]):
+    whole = ["tokenizer", "top", "bottom", "upsampler"]
+    for parts in (
+        ["tokenizer"],
+        ["top"],
+        ["tokenizer", "top"],
+        whole,
+        ["classifier", "tokenizer"],
+        ["classifier", *whole],
+    ):
         assert sum(share_of(part, parts) for part in parts) == pytest.approx(1)
 
 

@@ -26,10 +26,13 @@ from strait.evaluation.generation import SampleSet, generated
 from strait.evaluation.reference import ReferenceSet, features_of, reference_features
 from strait.model import StraIT
 from strait.ranks import Ranks
-from strait.tokenizer.config import TokenizerConfig
+from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.config import ClassifierConfig, TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
+from strait.training.classifier_loop import ClassifierTrainee
 from strait.training.config import (
     AdversarialConfig,
+    ClassifierTrainingConfig,
     CodebookConfig,
     RunConfig,
     TokenizerTrainingConfig,
@@ -58,6 +61,9 @@ STAGE1 = TokenizerTrainingConfig(
         weight=0.1, start=0.3, ramp=0.2, r1_every=2, lecam_weight=0.05, channels=8, max_channels=16
     ),
     codebook=CodebookConfig(entropy_weight=0.1, restart_below=0.9, restart_every=3, start=4),
+)
+CLASSIFIER = ClassifierTrainingConfig(
+    steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup_steps=3, ema_decay=0.9, smallest_crop=0.5
 )
 STAGE2 = TransformerTrainingConfig(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup_steps=3, ema_decay=0.9)
 SHAPE = TransformerConfig(layers=2, width=32, mlp=64, heads=4, dropout=0.0, norm="pre", qk_norm=True)
@@ -110,6 +116,20 @@ def tokenizer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) ->
     return run(trainee, ranks)
 
 
+def classifier(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    source, config = open_images(photos, "train"), replace(CLASSIFIER, **settings)
+
+    def batches(step: int) -> Any:
+        return training_batches(source, SIZE, config.batch_size, DataConfig(shift=2), 5, step, 0, ranks)
+
+    network = Classifier(ClassifierConfig(channels=8, multipliers=(1, 2)), len(source.classes))
+    trainee = ClassifierTrainee(
+        network, config, RunConfig(seed=5, precision="float32"), batches, None, BadFiles(), CPU, ranks
+    )
+    return run(trainee, ranks)
+
+
 def transformer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> Any:
     cache = cache_in(out.with_name("tokens"), photos, ranks)
     torch.manual_seed(0)
@@ -155,7 +175,7 @@ def shared(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> An
     return {}, {**levels, "labels": cache.labels, "made": made.values, "real": real.values}
 
 
-TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokenizer, transformer, shared)}
+TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokenizer, classifier, transformer, shared)}
 
 
 def main() -> None:

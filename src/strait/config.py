@@ -12,12 +12,20 @@ import yaml
 from strait.data.config import DataConfig
 from strait.decoding.config import DecodingConfig
 from strait.files import write_text
-from strait.model_config import ModelConfig, from_dict
-from strait.tokenizer.config import TokenizerConfig
-from strait.training.config import RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
+from strait.model_config import PARTS, ModelConfig, from_dict
+from strait.tokenizer.config import ClassifierConfig, TokenizerConfig
+from strait.training.config import (
+    ClassifierTrainingConfig,
+    RunConfig,
+    TokenizerTrainingConfig,
+    TransformerTrainingConfig,
+)
 from strait.transformer.config import TransformerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
+
+TRAINED = ("classifier", *PARTS)
+"""What can be trained, in order: a model's parts, and before them the classifier that may judge its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Config:
         upsampler: the shape of each of U's two networks; none for a model without.
         decoding: defaults of generation, stored with the model.
         data: how photographs are cut.
+        classifier: the shape of the classifier that a perceptual loss may compare features of; no part of the model.
+        classifier_training: how that is trained.
         tokenizer_training: stage 1.
         top_training: stage 2, top.
         bottom_training: stage 2, bottom.
@@ -46,6 +56,8 @@ class Config:
     upsampler: TransformerConfig | None = None
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    classifier_training: ClassifierTrainingConfig = field(default_factory=ClassifierTrainingConfig)
     tokenizer_training: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     top_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
     bottom_training: TransformerTrainingConfig = field(default_factory=TransformerTrainingConfig)
@@ -67,6 +79,16 @@ class Config:
     def model(self) -> ModelConfig:
         """The part of the settings that a model folder keeps."""
         return ModelConfig(self.image_size, self.tokenizer, self.top, self.bottom, self.upsampler)
+
+    @property
+    def tokenizer_parts(self) -> tuple[str, ...]:
+        """The tokenizer, and before it the classifier if its perceptual loss is to be that one's."""
+        return ("classifier", "tokenizer") if self.tokenizer_training.perceptual == "classifier" else ("tokenizer",)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What has to be trained for this model, in order."""
+        return (*self.tokenizer_parts, *self.model.parts[1:])
 
 
 def config_names() -> list[str]:

@@ -6,17 +6,16 @@ import sys
 from pathlib import Path
 
 from strait.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
-from strait.config import Config, config_names, read_config
-from strait.model_config import PARTS
+from strait.config import TRAINED, Config, config_names, read_config
 
 
 def run(words: list[str]) -> int:
     config, words = take_config(words)
     part = words.pop(0) if words and not words[0].startswith("-") else None
-    if part is not None and part not in PARTS:
-        raise ValueError(f"train: there is no part {part!r}; there are {', '.join(PARTS)}")
+    if part is not None and part not in TRAINED:
+        raise ValueError(f"train: there is no part {part!r}; there are {', '.join(TRAINED)}")
     parser = verb_parser(
-        "train", __doc__, "[tokenizer|top|bottom|upsampler] --config C --data DIR --model M [--SETTING VALUE ...]"
+        "train", __doc__, f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
     )
     parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")

@@ -21,15 +21,20 @@ from strait.model_folder import ModelError
 from strait.ranks import ALONE, Ranks
 from strait.training.loop import Trainee
 
-_TOKENIZER_SHARE = 1 / 3
+_TOKENIZER_SHARE, _CLASSIFIER_SHARE = 1 / 3, 1 / 10
 _LATE = 0.9  # of training: by then losses that begin later have begun
 _WARM_UP, _FEWEST, _SECONDS = 3, 5, 20.0
 
 
 def share_of(part: str, parts: Sequence[str]) -> float:
-    """How much of a budget one of the parts of a model gets: the tokenizer a third, the transformers alike."""
+    """How much of a budget one of the parts of a model gets: a classifier a tenth; of what is left the tokenizer a
+    third, the transformers alike."""
     if len(parts) == 1:
         return 1.0
+    if "classifier" in parts:
+        if part == "classifier":
+            return _CLASSIFIER_SHARE
+        return (1 - _CLASSIFIER_SHARE) * share_of(part, [other for other in parts if other != "classifier"])
     return _TOKENIZER_SHARE if part == "tokenizer" else (1 - _TOKENIZER_SHARE) / (len(parts) - 1)
 
 

@@ -2,6 +2,7 @@
 
 M/config.json, classes.txt, PART.safetensors    the model
 M/runs/config.yaml                              every setting it was trained with
+M/classifier.safetensors                        beside it, where the tokenizer's perceptual loss asks for one
 M/runs/PART/                                    checkpoints, log.jsonl, samples, finished.json
 M/runs/tokens/SPLIT/                            the token cache
 """
@@ -12,6 +13,7 @@ import copy
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
 from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
+from strait.experiments.classifier_part import build_classifier, classifier_trainee, load_classifier
 from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
@@ -48,6 +51,7 @@ from strait.model_folder import (
 from strait.randomness import as_seed
 from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
+from strait.training.classifier_loop import ClassifierTrainee
 from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import TransformerTrainingConfig
 from strait.training.loop import Stop, Trainee, train
@@ -98,15 +102,17 @@ class PartTraining:
         self.data_name = str(data)
 
     def parts(self) -> list[str]:
-        """The parts of this model in the order of their training."""
-        return list(self.config.model.parts)
+        """The parts of this model in the order of their training, the classifier first if one is asked for."""
+        return list(self.config.parts)
 
     def run(self, parts: list[str]) -> bool:
         """Train some parts; False if stopped before the last was done."""
         for part in parts:
-            if part not in self.parts():
+            if part not in ("classifier", *self.parts()):
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
             if self.init_from is not None and not (self.init_from / f"{part}.safetensors").exists():
+                if part == "classifier" and len(parts) > 1:
+                    continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
         if self.budget is not None:
             self.config = self.budget.divide(parts, self.config)
@@ -118,7 +124,7 @@ class PartTraining:
                 torch.compiler.reset()
                 if is_finished(self.folder, part, self._steps(part)):
                     print(f"{part}: finished already", file=sys.stderr)
-                elif not (self._train_tokenizer() if part == "tokenizer" else self._train_transformer(part)):
+                elif not self._trainer_of(part)():
                     return False
             return True
         except Stopped:
@@ -157,10 +163,33 @@ class PartTraining:
         if done:
             note_finished(self.folder, part, self._steps(part))
 
+    def _trainer_of(self, part: str) -> Callable[[], bool]:
+        """What trains a part, and tells whether it is done."""
+        own = {"classifier": self._train_classifier, "tokenizer": self._train_tokenizer}
+        return own.get(part, partial(self._train_transformer, part))
+
     def _start_weights(self, part: str, module: torch.nn.Module) -> None:
-        if self.init_from is not None:
+        if self.init_from is not None and (self.init_from / f"{part}.safetensors").exists():
             check_part(self.init_from, part, module)
             load_part(self.init_from, part, module)
+
+    def _train_classifier(self) -> bool:
+        def trainee_of() -> ClassifierTrainee:
+            torch.manual_seed(self.config.run.seed)
+            classifier = build_classifier(self.config, len(self.classes), self.data_name)
+            self._start_weights("classifier", classifier)
+            return classifier_trainee(
+                classifier, self.config, self.source, self.validation, self.bad_files, self.device, self.ranks
+            )
+
+        if self.budget is not None:
+            self.config = self.budget.settle("classifier", self.config, [trainee_of])
+        trainee = trainee_of()
+        run_folder = self.folder / "runs" / "classifier"
+        self._begin(run_folder)
+        done = self._trained(trainee, run_folder, trainee.config.steps)
+        self._finish("classifier", trainee.weights(), done)
+        return done
 
     def _train_tokenizer(self) -> bool:
         torch.manual_seed(self.config.run.seed)
@@ -189,6 +218,9 @@ class PartTraining:
 
     def _tokenizer_trainee(self, network: TrainableTokenizer) -> TokenizerTrainee:
         config = self.config
+        classifier = None
+        if config.tokenizer_training.perceptual == "classifier":
+            classifier = load_classifier(self.folder, config, len(self.classes), self.data_name)
         # What is made from here on must not depend on what was trained before it in the same process.
         torch.manual_seed(as_seed(config.run.seed, _SCALE))
         workers = default_workers(config.data, self.device, os.cpu_count() or 1)
@@ -223,6 +255,7 @@ class PartTraining:
             pretrained=self.init_from is not None,
             ranks=self.ranks,
             judged=self.validation is not None,
+            classifier=classifier,
         )
 
     def _trained(self, trainee: Trainee, run_folder: Path, steps: int) -> bool:

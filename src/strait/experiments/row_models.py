@@ -82,7 +82,9 @@ class Trainer:
                 "precision": config.run.precision,
                 "minutes": minutes,
             }
-            if part != "tokenizer":
+            if part == "tokenizer" and "classifier" in keys:
+                made_from["classifier"] = keys["classifier"]
+            if part not in ("classifier", "tokenizer"):
                 made_from["tokenizer"] = keys["tokenizer"]
             if getattr(training, "condition_augmentation", 0):
                 made_from["top"] = keys["top"]

@@ -17,6 +17,9 @@ from strait.files import write_text
 from strait.model_config import PARTS
 from strait.model_folder import ModelError, read_description
 
+_OF_ITSELF = ("classifier", "tokenizer")
+"""What is trained on no tokenizer's tokens."""
+
 
 def settled_config(folder: Path, config: Config | None) -> Config:
     """The settings to train with: those wanted, if they are not at odds with what the folder was begun with; without
@@ -40,6 +43,11 @@ def settled_config(folder: Path, config: Config | None) -> Config:
         return before
     if config.run.seed != before.run.seed:
         raise ModelError(f"run.seed: {folder} was begun with {before.run.seed}, not {config.run.seed}")
+    if config.classifier != before.classifier and (folder / "runs" / "classifier").exists():
+        raise ModelError(
+            f"--config: classifier differs from what {folder} was begun with; choose another --model, leave --config "
+            f"out, or delete {folder / 'runs' / 'classifier'} to train it anew"
+        )
     for field in dataclasses.fields(config.model):
         mine, theirs = getattr(config.model, field.name), getattr(before.model, field.name)
         grows = field.name == "upsampler" and theirs is None
@@ -73,12 +81,14 @@ def is_finished(folder: Path, part: str, steps: int) -> bool:
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return part == "tokenizer" or note.get("tokenizer") == file_hash(folder / "tokenizer.safetensors")
+    return part in _OF_ITSELF or note.get("tokenizer") == file_hash(folder / "tokenizer.safetensors")
 
 
 def note_finished(folder: Path, part: str, steps: int) -> None:
     """Write down what ``is_finished`` asks."""
-    note = {"steps": steps, "tokenizer": file_hash(folder / "tokenizer.safetensors")}
+    note: dict[str, int | str] = {"steps": steps}
+    if part not in _OF_ITSELF:
+        note["tokenizer"] = file_hash(folder / "tokenizer.safetensors")
     path = folder / "runs" / part / "finished.json"
     path.parent.mkdir(exist_ok=True)  # a cascade trains in folders of other names
     write_text(path, json.dumps(note))

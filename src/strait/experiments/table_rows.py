@@ -115,7 +115,7 @@ class TableRun:
             model, folder = self.model, None
             assert model is not None
         else:
-            parts = ["tokenizer"] if self.table.tokenizer_alone else list(config.model.parts)
+            parts = list(config.tokenizer_parts if self.table.tokenizer_alone else config.parts)
             folder = self.trainer.train(f"{row.name}-seed{seed}", config, parts)
             if folder is None:
                 return None
@@ -149,7 +149,7 @@ class TableRun:
             assert self.model is not None
             about["model"] = self.model.weights_hash()
         else:
-            parts = ["tokenizer"] if self.table.tokenizer_alone else list(config.model.parts)
+            parts = list(config.tokenizer_parts if self.table.tokenizer_alone else config.parts)
             about["parts"] = self.trainer.part_keys(config, parts)
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -1,4 +1,7 @@
-"""The shape of a tokenizer (no torch here, so that the command line answers at once)."""
+"""The shape of a tokenizer, and of the classifier that may judge it.
+
+There is no torch here, so that the command line answers at once.
+"""
 
 from __future__ import annotations
 
@@ -87,3 +90,27 @@ class TokenizerConfig:
             raise ValueError(f"image_size: {image_size} is not a multiple of the downsampling {self.downsampling}")
         side = image_size // self.downsampling
         return tuple((side * 2**level, side * 2**level) for level in range(self.num_levels))
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A classifier of the training classes, whose features a tokenizer's perceptual loss may compare.
+
+    Args:
+        channels: width of the first stage, at half the image's size.
+        multipliers: width of each stage, in channels; each after the first halves the resolution.
+        res_blocks: residual blocks of each stage.
+    """
+
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4, 6)
+    res_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.res_blocks < 1 or not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"classifier: {self} must have channels, multipliers and res_blocks of at least 1")
+
+    @property
+    def smallest_image(self) -> int:
+        """Side in pixels of the smallest image that can be halved this often."""
+        return 2 ** len(self.multipliers)

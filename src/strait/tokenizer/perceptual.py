@@ -1,4 +1,5 @@
-"""Perceptual distances behind one interface: VGG-LPIPS, the features of any TorchScript network, or none.
+"""Perceptual distances behind one interface: VGG-LPIPS, the features of a classifier of one's own, those of any
+TorchScript network, or none.
 
 Source: StraIT equation 2 (L_Perc).
 """
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strait.tokenizer.classifier import Classifier
 from strait.types import Images
 
 Perceptual = Callable[[Images, Images], Tensor]
@@ -21,6 +23,32 @@ Perceptual = Callable[[Images, Images], Tensor]
 
 def _nothing(reconstructions: Images, images: Images) -> Tensor:
     return reconstructions.new_zeros(())
+
+
+def normalised_distance(mine: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Mean squared distance of features ``[batch, c, ...]`` normalised over their channels; each layer counts alike.
+
+    LPIPS without its learned weights.
+    """
+    distances = [
+        (F.normalize(made, dim=1) - F.normalize(goal, dim=1)).square().sum(1).mean()
+        for made, goal in zip(mine, wanted, strict=True)
+    ]
+    return torch.stack(distances).mean()
+
+
+class ClassifierDistance(nn.Module):
+    """The distance of the features that a classifier has at all its stages, in float32; it is frozen."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier.eval().requires_grad_(False)
+
+    def forward(self, reconstructions: Images, images: Images) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                wanted = self.classifier.features(images.float())
+            return normalised_distance(self.classifier.features(reconstructions.float()), wanted)
 
 
 class FeatureDistance(nn.Module):
@@ -45,11 +73,7 @@ class FeatureDistance(nn.Module):
     def forward(self, reconstructions: Images, images: Images) -> Tensor:
         with torch.no_grad():
             wanted = self._features(images)
-        distances = [
-            (F.normalize(mine, dim=1) - F.normalize(goal, dim=1)).square().sum(1).mean()
-            for mine, goal in zip(self._features(reconstructions), wanted, strict=True)
-        ]
-        return torch.stack(distances).mean()
+        return normalised_distance(self._features(reconstructions), wanted)
 
 
 def _lpips() -> nn.Module:
@@ -59,14 +83,14 @@ def _lpips() -> nn.Module:
     except Exception as error:  # torchvision beside another torch build fails with whatever it likes
         raise ValueError(
             f"tokenizer_training.perceptual: 'lpips' needs a working torchvision ({error}); "
-            "pip install 'strait[eval]' torchvision, or choose a TorchScript file or 'none'"
+            "pip install 'strait[eval]' torchvision, or choose 'classifier', a TorchScript file or 'none'"
         ) from error
     try:
         return LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=False)
     except Exception as error:
         raise ValueError(
             f"tokenizer_training.perceptual: the VGG weights of 'lpips' could not be had ({error}); "
-            "connect once, or choose a TorchScript file or 'none'"
+            "connect once, or choose 'classifier', a TorchScript file or 'none'"
         ) from error
 
 
@@ -79,12 +103,14 @@ class _Lpips(nn.Module):
         return self.metric(reconstructions.float().clamp(-1, 1), images.float())
 
 
-def build_perceptual(choice: str, device: torch.device) -> Perceptual:
+def build_perceptual(choice: str, device: torch.device, classifier: Classifier | None = None) -> Perceptual:
     """The distance that a setting names.
 
     Args:
-        choice: ``lpips`` (VGG, needs torchvision), ``none``, or the path of a TorchScript network. A TorchScript
-            file is code, and is run: name only files that you trust.
+        choice: ``classifier``, ``lpips`` (VGG, needs torchvision), ``none``, or the path of a TorchScript network. A
+            TorchScript file is code, and is run: name only files that you trust.
+        device: where to compute.
+        classifier: the trained one, for the choice of that name.
 
     Raises:
         ValueError: if what it names cannot be had.
@@ -93,9 +119,15 @@ def build_perceptual(choice: str, device: torch.device) -> Perceptual:
         return _nothing
     if choice == "lpips":
         return _Lpips().to(device)
+    if choice == "classifier":
+        if classifier is None:
+            raise ValueError("tokenizer_training.perceptual: 'classifier' needs a classifier that has been trained")
+        return ClassifierDistance(classifier.to(device))
     path = Path(choice)
     if not path.is_file():
-        raise ValueError(f"tokenizer_training.perceptual: {choice!r} is neither 'lpips', 'none' nor a file")
+        raise ValueError(
+            f"tokenizer_training.perceptual: {choice!r} is neither 'classifier', 'lpips', 'none' nor a file"
+        )
     warnings.warn(f"{path} is TorchScript, which is code: it runs with your rights", stacklevel=2)
     try:
         with warnings.catch_warnings():

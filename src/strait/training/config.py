@@ -140,7 +140,8 @@ class TokenizerTrainingConfig:
         warmup_steps: linear.
         betas: Adam's; MaskGIT's serve its adversary, an ordinary first moment learns faster without one.
         pixel_loss: l1 or l2, of weight 1.
-        perceptual: lpips, none, or the path of a TorchScript network.
+        perceptual: classifier (the model folder's own, trained before), lpips, none, or the path of a TorchScript
+            network.
         perceptual_weight: of that distance.
         bottom_dropout: share of samples that the decoder must draw from the top alone.
         ema_decay: of the averaged weights that become the model's; 0 for none.
@@ -172,6 +173,44 @@ class TokenizerTrainingConfig:
             )
         if not 0 <= self.bottom_dropout < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("tokenizer_training: bottom_dropout and ema_decay must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ClassifierTrainingConfig:
+    """The classifier whose features may judge a tokenizer (beyond the paper).
+
+    Args:
+        steps: updates in all.
+        batch_size: images an update, of all processes together.
+        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
+        learning_rate: at the end of the warm-up; a cosine takes it to zero.
+        warmup_steps: linear.
+        weight_decay: AdamW's, on matrices and convolutions.
+        betas: AdamW's.
+        label_smoothing: of the cross-entropy.
+        smallest_crop: images are crops of a random share of their area, brought back to size: from this share to all
+            of it; 1 for none. Mirrored and moved they are as ``data`` says.
+        ema_decay: of the averaged weights that are kept; 0 for none.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    accumulate: int = 1
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.99)
+    label_smoothing: float = 0.1
+    smallest_crop: float = 0.35
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check_batch("classifier_training", self.steps, self.batch_size, self.accumulate)
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"classifier_training.{name}: {getattr(self, name)} must lie in [0, 1)")
+        if not 0 < self.smallest_crop <= 1:
+            raise ValueError(f"classifier_training.smallest_crop: {self.smallest_crop} must lie in (0, 1]")
 
 
 @dataclass(frozen=True)

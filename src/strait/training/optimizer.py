@@ -31,14 +31,19 @@ def stage1_optimizer(model: nn.Module, config: TokenizerTrainingConfig) -> Optim
 
 
 def stage2_optimizer(model: nn.Module, config: TransformerTrainingConfig) -> Optimizer:
+    """The transformers' AdamW."""
+    return adamw(model, config.learning_rate, config.betas, config.weight_decay)
+
+
+def adamw(model: nn.Module, rate: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
     """AdamW; biases, norms and other vectors are not decayed."""
     matrices = [value for value in model.parameters() if value.ndim >= 2]
     vectors = [value for value in model.parameters() if value.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    return AdamW(groups, lr=rate, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

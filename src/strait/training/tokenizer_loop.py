@@ -20,8 +20,9 @@ from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key, uniform
 from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
+from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.losses import adversarial_ramp, bottom_kept, generator_loss, pixel_loss
-from strait.tokenizer.perceptual import build_perceptual
+from strait.tokenizer.perceptual import ClassifierDistance, build_perceptual
 from strait.tokenizer.quantizer import Codebook, Quantized, codebook_entropy_loss, soft_assignments
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
@@ -86,10 +87,12 @@ class TokenizerTrainee:
         pretrained: bool = False,
         ranks: Ranks = ALONE,
         judged: bool = False,
+        classifier: Classifier | None = None,
     ) -> None:
         """``batches(step)`` is the stream of this process's shares from a step on; ``preview`` the images of the
         sample grid, by which checkpoints are ``judged`` if they are not trained on; ``pretrained`` says that the
-        tokenizer's weights, codes included, are to be gone on from."""
+        tokenizer's weights, codes included, are to be gone on from; ``classifier`` has been trained, and a perceptual
+        loss compares its features."""
         self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
         self._batches, self._preview, self._judged = batches, preview.to(device), judged
         self._stream: Iterator[ImageBatch] = iter(())
@@ -109,7 +112,11 @@ class TokenizerTrainee:
         )
         self.optimizer = stage1_optimizer(self.tokenizer, config)
         self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
-        self.perceptual = build_perceptual(config.perceptual, device)
+        self.perceptual = build_perceptual(config.perceptual, device, classifier)
+        if isinstance(self.perceptual, ClassifierDistance):
+            self.perceptual.to(memory_format=self._format)  # pyright: ignore
+            if run.compile:
+                self.perceptual.compile(dynamic=False)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
         self.adversary: Adversary | None = None
