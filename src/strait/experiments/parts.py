@@ -22,6 +22,7 @@ from strait.config import Config, write_config
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, in_order
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
+from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
@@ -86,10 +87,10 @@ class PartTraining:
         self.folder, self.device, self.stop, self.ranks = folder, device, stop, ranks
         self.config = compilable(settled_config(folder, config), device)
         self.budget = None if budget is None else Budget(folder, budget, ranks)
-        self.source: ImageSource = open_images(data, "train")
-        self.validation: ImageSource | None = (
-            open_images(data, "validation") if has_split(data, "validation") else None
-        )
+        streaming = self.config.data.streaming
+        opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
+        self.source: ImageSource = opened(data, "train")
+        self.validation: ImageSource | None = opened(data, "validation") if apart(data, "validation") else None
         if self.validation is not None:
             self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles(ranks)
