@@ -137,5 +137,3 @@ def test_stage_2_with_a_weight_that_is_none() -> None:
     with torch.no_grad():
         next(trainee.transformer.parameters()).fill_(float("nan"))
     skipped(trainee, 1)
-
-

@@ -30,8 +30,10 @@ from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
     compilable,
+    forget_finished,
     is_finished,
     note_finished,
+    refuse_damaged,
     refuse_other_tokenizer,
     set_aside_others_tokens,
     settled_classes,
@@ -152,6 +154,7 @@ class PartTraining:
         self.ranks.on_first(lambda: self._write_part(part, weights, done))
 
     def _write_part(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
+        forget_finished(self.folder, part)
         save_part(self.folder, part, weights)
         if part == "tokenizer":
             set_aside_others_tokens(self.folder)
@@ -238,6 +241,7 @@ class PartTraining:
                 f"{self.folder} has no tokenizer yet; make it with: "
                 f"strait train tokenizer --data {self.data_name} --model {self.folder}"
             )
+        refuse_damaged(self.folder, "tokenizer")
         check_part(self.folder, "tokenizer", tokenizer)
         load_part(self.folder, "tokenizer", tokenizer)
         return tokenizer.to(self.device).eval()
@@ -252,7 +256,10 @@ class PartTraining:
         two_sizes: bool = False,
     ) -> TokenCache:
         wanted = WantedTokens(name, source, self.config.image_size, data, limit, two_sizes)
-        return cached_tokens(self.folder, tokenizer, wanted, self.device, self.bad_files, self.stop, self.ranks)
+        cache = cached_tokens(self.folder, tokenizer, wanted, self.device, self.bad_files, self.stop, self.ranks)
+        model = self.config.model
+        cache.require(model.grids, model.level_codebook_sizes, len(self.classes))
+        return cache
 
     def _train_transformer(self, part: str) -> bool:
         config = self.config
