@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,10 @@ from strait.decoding.config import DecodingConfig
 from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
 from strait.tokenizer.config import TokenizerConfig
+from strait.training.config import RunConfig, TransformerTrainingConfig
+from strait.training.transformer_loop import TransformerTrainee
 from strait.transformer.config import TransformerConfig
+from strait.transformer.top import TopTransformer
 
 CONFIG = ModelConfig(
     image_size=32,
@@ -154,8 +159,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "top.npy", np.arange(2 * 5 * 4, dtype=np.uint16).reshape(2, 5, 4))
     np.save(folder / "labels.npy", np.arange(5, dtype=np.int32))
     about = {"levels": ["top"], "shapes": [[2, 5, 4]], "grids": [[2, 2]], "source": "0", "variants": 2}
-    (folder / "cache.json").write_text(json.dumps(about))
+    (folder / "cache.json").write_text(json.dumps({**about, "sha256": hashes(folder)}))
     return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.npy")}
+
+
+def trained(cache: TokenCache) -> None:
+    """One step of a transformer that fits the cache of ``cache``."""
+    torch.manual_seed(0)
+    shape = TransformerConfig(layers=1, width=16, mlp=32, heads=2)
+    network = TopTransformer(shape, 40, 5, (2, 2))
+    settings, run = TransformerTrainingConfig(batch_size=5), RunConfig(precision="float32", sample_every=0)
+    trainee = TransformerTrainee(network, {0: network}, settings, run, cache, None, no_preview, torch.device("cpu"))
+    assert float(trainee.step(0)["loss"]) > 0
+
+
+def no_preview() -> Any:
+    raise AssertionError("no samples were asked for")
 
 
 def read_through(cache: Path, folder: Path, name: str, content: bytes) -> None:
@@ -164,12 +187,14 @@ def read_through(cache: Path, folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     try:
         found = TokenCache(folder)
+        found.require([(2, 2)], [40], 5)
     except DataError as error:
         names(error, folder)
     else:
         levels, labels = found.read(np.zeros(5, np.int64), np.arange(5))
         assert [len(level) for level in levels] == [5] * len(found.names)
         assert len(labels) == 5
+        trained(found)
 
 
 @MANY
@@ -185,6 +210,34 @@ def test_a_token_cache_described_in_any_way(cache: Path, tmp_path: Path, data: s
     path = data.draw(st.sampled_from(paths(tree)))
     tree = changed(tree, path, data.draw(values), data.draw(st.booleans()))
     read_through(cache, tmp_path / "train", "cache.json", json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "reason"),
+    [
+        ("top", (1, 2, 3), 60_000, "the token 60000 of 40"),
+        ("labels", 2, 77, "the label 77, and there are 5 classes"),
+        ("labels", 4, -5, "the label -5, and there are 5 classes"),
+        ("top", (0, 0, 0), 39, None),  # in range: the hash alone can tell
+    ],
+)
+def test_other_tokens_than_were_written(
+    cache: Path, tmp_path: Path, name: str, place: Any, value: int, reason: str | None
+) -> None:
+    folder = tmp_path / "train"
+    shutil.copytree(cache, folder)
+    array = np.load(folder / f"{name}.npy")
+    array[place] = value
+    np.save(folder / f"{name}.npy", array)
+    with pytest.raises(DataError, match=rf"{folder} is damaged \(the hash of {name}.npy differs\); delete it"):
+        TokenCache(folder)
+    about = json.loads((folder / "cache.json").read_text())
+    (folder / "cache.json").write_text(json.dumps({**about, "sha256": hashes(folder)}))
+    if reason is not None:  # even where somebody has hashed them anew
+        with pytest.raises(DataError, match=rf"{folder} is not this model's \(.*{reason}\); delete it"):
+            TokenCache(folder).require([(2, 2)], [40], 5)
+    else:
+        TokenCache(folder).require([(2, 2)], [40], 5)
 
 
 def test_nothing_pickled_is_opened(tmp_path: Path) -> None:

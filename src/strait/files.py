@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While it lasts, the system's errors name this file: a full disk's name none, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def flush(path: Path) -> None:
@@ -17,7 +31,28 @@ def flush(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Put a text file in place whole."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a file in place whole.
+
+    Raises:
+        OSError: naming it; what was there before is untouched.
+    """
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    flush(aside)
-    aside.replace(path)
+    with naming(path):
+        try:
+            aside.write_bytes(content)
+            flush(aside)
+            aside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from strait.files import write_bytes
 from strait.types import Images
 
 
@@ -48,7 +49,7 @@ def png_bytes(picture: Image.Image, settings: dict[str, Any]) -> bytes:
 
 
 def write_new(path: Path, content: bytes, overwrite: bool) -> None:
-    """Write a file, but never over another's content.
+    """Write a file whole, but never over another's content.
 
     Raises:
         FileExistsError: if the file is there with different content and ``overwrite`` was not asked for.
@@ -56,4 +57,4 @@ def write_new(path: Path, content: bytes, overwrite: bool) -> None:
     if path.exists() and not overwrite and path.read_bytes() != content:
         raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    write_bytes(path, content)

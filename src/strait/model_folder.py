@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from strait.decoding.config import DecodingConfig
-from strait.files import write_text
+from strait.files import flush, write_text
 from strait.model_config import ModelConfig, from_dict
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -101,7 +101,9 @@ def save_part(folder: Path, part: str, weights: dict[str, Tensor], dtype: torch.
         raise OSError(f"{path}: {error}") from error
     # The library makes files that their owner alone can read; a model folder is for sharing.
     aside.chmod((folder / "config.json").stat().st_mode if (folder / "config.json").exists() else 0o644)
+    flush(aside)
     aside.replace(path)
+    flush(folder)
 
 
 def check_part(folder: Path, part: str, module: nn.Module) -> None:

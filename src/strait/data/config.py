@@ -14,16 +14,23 @@ class DataConfig:
         shift: training images are moved by up to this many pixels, edges repeated.
         workers: processes that decode images; none decides by the machine.
         cache_variants: versions of each image in the token cache (flipped, shifted).
+        streaming: read parquet files, tars or a hub's data set where they lie, without a copy of them here.
+        shuffle_buffer: images among which the next one of a stream is chosen; they lie in memory, encoded.
+        stream_lanes: places of a stream that are read along at once, where that divides a batch (else the next smaller
+            number that does). Processes and workers divide them among themselves.
     """
 
     flip: bool = True
     shift: int = 0
     workers: int | None = None
     cache_variants: int = 1
+    streaming: bool = False
+    shuffle_buffer: int = 8192
+    stream_lanes: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("shift", "cache_variants"):
-            if getattr(self, name) < (name == "cache_variants"):
+        for name in ("shift", "cache_variants", "shuffle_buffer", "stream_lanes"):
+            if getattr(self, name) < (name != "shift"):
                 raise ValueError(f"data.{name}: {getattr(self, name)} is too small")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers: {self.workers} must not be negative")

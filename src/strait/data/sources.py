@@ -172,17 +172,16 @@ def open_images(data: str, split: str) -> ImageSource:
     """
     path = Path(data)
     if not path.exists():
-        if _is_hub_id(data):
+        if is_hub_id(data):
             return _load(data, None, split)
         raise DataError(f"--data: {data} does not exist (nor is it a hub id such as user/name)")
     if path.is_file():
         return _load(data, [path], split)
-    folders = _split_folders(path)
-    path = next((folders[alias] for alias in (*_SPLITS[split], *_SPLITS["train"]) if alias in folders), path)
-    files = _shards(path)
+    path = split_folder(path, split)
+    files = shards_in(path)
     if files:
         # No files of this split: those of the other one, or files that name no split at all.
-        return _load(data, [file for file in files if _names(file, split)] or files, split)
+        return _load(data, [file for file in files if names_split(file, split)] or files, split)
     source = FolderSource(path)
     if len(source) == 0:
         raise DataError(f"--data: {data} holds no pictures ({', '.join(sorted(SUFFIXES))}), parquet or tar files")
@@ -192,7 +191,7 @@ def open_images(data: str, split: str) -> ImageSource:
 def has_split(data: str, split: str) -> bool:
     """Whether ``--data`` keeps some images apart under the name of a split."""
     path = Path(data)
-    if _is_hub_id(data) and not path.exists():
+    if is_hub_id(data) and not path.exists():
         import datasets
 
         return any(alias in datasets.get_dataset_split_names(data) for alias in _SPLITS[split])
@@ -201,11 +200,12 @@ def has_split(data: str, split: str) -> bool:
     if any(alias in _split_folders(path) for alias in _SPLITS[split]):
         return True
     # Files of this split alone are all there is, and so nothing kept apart.
-    shards = _shards(path)
-    return any(_names(file, split) for file in shards) and not all(_names(file, split) for file in shards)
+    shards = shards_in(path)
+    return any(names_split(file, split) for file in shards) and not all(names_split(file, split) for file in shards)
 
 
-def _is_hub_id(data: str) -> bool:
+def is_hub_id(data: str) -> bool:
+    """Whether ``--data`` could name a data set on a hub."""
     return data.count("/") == 1 and not data.startswith((".", "/", "~"))
 
 
@@ -217,12 +217,23 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in filled} if all(path.name in aliases for path in filled) else {}
 
 
-def _shards(folder: Path) -> list[Path]:
+def split_folder(folder: Path, split: str) -> Path:
+    """The subfolder of a split, or of the other one, if a folder is divided so; else the folder itself."""
+    folders = _split_folders(folder)
+    return next((folders[alias] for alias in (*_SPLITS[split], *_SPLITS["train"]) if alias in folders), folder)
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The parquet files of a folder, or the tars if there are none."""
     return sorted(folder.glob("*.parquet")) or sorted(folder.glob("*.tar"))
 
 
-def _names(file: Path, split: str) -> bool:
-    return file.name.lower().startswith(_SPLITS[split])
+def names_split(file: Path | str, split: str) -> bool:
+    """Whether a file says by its name, or else by its folder's, that it is of a split."""
+    name, folder = Path(file).name.lower(), Path(file).parent.name.lower()
+    if any(name.startswith(aliases) for aliases in _SPLITS.values()):
+        return name.startswith(_SPLITS[split])
+    return folder in _SPLITS[split]
 
 
 def _load(data: str, files: list[Path] | None, split: str) -> DatasetSource:

@@ -1,6 +1,7 @@
 """The tokens of every image, computed once and memory-mapped: stage 2 never sees a pixel.
 
-    tokens/SPLIT/cache.json    what it was made from and how; written last, so a folder without it is not a cache
+    tokens/SPLIT/cache.json    what it was made from and how, and the hashes of the arrays; written last, so a folder
+                               without it is not a cache
                  LEVEL.npy     [variants, images, h * w], one for each level
                  labels.npy    [images], -1 without classes
 
@@ -16,6 +17,7 @@ It is handed ``encode``: it knows no tokenizer.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -32,16 +34,16 @@ from torch import Tensor
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, ImageBatch, augment, in_order
 from strait.data.sources import DataError, ImageSource
-from strait.files import flush, write_text
+from strait.files import flush, naming, sha256, write_text
 from strait.randomness import as_seed
 from strait.ranks import ALONE, OtherProcessFailed, Ranks
-from strait.types import Images, Tokens
+from strait.types import NULL_LABEL, Images, Tokens
 
 _VARIANT = 3
 
 
 class TokenCache:
-    """A cache on disk.
+    """A cache on disk, whose arrays are those that were written: opening it reads them all once.
 
     Attributes:
         levels: integer arrays ``[variants, images, length]``, mapped, coarse to fine.
@@ -57,6 +59,9 @@ class TokenCache:
             lengths = [height * width for height, width in self.grids]
             self.levels = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names]
             self.labels = torch.from_numpy(np.load(folder / "labels.npy").astype(np.int64))
+            changed = [
+                name for name in (*self.names, "labels") if _hash(folder, name) != self.made_from["sha256"][name]
+            ]
         except Exception as error:  # what a damaged header can raise inside numpy has no end: TokenError, ...
             raise DataError(
                 f"{folder} is not a token cache: {str(error) or type(error).__name__}; delete it and it is made again"
@@ -68,6 +73,36 @@ class TokenCache:
             or [level.shape[-1] for level in self.levels] != lengths
         ):
             raise DataError(f"{folder} is damaged (its arrays have other shapes); delete it and it is made again")
+        if changed:
+            raise DataError(
+                f"{folder} is damaged (the hash of {changed[0]}.npy differs); delete it and it is made again"
+            )
+        self.folder = folder
+
+    def require(self, grids: Sequence[tuple[int, int]], codebook_sizes: Sequence[int], classes: int) -> None:
+        """Refuse tokens and labels that a model does not have.
+
+        Args:
+            grids: of the model's levels, coarse to fine; there may be more of them.
+            codebook_sizes: of these levels.
+            classes: of the model.
+
+        Raises:
+            DataError: naming what does not fit.
+        """
+        faults = []
+        for name, grid, level, fits, size in zip(
+            self.names, self.grids, self.levels, grids, codebook_sizes, strict=False
+        ):
+            if grid != tuple(fits):
+                faults.append(f"the {name} has a grid of {grid} instead of {tuple(fits)}")
+            elif level.size and int(level.max()) >= size:
+                faults.append(f"the {name} holds the token {int(level.max())} of {size}")
+        strange = self.labels[(self.labels < NULL_LABEL) | (self.labels >= classes)]
+        if len(strange):
+            faults.append(f"it holds the label {int(strange[0])}, and there are {classes} classes")
+        if faults:
+            raise DataError(f"{self.folder} is not this model's ({faults[0]}); delete it and it is made again")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -171,7 +206,7 @@ def build_token_cache(
         "shift": config.shift,
         "image_size": image_size,
     }
-    if (folder / "cache.json").exists():
+    if (folder / "cache.json").exists() and not _is_unhashed(folder):
         cache = TokenCache(folder)
         if all(cache.made_from.get(name) == value for name, value in wanted.items()):
             return cache
@@ -197,6 +232,19 @@ def build_token_cache(
         raise OtherProcessFailed(f"{folder}: another process could not finish its part of the tokens")
     ranks.on_first(lambda: _put_together(folder, aside, paths, wanted, list(names), count))
     return TokenCache(folder)
+
+
+def _hash(folder: Path, name: str) -> str:
+    return sha256(folder / f"{name}.npy")
+
+
+def _is_unhashed(folder: Path) -> bool:
+    """Whether a cache is of the time before its arrays were hashed: it is made again."""
+    try:
+        about = json.loads((folder / "cache.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and "shapes" in about and "sha256" not in about
 
 
 def _begin(aside: Path, made_from: dict[str, Any]) -> None:
@@ -233,27 +281,43 @@ def _put_together(
     whole.mkdir()
     grids, shapes = [], []
     for name in names:
-        array, start = None, 0
+        grid, shape = _write_level(whole / f"{name}.npy", name, paths, good)
+        grids.append(grid)
+        shapes.append(shape)
+    with naming(whole / "labels.npy"):
+        np.save(whole / "labels.npy", labels)
+        flush(whole / "labels.npy")
+    hashes = {name: _hash(whole, name) for name in (*names, "labels")}
+    description = {**wanted, "levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
+    write_text(whole / "cache.json", json.dumps(description, indent=1))
+    flush(whole)
+    shutil.rmtree(folder, ignore_errors=True)
+    whole.replace(folder)
+    flush(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_level(target: Path, name: str, paths: list[Path], good: int) -> tuple[tuple[int, int], list[int]]:
+    """The array of one level; its grid and its shape. Written, not mapped: a full disk kills who maps a file."""
+    grid, shape, start, begin = (0, 0), [], 0, 0
+    with naming(target), target.open("wb") as file:
         for path in paths:
             if not len(_read(path, "labels")):
                 continue
             part = _read(path, name)
             variants, images, height, width = part.shape
-            if array is None:
-                shape = (variants, good, height * width)
-                array = open_memmap(whole / f"{name}.npy", mode="w+", dtype=np.uint16, shape=shape)
-                grids.append((height, width))
-                shapes.append(list(shape))
-            array[:, start : start + images] = part.reshape(variants, images, -1)
+            if not shape:
+                grid, shape = (height, width), [variants, good, height * width]
+                head = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": tuple(shape)}
+                write_array_header_1_0(file, head)
+                begin = file.tell()
+            for variant in range(variants):
+                file.seek(begin + (variant * good + start) * height * width * part.itemsize)
+                file.write(part[variant].tobytes())
             start += images
-        if array is not None:
-            array.flush()
-    np.save(whole / "labels.npy", labels)
-    description = {**wanted, "levels": names, "grids": grids, "shapes": shapes}
-    write_text(whole / "cache.json", json.dumps(description, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    whole.replace(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+        file.flush()
+        os.fsync(file.fileno())
+    return grid, shape
 
 
 def _read(path: Path, name: str) -> np.ndarray:

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from strait.data.config import DataConfig
 from strait.data.images import ImageBatch, augment, collate, read_square
 from strait.data.sources import DataError, ImageSource
+from strait.data.stream_order import StreamedPositions
+from strait.data.streamed import StreamedSource
 from strait.randomness import as_seed, permutation
 from strait.ranks import ALONE, Ranks
 
@@ -64,6 +66,19 @@ def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> Im
     return collate([item[:3] for item in items], bad, items[0][0].shape[0])
 
 
+def _whole(pieces: list[ImageBatch]) -> ImageBatch:
+    """A batch of the pieces that the workers made of it."""
+    if len(pieces) == 1:
+        return pieces[0]
+    batch = ImageBatch(
+        torch.cat([piece.pixels for piece in pieces]),
+        torch.cat([piece.labels for piece in pieces]),
+        torch.cat([piece.indices for piece in pieces]),
+        [entry for piece in pieces for entry in piece.bad],
+    )
+    return batch.pin_memory() if torch.cuda.is_available() else batch
+
+
 def _leave_stopping_to_the_parent(worker: int) -> None:
     # Ctrl-C and many a SIGTERM go to every process of a group, and the one that trains must still get its images: so
     # out of the group. To ignore the signals instead would leave nobody able to end a worker.
@@ -86,9 +101,16 @@ def training_batches(
     Raises:
         DataError: if no image of the source can be read.
     """
+    pieces, order = 1, ShuffledPositions(len(source), batch_size, seed, first_step, ranks)
+    if isinstance(source, StreamedSource):
+        pieces = max(1, min(workers, len(order.share)))
+        order = StreamedPositions(
+            source.blocks, batch_size, seed, first_step, config.stream_lanes, config.shuffle_buffer, pieces, ranks
+        )
+        source.hold(order.blocks_at_work())
     loader = DataLoader(
         _AugmentedImages(source, size, config, seed),
-        batch_sampler=ShuffledPositions(len(source), batch_size, seed, first_step, ranks),
+        batch_sampler=order,
         num_workers=workers,
         collate_fn=_join,
         pin_memory=torch.cuda.is_available(),
@@ -96,7 +118,9 @@ def training_batches(
         worker_init_fn=_leave_stopping_to_the_parent,
     )
     try:
-        yield from loader
+        batches = iter(loader)
+        while True:
+            yield _whole([next(batches) for _ in range(pieces)])
     except DataError as error:
         # From a worker it comes wrapped in its traceback; the last line is what was said.
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None

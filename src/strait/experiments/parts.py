@@ -24,6 +24,7 @@ from strait.config import Config, write_config
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, in_order
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
+from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
@@ -32,8 +33,10 @@ from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
     compilable,
+    forget_finished,
     is_finished,
     note_finished,
+    refuse_damaged,
     refuse_other_tokenizer,
     set_aside_others_tokens,
     settled_classes,
@@ -90,10 +93,10 @@ class PartTraining:
         self.folder, self.device, self.stop, self.ranks = folder, device, stop, ranks
         self.config = compilable(settled_config(folder, config), device)
         self.budget = None if budget is None else Budget(folder, budget, ranks)
-        self.source: ImageSource = open_images(data, "train")
-        self.validation: ImageSource | None = (
-            open_images(data, "validation") if has_split(data, "validation") else None
-        )
+        streaming = self.config.data.streaming
+        opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
+        self.source: ImageSource = opened(data, "train")
+        self.validation: ImageSource | None = opened(data, "validation") if apart(data, "validation") else None
         if self.validation is not None:
             self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles(ranks)
@@ -157,6 +160,7 @@ class PartTraining:
         self.ranks.on_first(lambda: self._write_part(part, weights, done))
 
     def _write_part(self, part: str, weights: dict[str, Tensor], done: bool) -> None:
+        forget_finished(self.folder, part)
         save_part(self.folder, part, weights)
         if part == "tokenizer":
             set_aside_others_tokens(self.folder)
@@ -270,6 +274,7 @@ class PartTraining:
                 f"{self.folder} has no tokenizer yet; make it with: "
                 f"strait train tokenizer --data {self.data_name} --model {self.folder}"
             )
+        refuse_damaged(self.folder, "tokenizer")
         check_part(self.folder, "tokenizer", tokenizer)
         load_part(self.folder, "tokenizer", tokenizer)
         return tokenizer.to(self.device).eval()
@@ -284,7 +289,10 @@ class PartTraining:
         two_sizes: bool = False,
     ) -> TokenCache:
         wanted = WantedTokens(name, source, self.config.image_size, data, limit, two_sizes)
-        return cached_tokens(self.folder, tokenizer, wanted, self.device, self.bad_files, self.stop, self.ranks)
+        cache = cached_tokens(self.folder, tokenizer, wanted, self.device, self.bad_files, self.stop, self.ranks)
+        model = self.config.model
+        cache.require(model.grids, model.level_codebook_sizes, len(self.classes))
+        return cache
 
     def _train_transformer(self, part: str) -> bool:
         config = self.config

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from strait.config import Config, read_config
 from strait.data.sources import DataError
-from strait.files import write_text
+from strait.files import sha256, write_text
 from strait.model_config import PARTS
 from strait.model_folder import ModelError, read_description
 
@@ -74,19 +74,57 @@ def settled_classes(folder: Path, found: Sequence[str]) -> list[str]:
 
 
 def is_finished(folder: Path, part: str, steps: int) -> bool:
-    """Whether a part has been trained for so many steps, on the tokenizer that is there."""
+    """Whether a part has been trained for so many steps, on the tokenizer that is there, and is still what it was
+    then; if it is not, that is said."""
+    path = folder / f"{part}.safetensors"
     try:
         note = json.loads((folder / "runs" / part / "finished.json").read_text())
-        if note["steps"] < steps or not (folder / f"{part}.safetensors").exists():
+        if note["steps"] < steps or not path.exists():
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return part in _OF_ITSELF or note.get("tokenizer") == file_hash(folder / "tokenizer.safetensors")
+    if part not in _OF_ITSELF and note.get("tokenizer") != file_hash(folder / "tokenizer.safetensors"):
+        return False
+    fault = _fault(path, note)
+    if fault is not None:
+        print(f"{path} is damaged ({fault}); the {part} is made again from its last checkpoint", file=sys.stderr)
+    return fault is None
+
+
+def _fault(path: Path, note: dict[str, Any]) -> str | None:
+    """How a file differs from the one that was noted, if it does."""
+    if "sha256" not in note:  # noted before hashes were
+        return None
+    size = path.stat().st_size
+    if size != note.get("bytes"):
+        return f"it has {size} bytes instead of {note.get('bytes')}"
+    return None if sha256(path) == note["sha256"] else "its hash differs"
+
+
+def refuse_damaged(folder: Path, part: str) -> None:
+    """Refuse a finished part that is no longer what it was.
+
+    Raises:
+        ModelError: if its file differs from the one that was noted when it was finished.
+    """
+    path, note = folder / f"{part}.safetensors", folder / "runs" / part / "finished.json"
+    try:
+        fault = _fault(path, json.loads(note.read_text()))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return
+    if fault is not None:
+        raise ModelError(f"{path} is damaged ({fault}); strait train {part} makes it again from its last checkpoint")
+
+
+def forget_finished(folder: Path, part: str) -> None:
+    """A part is about to be written anew: what was noted of the one before no longer holds."""
+    (folder / "runs" / part / "finished.json").unlink(missing_ok=True)
 
 
 def note_finished(folder: Path, part: str, steps: int) -> None:
     """Write down what ``is_finished`` asks."""
-    note: dict[str, int | str] = {"steps": steps}
+    weights = folder / f"{part}.safetensors"
+    note: dict[str, int | str] = {"steps": steps, "bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if part not in _OF_ITSELF:
         note["tokenizer"] = file_hash(folder / "tokenizer.safetensors")
     path = folder / "runs" / part / "finished.json"
@@ -94,25 +132,39 @@ def note_finished(folder: Path, part: str, steps: int) -> None:
     write_text(path, json.dumps(note))
 
 
+def _tokenizer_of(folder: Path, part: str) -> str | None:
+    """The hash of the tokenizer that a transformer was begun on, where it has been written down.
+
+    Raises:
+        ModelError: if what is written there is no text.
+    """
+    note = folder / "runs" / part / "tokenizer.txt"
+    try:
+        return note.read_text(encoding="utf-8").strip() if note.exists() else None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{note} is damaged (it is not text); delete it if {part} is of this tokenizer") from error
+
+
 def set_aside_others_tokens(folder: Path) -> None:
     """Transformers of another tokenizer must not be taken for this one's."""
     digest = file_hash(folder / "tokenizer.safetensors")
     for part in PARTS[1:]:
-        note, weights = folder / "runs" / part / "tokenizer.txt", folder / f"{part}.safetensors"
-        if weights.exists() and note.exists() and note.read_text() != digest:
-            aside = weights.with_name(f"{part}-of-{note.read_text()}.safetensors")
+        weights, before = folder / f"{part}.safetensors", _tokenizer_of(folder, part)
+        if weights.exists() and before is not None and before != digest:
+            aside = weights.with_name(f"{part}-of-{before}.safetensors")
             weights.replace(aside)
             print(f"the {part} was trained on another tokenizer; it is now {aside}", file=sys.stderr)
 
 
 def refuse_other_tokenizer(folder: Path, part: str) -> None:
     """A transformer begun on another tokenizer's tokens cannot go on with these."""
-    note, digest = folder / "runs" / part / "tokenizer.txt", file_hash(folder / "tokenizer.safetensors")
-    if not note.exists():
-        write_text(note, digest)
-    elif note.read_text() != digest:
+    digest, before = file_hash(folder / "tokenizer.safetensors"), _tokenizer_of(folder, part)
+    if before is None:
+        write_text(folder / "runs" / part / "tokenizer.txt", digest)
+    elif before != digest:
         raise ModelError(
-            f"{part} was begun on another tokenizer than the one in {folder}; delete {note.parent} to train it anew"
+            f"{part} was begun on another tokenizer than the one in {folder}; "
+            f"delete {folder / 'runs' / part} to train it anew"
         )
 
 
@@ -135,5 +187,4 @@ def compilable(config: Config, device: torch.device) -> Config:
 
 def file_hash(path: Path) -> str:
     """Twelve digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return sha256(path)[:12]

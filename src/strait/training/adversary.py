@@ -50,20 +50,15 @@ class Adversary:
         self.optimizer = stage1_optimizer(self.network, config)
         self._logit_means = torch.zeros(2, device=device)
 
-    def step(
-        self,
-        pieces: list[tuple[Images, Images]],
-        step: int,
-        rate: float,
-        autocast: Callable[[], torch.autocast],
-    ) -> dict[str, Tensor | float]:
-        """Learn to tell (photographs, reconstructions) apart.
+    def judge(
+        self, pieces: list[tuple[Images, Images]], step: int, autocast: Callable[[], torch.autocast]
+    ) -> dict[str, Tensor]:
+        """The gradients of telling (photographs, reconstructions) apart; nothing is changed by them yet.
 
         Raises:
-            NotFinite: if its gradients are no numbers; its weights are then as before.
+            NotFinite: if the loss or they are no numbers.
         """
         self.network.requires_grad_(True)
-        set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for images, made in pieces:
@@ -73,11 +68,15 @@ class Adversary:
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(pieces)
         average_gradients(self.network, self.ranks)
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
+        return sums
+
+    def learn(self, judged: dict[str, Tensor], rate: float) -> None:
+        """Take the step whose gradients ``judge`` has left."""
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
         if self.config.lecam_weight:
-            means = torch.stack([sums["logits_real"], sums["logits_fake"]])
+            means = torch.stack([judged["logits_real"], judged["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)
-        return {**sums}
 
     def _loss(
         self, images: Images, made: Images, step: int, autocast: Callable[[], torch.autocast]

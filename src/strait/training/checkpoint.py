@@ -7,7 +7,6 @@ runs/PART/checkpoints/step-00001000/state.safetensors   every tensor of the trai
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -19,14 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strait.files import flush, write_text
+from strait.files import flush, sha256, write_text
 
 _FILES = ("state.safetensors", "state.json")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -83,7 +77,7 @@ def _write(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str,
     try:
         write_tensors(aside / "state.safetensors", tensors)
         write_text(aside / "state.json", json.dumps({"step": step, **notes}))
-        manifest = {name: {"bytes": (aside / name).stat().st_size, "sha256": _digest(aside / name)} for name in _FILES}
+        manifest = {name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)} for name in _FILES}
         write_text(aside / "manifest.json", json.dumps(manifest, indent=1))
         flush(aside)
         shutil.rmtree(target, ignore_errors=True)
@@ -107,7 +101,7 @@ def _fault(checkpoint: Path) -> str | None:
             path, wanted = checkpoint / name, manifest[name]
             if path.stat().st_size != wanted["bytes"]:
                 return f"{name} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
-            if _digest(path) != wanted["sha256"]:
+            if sha256(path) != wanted["sha256"]:
                 return f"{name} is damaged (its hash differs)"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be used ({type(error).__name__}: {error})"

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from strait.files import naming
 from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from strait.training.config import RunConfig
@@ -220,5 +221,6 @@ def _write_samples(trainee: Trainee, folder: Path, step: int, ranks: Ranks) -> N
     picture = trainee.samples()
     if ranks.first and picture is not None:
         target = folder / "samples" / f"step-{step:08d}.png"
-        target.parent.mkdir(exist_ok=True)
-        picture.save(target)
+        with naming(target):
+            target.parent.mkdir(exist_ok=True)
+            picture.save(target)

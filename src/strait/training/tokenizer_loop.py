@@ -31,7 +31,7 @@ from strait.training.codebook_care import CodebookCare
 from strait.training.config import RunConfig, TokenizerTrainingConfig
 from strait.training.distributed import distribute, no_averaging
 from strait.training.ema import ExponentialMovingAverage
-from strait.training.guard import gradient_norm, require_finite
+from strait.training.guard import NotFinite, gradient_norm, require_finite
 from strait.training.optimizer import (
     forget,
     learning_rate,
@@ -119,6 +119,7 @@ class TokenizerTrainee:
                 self.perceptual.compile(dynamic=False)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
+        self._started: Tensor | None = None  # whether the codes have been: known when the first step is
         self.adversary: Adversary | None = None
         if config.adversarial.weight > 0:
             self.adversary = Adversary(image_size, config, device, self._format, ranks)
@@ -129,6 +130,13 @@ class TokenizerTrainee:
 
     def begin(self, step: int) -> None:
         self._stream = self._batches(step)
+        if self._started is None:
+            self._started = torch.tensor(step > self._start)
+
+    @property
+    def _start(self) -> int:
+        """The step before which codes are started from data; below 0 if they come from elsewhere."""
+        return -1 if self._pretrained else self.config.codebook.start
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         config = self.config
@@ -138,14 +146,25 @@ class TokenizerTrainee:
         rate = learning_rate(
             step, config.learning_rate, config.warmup_steps, config.steps, config.learning_rate_schedule
         )
-        start = -1 if self._pretrained else config.codebook.start
         for codebook in self.tokenizer.codebooks:
-            cast(Codebook, codebook).bypass = step < start
-        if step == start:
-            self.care.initialise(lambda: self._quantized(images))
+            cast(Codebook, codebook).bypass = step < self._start
+        if step >= self._start and not self._started:
+            # Its loss depends on the codes it starts: should the step be skipped, they are not.
+            before = {name: value.clone() for name, value in self.tensors().items()}
+            try:
+                self.care.initialise(lambda: self._quantized(images))
+                self._started = torch.tensor(True)
+                return self._learn(images, step, rate)
+            except NotFinite:
+                self.load_tensors(before)
+                raise
+        return self._learn(images, step, rate)
+
+    def _learn(self, images: tuple[Images, ...], step: int, rate: float) -> dict[str, Tensor | float]:
+        """A step on a batch: the gradients of both sides first, and only then what changes anything."""
+        config = self.config
         share = adversarial_ramp(step / config.steps, config.adversarial.start, config.adversarial.ramp)
         adversary = self.adversary if share > 0 else None
-
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         pieces = self._backward(images, step, adversary, share)
@@ -154,14 +173,17 @@ class TokenizerTrainee:
         }
         norm = gradient_norm(self.tokenizer.parameters())
         require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
+        pairs = [(real, piece.images) for real, piece in zip(images, pieces, strict=True)]
+        judged = {} if adversary is None else adversary.judge(pairs, step, self._autocast)
+
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
-        if step >= start:
+        if step >= self._start:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            pairs = [(real, piece.images) for real, piece in zip(images, pieces, strict=True)]
-            metrics.update(adversary.step(pairs, step, rate, self._autocast))
+            adversary.learn(judged, rate)
+            metrics.update(judged)
         if self._judged and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
             metrics["validation_loss"] = self._validation_loss()
         return metrics
@@ -269,6 +291,8 @@ class TokenizerTrainee:
     def tensors(self) -> dict[str, Tensor]:
         found = {f"model/{name}": value for name, value in self.tokenizer.state_dict().items()}
         found["pretrained"] = self._pretrained
+        if self._started is not None:
+            found["started"] = self._started
         found.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
         found.update({f"optimizer/{name}": v for name, v in optimizer_tensors(self.optimizer, self.tokenizer).items()})
         if self.ema is not None:
@@ -279,6 +303,7 @@ class TokenizerTrainee:
         self.tokenizer.load_state_dict(with_prefix(tensors, "model/"))
         self.care.health.load_state_dict(with_prefix(tensors, "health/"))
         self._pretrained = tensors.get("pretrained", self._pretrained)
+        self._started = tensors.get("started")
         load_optimizer_tensors(self.optimizer, self.tokenizer, with_prefix(tensors, "optimizer/"))
         if self.ema is not None:
             self.ema.load(with_prefix(tensors, "ema/"))

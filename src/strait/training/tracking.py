@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strait.files import write_text
+from strait.files import naming, write_text
 from strait.ranks import ALONE, Ranks
 
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
@@ -55,7 +55,7 @@ class Tracker:
         self.latest = {name: total / weights[name] for name, total in sums.items() if weights[name]}
         if self.ranks.first:
             means = {name: round(value, 6) for name, value in self.latest.items()}
-            with self.path.open("a") as file:
+            with naming(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **means, **self._counts}) + "\n")
         if self._board is not None:
             for name, value in {**self.latest, **self._counts}.items():
