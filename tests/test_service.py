@@ -200,8 +200,15 @@ def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) 
     for body, reply in zip(bodies, replies, strict=True):
         made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
         assert same(made, by_hand(model, **dict(body)))
-        # Both guided ones of the same steps and schedule together, the one without guidance by itself.
+        # Both guided ones of like steps and the same schedule together, the one without guidance by itself.
         assert reply.headers["x-strait-batch"] == ("1" if body["guidance"] == 0 else "2")
+    mixed = [{"seed": seed, "labels": [seed], "steps": [5 + seed, 1 + (seed > 1)]} for seed in range(4)]
+    replies = replier.replies([GenerateBody(**body) for body in mixed])
+    for body, reply in zip(mixed, replies, strict=True):
+        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        assert same(made, by_hand(model, **dict(body)))
+        # 5 to 8 steps round up to 8; one step of the bottom is not two.
+        assert reply.headers["x-strait-batch"] == "2"
     many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
     assert len(json.loads(bytes(many[0].body))["images"]) == 12
     assert many[0].headers["x-strait-batch"] == "8"  # no more rows at once than the replier may decode

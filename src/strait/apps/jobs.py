@@ -132,19 +132,24 @@ def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, in
 
 
 def batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[int]]:
-    """Places of images that can be decoded together: those that share all but label, seed, temperature and guidance.
+    """Places of images that can be decoded together: labels, seeds, temperatures, guidance and steps may differ.
 
-    Guided rows are kept apart from others, which they would cost a second forward pass.
+    A batch takes as many steps at each level as its longest row, so those go together whose steps round up to the same
+    power of two at each level: no row takes part in twice as many passes as it needs, and there are few groups. Within
+    a group the batches are of like lengths. Guided rows are kept apart from others, which they would cost a second
+    half of the batch.
     """
     groups: dict[DecodingConfig, list[int]] = {}
     for place, one in enumerate(wanted):
         alike = dataclasses.replace(
             one.decoding,
+            steps=tuple(1 << (steps - 1).bit_length() for steps in one.decoding.steps),
             temperature=(0.0,) * len(one.decoding.steps),
             guidance=float(one.decoding.guidance != 0),
         )
         groups.setdefault(alike, []).append(place)
     for places in groups.values():
+        places.sort(key=lambda place: wanted[place].decoding.steps)
         for start in range(0, len(places), size):
             yield places[start : start + size]
 
