@@ -6,6 +6,7 @@ The page and the service share it, so that the same wishes give the same images 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import torch
 from strait import __version__
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
 from strait.editing.extension import Sides
+from strait.editing.infilling import base_decoding
 from strait.editing.pictures import Picture, PictureError
 from strait.model import StraIT
 from strait.types import NULL_LABEL
@@ -122,6 +124,29 @@ def edited(
     if not 0 <= options.keep <= 1:
         raise ValueError(f"keep: {options.keep} must lie between 0 and 1")
     return transfer_picture(edit, picture, options.keep, options.choose, mask, options.keep_bottom)
+
+
+def passes_of(
+    edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions, most: int
+) -> int:
+    """How many rows an edit sends through the transformers, of the arguments of ``edited``; counted before it begins.
+
+    Args:
+        edit: how many, at which steps.
+        action: which.
+        picture: the user's.
+        mask: of the edit.
+        options: of the edit.
+        most: counting ends just above it.
+    """
+    model = edit.model
+    each = sum(base_decoding(model, edit.decoding).steps) * edit.count
+    if action == "extend":
+        windows = extension_windows(picture.size, options.sides, model.config.grids[0], most // each + 1)
+        return min(each * windows, most + 1)
+    # The new class is asked about each top token by itself.
+    asked = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0
+    return each + (asked if mask is None else 0)
 
 
 def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, index: int) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from strait.data.images import to_square
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.extension import Sides, extend
+from strait.editing.extension import Sides, extend, windows
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
 from strait.editing.pictures import Picture, PictureError
@@ -27,7 +29,7 @@ from strait.editing.transfer import confident_kept, random_kept, transfer_canvas
 from strait.editing.upsampling import upsample
 from strait.model import StraIT
 from strait.randomness import image_seeds
-from strait.types import NULL_LABEL, Canvas, Images, Tokens
+from strait.types import NULL_LABEL, Canvas, Grid, Images, Tokens
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,9 @@ def extend_picture(
     size = (height + up + down, width + left + right)
     if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise PictureError(f"extend: the result would have {size[1]}x{size[0]} pixels; extend by less")
-    rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)
-    images, known = _on_tokens(picture, token, (rows, columns), model_size // grid[0])
-    images, known = images.to(edit.model.device), known.to(edit.model.device)
+    known = _known_tokens(picture.size, token).to(edit.model.device)
+    rows, columns = known.shape
+    images = _on_tokens(picture, token, (rows, columns), model_size // grid[0]).to(edit.model.device)
     old = np.pad(picture.pixels, ((up, down), (left, right), (0, 0)), mode="edge")
     outside = np.ones(size, bool)
     if composite:
@@ -233,15 +235,34 @@ def extend_picture(
             yield blend(old, new, outside, feather if composite else 0)
 
 
-def _on_tokens(picture: Picture, token: float, grid: tuple[int, int], downsampling: int) -> tuple[Images, Tensor]:
-    """A picture on a whole number of top tokens, its edge repeated where they are more, and which it fills wholly."""
+def extension_windows(size: tuple[int, int], sides: Sides, grid: Grid, most: int) -> int:
+    """How many windows the extension of a picture takes, one after the other.
+
+    Args:
+        size: (height, width) of the picture.
+        sides: how far, in top tokens.
+        grid: of the model's top level.
+        most: counting ends there.
+    """
+    known = F.pad(_known_tokens(size, min(size) / grid[0]), sides.padding())
+    return sum(1 for _ in islice(windows(known, grid), most))
+
+
+def _known_tokens(size: tuple[int, int], token: float) -> Tensor:
+    """Which top tokens a picture fills wholly: bool, as many rows and columns as it takes to hold all of it."""
+    grid = [math.ceil(length / token - 1e-6) for length in size]
+    full = [int(length / token + 1e-6) for length in size]
+    known = torch.zeros(grid, dtype=torch.bool)
+    known[: full[0], : full[1]] = True
+    return known
+
+
+def _on_tokens(picture: Picture, token: float, grid: Grid, downsampling: int) -> Images:
+    """A picture on a whole number of top tokens, its edge repeated where they are more."""
     height, width = picture.size
     rows, columns = (max(round(count * token), length) for count, length in zip(grid, picture.size, strict=True))
     pixels = np.pad(np.asarray(picture.rgb()), ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
     pixels = Image.fromarray(pixels)
     if pixels.size != (grid[1] * downsampling, grid[0] * downsampling):
         pixels = pixels.resize((grid[1] * downsampling, grid[0] * downsampling), Image.Resampling.LANCZOS)
-    full = [int(length / token + 1e-6) for length in picture.size]
-    known = torch.zeros(grid, dtype=torch.bool)
-    known[: full[0], : full[1]] = True
-    return to_images(pixels), known
+    return to_images(pixels)

@@ -11,7 +11,8 @@ from strait.masking_names import ScheduleName
 Label = Annotated[StrictStr, Field(max_length=200)] | Annotated[StrictInt, Field(ge=0, le=10**6)]
 Count = Annotated[StrictInt, Field(ge=1, le=10**4)]
 Temperature = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Tokens = Annotated[StrictInt, Field(ge=0, le=64)]
+Tokens = Annotated[StrictInt, Field(ge=0, le=16)]
+Pixels = Annotated[StrictInt, Field(ge=0, le=64)]
 
 
 class DecodingBody(BaseModel):
@@ -44,11 +45,11 @@ class EditBody(DecodingBody):
     label: Label | None = Field(None, description="name, WordNet id or index")
     count: Count = 1
     strength: float = Field(1.0, gt=0, le=1, description="infill, relabel: share of the masked tokens drawn anew")
-    margin: Tokens = Field(0, description="infill, relabel: pixels of the model's size to grow the mask by")
+    margin: Pixels = Field(0, description="infill, relabel: pixels of the model's size to grow the mask by")
     context: float = Field(
         2.0, ge=1, le=100, description="infill, relabel: what the model sees, in extents of the mask"
     )
-    feather: Tokens = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
+    feather: Pixels = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
     composite: bool = Field(True, description="infill, relabel, extend: keep the picture's own pixels")
     left: Tokens = Field(0, description="extend: top tokens")
     right: Tokens = 0
