@@ -77,7 +77,9 @@ class Gate:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                self.metrics.reply(path, message["status"], time.monotonic() - start, MutableHeaders(scope=message))
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("content-type", "text/plain; charset=utf-8")  # LitServe's own pages have none
+                self.metrics.reply(path, message["status"], time.monotonic() - start, headers)
             await send(message)
 
         try:
