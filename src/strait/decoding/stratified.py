@@ -6,7 +6,7 @@ Source: StraIT section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -108,9 +108,11 @@ def level_sampling(seeds: Tensor, config: DecodingConfig | Sequence[DecodingConf
     )
 
 
-def final_tokens(steps: Iterator[DecodingStep]) -> Tokens:
-    """Run the loop to its end and take each level's last canvas."""
+def final_tokens(steps: Iterator[DecodingStep], watch: Callable[[DecodingStep], None] | None = None) -> Tokens:
+    """Run the loop to its end and take each level's last canvas; ``watch`` is told of every step."""
     grids: dict[str, Tensor] = {}
     for step in steps:
+        if watch is not None:
+            watch(step)
         grids[step.level] = step.canvas.as_grid()
     return Tokens(tuple(grids.values()))

@@ -29,7 +29,7 @@ from strait.editing.transfer import confident_kept, random_kept, transfer_canvas
 from strait.editing.upsampling import upsample
 from strait.model import StraIT
 from strait.randomness import image_seeds
-from strait.types import NULL_LABEL, Canvas, Grid, Images, Tokens
+from strait.types import NULL_LABEL, Canvas, DecodingStep, Grid, Images, Tokens
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Edit:
         seed: of the results.
         decoding: steps, temperature, guidance; the model's own by default.
         batch_size: results decoded at once.
+        first: index of the first result.
+        watch: is told of every decoding step.
     """
 
     model: StraIT
@@ -51,6 +53,8 @@ class Edit:
     seed: int = 0
     decoding: DecodingConfig | None = None
     batch_size: int = 16
+    first: int = 0
+    watch: Callable[[DecodingStep], None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size"):
@@ -67,14 +71,13 @@ class Edit:
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the results, batch by batch."""
-        yield from torch.arange(self.count).split(self.batch_size)
+        yield from torch.arange(self.first, self.first + self.count).split(self.batch_size)
 
     def results(self, canvases_of: Callable[[Tensor], list[Canvas]]) -> Iterator[Images]:
         """Each result ``[1, 3, size, size]``, from the first canvases of a batch of indices ``[batch]``."""
         for indices in self.batches():
-            made = finish(
-                self.model, canvases_of(indices), self.labels(len(indices)), self.seed, indices, self.decoding
-            )
+            canvases, labels = canvases_of(indices), self.labels(len(indices))
+            made = finish(self.model, canvases, labels, self.seed, indices, self.decoding, self.watch)
             yield from made.cpu().split(1)
 
     def seeds(self, indices: Tensor) -> Tensor:
@@ -229,7 +232,7 @@ def extend_picture(
     )
     for indices in edit.batches():
         many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
-        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known)
+        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known, edit.watch)
         for one in made.cpu().split(1):
             new = enlarged(one, max(whole[0], size[0]), max(whole[1], size[1]))[: size[0], : size[1]]
             yield blend(old, new, outside, feather if composite else 0)
