@@ -233,6 +233,14 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
     assert process.steps[0].sure.shape == (3, 4, 4)
 
 
+def test_an_end_by_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
+    with serving("web", TMPDIR=str(tmp_path)) as server:
+        assert [path.name.startswith("strait-web-") for path in tmp_path.glob("strait-web-*")] == [True]
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert list(tmp_path.glob("strait-web-*")) == []
+
+
 def test_the_page_asks_no_other_host_and_listens_to_this_machine_alone() -> None:
     with serving("web") as server:
         assert "googleapis" not in server.get("/").text

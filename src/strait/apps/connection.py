@@ -1,8 +1,9 @@
-"""A connection that must say in time what it wants: uvicorn waits for a request's head as long as it takes."""
+"""Where a page listens, and how long it waits: uvicorn would wait for a request's head as long as it takes."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -40,3 +41,20 @@ def impatient_protocol(seconds: float) -> type[asyncio.Protocol]:
                 self._late = None
 
     return Impatient
+
+
+def check_address(host: str, port: int) -> int:
+    """The port to listen at, a free one for 0.
+
+    Raises:
+        ValueError: if it cannot be had.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((host, port))
+            return found.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"--port: {host}:{port} cannot be listened at: {getattr(error, 'strerror', error)}"
+        ) from error

@@ -35,8 +35,9 @@ def run(words: list[str]) -> int:
     _check(args)
     device = device_named(args.device)
     try:
+        from strait.apps.connection import check_address
         from strait.apps.service.limits import Limits
-        from strait.apps.service.server import ServiceConfig, build_server, check_address, serve
+        from strait.apps.service.server import ServiceConfig, build_server, serve
     except ImportError as error:
         raise ValueError(f"serve: it needs the library {error.name}: pip install 'strait[serve]'") from error
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from strait.apps.jobs import (
 )
 from strait.apps.service.limits import Limits
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
+from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.config import EditConfig
@@ -183,6 +185,12 @@ def _refusal(error: Exception) -> Callable[[], Response]:
         return partial(problem, 422, str(error))
     logging.getLogger(__name__).error("a request could not be done", exc_info=error)
     return partial(problem, 500, "it could not be done; the service's log says why")
+
+
+def classes_reply(classes: ClassNames, image_size: int, decoding: DecodingConfig) -> _JSON:
+    """The classes of a model, and its own settings."""
+    found = [{"index": index, "name": name, "title": classes.title(index)} for index, name in enumerate(classes)]
+    return {"classes": found, "image_size": image_size, "decoding": asdict(decoding)}
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

@@ -5,10 +5,9 @@
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +26,7 @@ from strait.apps.connection import impatient_protocol
 from strait.apps.service.gate import Gate
 from strait.apps.service.limits import Limits
 from strait.apps.service.metrics import Metrics
-from strait.apps.service.replies import BATCH_HEADER, problem
+from strait.apps.service.replies import BATCH_HEADER, classes_reply, problem
 from strait.apps.service.schema import EditBody, ImagesReply, Problem
 from strait.apps.service.worker import END, ImagesAPI
 from strait.data.classes import ClassNames
@@ -118,8 +117,7 @@ def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> l
 
     @app.get(CLASSES, summary="Classes of the model, and its settings")
     async def list_classes() -> dict[str, Any]:
-        found = [{"index": index, "name": name, "title": classes.title(index)} for index, name in enumerate(classes)]
-        return {"classes": found, "image_size": model.image_size, "decoding": asdict(decoding)}
+        return classes_reply(classes, model.image_size, decoding)
 
     # FastAPI's own pages load their scripts from elsewhere, and cannot send a key.
     app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") not in _OWN_DOCS]
@@ -203,23 +201,6 @@ def _described(app: Any, has_key: bool) -> dict[str, Any]:
                         }
         app.openapi_schema = about
     return app.openapi_schema
-
-
-def check_address(host: str, port: int) -> int:
-    """The port to listen at, a free one for 0.
-
-    Raises:
-        ValueError: if it cannot be had.
-    """
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((host, port))
-            return found.getsockname()[1]
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"--port: {host}:{port} cannot be listened at: {getattr(error, 'strerror', error)}"
-        ) from error
 
 
 def serve(server: litserve.LitServer, host: str, port: int, limits: Limits) -> int:

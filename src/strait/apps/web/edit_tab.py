@@ -104,7 +104,7 @@ def edit_tab(studio: Studio, controls: Controls, said: Callable[..., Any]) -> Ed
         ]
     with gr.Group(visible=False) as transfer, gr.Row():
         keep = gr.Slider(
-            0, 1, 0.5, step=0.05, label="Share of the top tokens that stay", min_width=140, elem_id="keep"
+            0, 1, 0.5, step=0.05, label="Share of the top tokens that stay", min_width=140, elem_id="share"
         )
         choose = gr.Radio(list(_CHOICES), value="random", label="Which of them", min_width=140)
         keep_bottom = gr.Checkbox(label="Keep the bottom tokens", min_width=140)
