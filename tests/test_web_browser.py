@@ -50,7 +50,9 @@ def _is_stranger(url: str) -> bool:
 def choose_class(page, name: str) -> None:
     page.locator("#class input").click()
     page.locator("#class input").fill(name)
-    page.keyboard.press("Enter")
+    # Not by the keyboard: on a busy machine the list may still show what was there before.
+    page.get_by_role("option", name=name, exact=True).click()
+    page.wait_for_function("name => document.querySelector('#class input').value == name", arg=name)
 
 
 def fill(page, key: str, value: str) -> None:
