@@ -24,7 +24,7 @@ $(DEV)/installed: pyproject.toml
 test: lint types contract unit
 
 lint: $(DEV)/installed
-	$(DEV)/bin/ruff check src tests benchmarks
+	$(DEV)/bin/ruff check src tests benchmarks docs
 	$(DEV)/bin/ruff format --check src tests benchmarks
 
 types: $(DEV)/installed
@@ -42,7 +42,8 @@ slow: $(DEV)/installed
 # Pages in a real browser: Debian's chromium, unless one is there.
 browser: $(DEV)/installed
 	$(DEV)/bin/pip install --quiet "torch>=2.11,<2.14" playwright
-	command -v chromium chromium-browser google-chrome || apt-get install --yes chromium || \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ apt-get update && apt-get install --yes chromium; } || \
 		echo "no browser can be had here: these tests will skip"
 	$(DEV)/bin/pytest -m browser -rs
 

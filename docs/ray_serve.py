@@ -13,10 +13,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from strait.apps.service.limits import Limits
-from strait.apps.service.replies import Replier
+from strait.apps.service.replies import Replier, classes_reply
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
 from strait.model import StraIT
 
@@ -44,6 +44,15 @@ class Images:
     @app.post("/v1/images/generate")
     async def generate(self, body: GenerateBody) -> Response:
         return await self.reply(body)
+
+    @app.get("/v1/classes")
+    async def classes(self) -> dict[str, Any]:
+        model = self.replier.model
+        return classes_reply(model.classes, model.config.image_size, model.default_decoding())
+
+    @app.get("/health")
+    async def health(self) -> Response:
+        return PlainTextResponse("ok")
 
     @app.post("/v1/images/edit")
     async def edit(self, body: EditBody) -> Response:

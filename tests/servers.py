@@ -50,13 +50,14 @@ class Server:
 
 
 @contextmanager
-def serving(*words: object, seconds: float = 120, **environment: str) -> Iterator[Server]:
-    """Start ``strait`` with these words, and wait until it names its address."""
+def serving(*words: object, seconds: float = 120, own_group: bool = False, **environment: str) -> Iterator[Server]:
+    """Start ``strait`` with these words, if asked as a process group of its own; wait until it names its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "strait.cli", *map(str, words)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=own_group,
         env={**os.environ, **environment},
     )
     server = Server(process)

@@ -137,18 +137,24 @@ def canvases(draw: st.DrawFn, batch: int, grid: Grid, codes: int) -> Canvas:
 @EVERY
 @given(data=st.data())
 def test_the_whole_algorithm_equals_naive(data: st.DataObject):
-    """Both levels from partly known canvases, with more steps than tokens among them."""
+    """Both levels from partly known canvases, rows under settings of their own, more steps than tokens among them."""
     top_grid = data.draw(st.sampled_from(TOP_GRIDS))
     grids = (top_grid, (2 * top_grid[0], 2 * top_grid[1]))
     batch = data.draw(st.integers(1, 3))
-    config = DecodingConfig(
-        steps=(data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))),
-        temperature=(data.draw(st.floats(0, 9)), data.draw(st.floats(0, 9))),
-        guidance=data.draw(st.sampled_from([0.0, 0.2, 1.5])),
+    shared = DecodingConfig(
         guidance_ramp=data.draw(st.sampled_from(["constant", "linear"])),
         schedule=data.draw(st.sampled_from(SCHEDULES)),
         keep=data.draw(st.sampled_from(KEEPS)),
     )
+    configs = [
+        dataclasses.replace(
+            shared,
+            steps=(data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))),
+            temperature=(data.draw(st.floats(0, 9)), data.draw(st.floats(0, 9))),
+            guidance=data.draw(st.sampled_from([0.0, 0.2, 1.5])),
+        )
+        for _ in range(batch)
+    ]
     labels = [data.draw(st.integers(NULL_LABEL, 3)) for _ in range(batch)]
     seeds = image_seeds(data.draw(st.integers(0, 2**40)), torch.arange(batch))
     networks, codes = (TOP, BOTTOM), (TOP_CODES, BOTTOM_CODES)
@@ -157,8 +163,8 @@ def test_the_whole_algorithm_equals_naive(data: st.DataObject):
         for name, grid, count, scores in zip(("top", "bottom"), grids, codes, networks, strict=True)
     ]
     first = [data.draw(canvases(batch, grid, count)) for grid, count in zip(grids, codes, strict=True)]
-    found = list(stratified_decode(levels, torch.tensor(labels), seeds, config, first))
-    for index, label in enumerate(labels):
+    found = list(stratified_decode(levels, torch.tensor(labels), seeds, configs, first))
+    for index, (label, config) in enumerate(zip(labels, configs, strict=True)):
         context: list[int] = []
         expected: list[NaiveStep] = []
         for level, (scores, canvas) in enumerate(zip(networks, first, strict=True)):

@@ -13,13 +13,13 @@ from strait.model import StraIT
 
 BASE = DecodingConfig(steps=(6, 3), temperature=(3.0, 2.0), guidance=1.0)
 ROWS = [
-    # label, seed, index, temperature, guidance
-    (3, 0, 0, (3.0, 2.0), 1.0),
-    (3, 0, 1, (3.0, 2.0), 1.0),
-    (17, 2**62, 5, (0.0, 0.0), 0.0),
-    (-1, -4, 0, (9.0, 0.5), 0.3),
-    (199, 7, 2, (1.5, 4.5), -0.5),
-    (17, 7, 2, (1.5, 4.5), 2.0),
+    # label, seed, index, temperature, guidance, steps
+    (3, 0, 0, (3.0, 2.0), 1.0, (6, 3)),
+    (3, 0, 1, (3.0, 2.0), 1.0, (6, 3)),
+    (17, 2**62, 5, (0.0, 0.0), 0.0, (1, 1)),
+    (-1, -4, 0, (9.0, 0.5), 0.3, (12, 1)),
+    (199, 7, 2, (1.5, 4.5), -0.5, (2, 9)),
+    (17, 7, 2, (1.5, 4.5), 2.0, (40, 5)),  # more than there are top tokens
 ]
 
 
@@ -30,10 +30,10 @@ def model() -> StraIT:
 
 def test_rows_of_other_settings_are_what_they_are_alone(model: StraIT) -> None:
     labels, seeds, indices = (torch.tensor([row[part] for row in ROWS]) for part in range(3))
-    configs = [replace(BASE, temperature=row[3], guidance=row[4]) for row in ROWS]
+    configs = [replace(BASE, temperature=row[3], guidance=row[4], steps=row[5]) for row in ROWS]
     together = final_tokens(model.decoding_steps(labels, seeds, indices, configs))
     pixels = model.decode(together)
-    for number, (label, seed, index, _, _) in enumerate(ROWS):
+    for number, (label, seed, index, *_) in enumerate(ROWS):
         steps = model.decoding_steps(torch.tensor([label]), seed, torch.tensor([index]), configs[number])
         alone = final_tokens(steps)
         for one, many in zip(alone.levels, together.levels, strict=True):
@@ -44,7 +44,10 @@ def test_rows_of_other_settings_are_what_they_are_alone(model: StraIT) -> None:
 def test_images_do_not_depend_on_the_size_of_their_batch(model: StraIT) -> None:
     count = 33
     labels = torch.arange(count) * 6
-    configs = [replace(BASE, temperature=(row % 5, 3.0), guidance=row % 3 / 2) for row in range(count)]
+    configs = [
+        replace(BASE, temperature=(row % 5, 3.0), guidance=row % 3 / 2, steps=(1 + row % 7, 1 + row % 4))
+        for row in range(count)
+    ]
     together = final_tokens(model.decoding_steps(labels, torch.arange(count), torch.zeros(count).long(), configs))
     for size in (1, 2, 7, 16):
         for start in range(0, count, size):
@@ -58,8 +61,13 @@ def test_images_do_not_depend_on_the_size_of_their_batch(model: StraIT) -> None:
 
 def test_what_a_batch_must_share_is_refused_otherwise(model: StraIT) -> None:
     labels = torch.tensor([1, 2])
-    for other in (replace(BASE, steps=(5, 3)), replace(BASE, schedule="linear"), replace(BASE, keep="halton")):
-        with pytest.raises(ValueError, match=r"^decoding: rows of one batch may differ in temperature and guidance"):
+    for other in (
+        BASE.first(1),
+        replace(BASE, schedule="linear"),
+        replace(BASE, keep="halton"),
+        replace(BASE, guidance_ramp="linear"),
+    ):
+        with pytest.raises(ValueError, match=r"^decoding: rows of one batch may differ in steps, temperature and gui"):
             final_tokens(model.decoding_steps(labels, 0, None, [BASE, other]))
     with pytest.raises(ValueError, match=r"^decoding: settings for 1 rows were given, and the batch has 2"):
         final_tokens(model.decoding_steps(labels, 0, None, [BASE]))

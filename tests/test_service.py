@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
 import itertools
 import json
+import os
+import re
 import signal
 import socket
 import struct
@@ -21,13 +24,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import make_photograph
 from servers import Server, serving
-from strait.apps.jobs import chosen_decoding
+from strait.apps.jobs import EditOptions, chosen_decoding, edited, passes_of
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
 from strait.editing.pictures import Picture
@@ -36,8 +40,10 @@ from strait.model import StraIT
 
 pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
 
+from strait.apps.service.gate import Gate
 from strait.apps.service.limits import Limits
-from strait.apps.service.replies import Replier
+from strait.apps.service.metrics import Metrics
+from strait.apps.service.replies import BATCH_HEADER, Replier, problem
 from strait.apps.service.schema import EditBody, GenerateBody
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
@@ -200,8 +206,15 @@ def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) 
     for body, reply in zip(bodies, replies, strict=True):
         made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
         assert same(made, by_hand(model, **dict(body)))
-        # Both guided ones of the same steps and schedule together, the one without guidance by itself.
+        # Both guided ones of like steps and the same schedule together, the one without guidance by itself.
         assert reply.headers["x-strait-batch"] == ("1" if body["guidance"] == 0 else "2")
+    mixed = [{"seed": seed, "labels": [seed], "steps": [5 + seed, 1 + (seed > 1)]} for seed in range(4)]
+    replies = replier.replies([GenerateBody(**body) for body in mixed])
+    for body, reply in zip(mixed, replies, strict=True):
+        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        assert same(made, by_hand(model, **dict(body)))
+        # 5 to 8 steps round up to 8; one step of the bottom is not two.
+        assert reply.headers["x-strait-batch"] == "2"
     many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
     assert len(json.loads(bytes(many[0].body))["images"]) == 12
     assert many[0].headers["x-strait-batch"] == "8"  # no more rows at once than the replier may decode
@@ -217,6 +230,57 @@ def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatc
     replies = replier.replies(bodies)
     assert [reply.status_code for reply in replies] == [200, 500, 422]
     assert b"a fault of ours" not in bytes(replies[1].body)
+
+
+def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: StraIT) -> None:
+    small = png(Image.new("RGB", (16, 16)))
+
+    def extended(sides: int, **more: Any) -> tuple[httpx.Response, float]:
+        start = time.monotonic()
+        body = {"action": "extend", "image": small, **dict.fromkeys(("left", "right", "up", "down"), sides), **more}
+        return server.post(EDIT, json=body), time.monotonic() - start
+
+    with ThreadPoolExecutor(2) as clients:
+        too_far, beside = clients.submit(extended, 32), clients.submit(server.post, GENERATE, json={"seed": 8})
+        assert too_far.result()[0].status_code == 422
+        assert same(pictures(beside.result()), by_hand(model, seed=8))
+    # As far as it goes, but through 160 windows of 18 steps each.
+    with ThreadPoolExecutor(2) as clients:
+        too_much, beside = clients.submit(extended, 16), clients.submit(server.post, GENERATE, json={"seed": 9})
+        reply, seconds = too_much.result()
+        assert same(pictures(beside.result()), by_hand(model, seed=9))
+    assert (reply.status_code, "513 passes" in reply.text) == (422, True)
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"), [((16, 16), (2, 0, 1, 3)), ((64, 200), (0, 5, 0, 0)), ((90, 70), (1, 1, 4, 2))]
+)
+def test_passes_are_those_that_are_taken(model: StraIT, size: tuple[int, int], sides: tuple[int, ...]) -> None:
+    picture, options = Picture(np.zeros((*size, 3), np.uint8)), EditOptions(sides=Sides(*sides))
+    decoding = chosen_decoding(model, steps=[2, 1])
+    edit = Edit(model, count=2, decoding=decoding)
+    rows: list[int] = []
+    original = StraIT.decoding_steps
+
+    def counted(self: StraIT, labels: torch.Tensor, *values: Any) -> Iterator[Any]:
+        for step in original(self, labels, *values):
+            rows.append(len(labels))
+            yield step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StraIT, "decoding_steps", counted)
+        assert len(list(edited(edit, "extend", picture, None, options))) == 2
+    assert sum(rows) == passes_of(edit, "extend", picture, None, options, 10**6)
+    assert passes_of(edit, "extend", picture, None, options, 7) == 8
+
+
+def test_images_come_before_edits_and_as_soon_as_they_are_there(replier: Replier) -> None:
+    picture = png(Image.new("RGB", (64, 64)))
+    edit = EditBody(action="extend", image=picture, left=1, steps=[1, 1])
+    bodies = [edit, GenerateBody(seed=1, steps=[2, 1]), GenerateBody(count=99), GenerateBody(seed=2, steps=[12, 6])]
+    order = [number for number, _ in replier.results(bodies)]
+    assert order == [2, 1, 3, 0]
 
 
 def bomb(side: int) -> str:
@@ -328,6 +392,134 @@ def test_oversized_slow_and_abandoned_uploads_hold_nobody_up(server: Server, mod
         pytest.fail("places in the queue were not given back")
 
 
+def test_bodies_are_bounded_in_memory_all_together() -> None:
+    gate = Gate(
+        app=None,  # type: ignore[arg-type]
+        limits=Limits(megabytes=1),
+        key=None,
+        metrics=Metrics((), BATCH_HEADER),
+        refuse=problem,
+        work=(GENERATE,),
+        workers=list,
+    )
+
+    async def upload(megabytes: float) -> list[Any]:
+        """What comes of 40 clients who send so much each and then nothing."""
+
+        async def one() -> None:
+            sent = False
+
+            async def receive() -> dict[str, Any]:
+                nonlocal sent
+                if sent:
+                    await asyncio.sleep(3600)
+                sent = True
+                return {"type": "http.request", "body": b"x" * int(megabytes * 2**20), "more_body": True}
+
+            await gate._work({"type": "http", "method": "POST", "path": GENERATE, "headers": []}, receive, None)  # type: ignore[arg-type]
+
+        tasks = [asyncio.create_task(one()) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        held = gate.held
+        for task in tasks:
+            task.cancel()
+        return [held, *await asyncio.gather(*tasks, return_exceptions=True)]
+
+    held, *ends = asyncio.run(upload(0.9))
+    assert held <= 16 * 2**20
+    assert sum(getattr(end, "status", 0) == 429 for end in ends) == 40 - 17
+    assert gate.held == 0
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    start = time.monotonic()
+    for words in (b"", b"GET /health HTTP/1.1\r\nHost"):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(words)
+            assert connection.recv(100) == b""
+    assert time.monotonic() - start < 20
+
+
+def test_a_fault_of_ours_is_counted() -> None:
+    metrics, sent = Metrics(("/x",), BATCH_HEADER), []
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        gate = Gate(broken, Limits(), None, metrics, problem, (), list)
+        await gate({"type": "http", "method": "GET", "path": "/x", "headers": []}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == 500
+    assert b'strait_replies_total{path="/x",status="500"} 1.0' in metrics.text()
+
+
+def children(process: int) -> list[int]:
+    """The processes below one, with their words."""
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def worker_of(server: Server) -> int:
+    """The one that holds the model."""
+    sizes = {
+        number: int(Path(f"/proc/{number}/statm").read_text().split()[1])
+        for number in children(server.process.pid)
+        if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
+    }
+    return max(sizes, key=lambda number: sizes[number])
+
+
+def waiting_clients(server: Server, count: int) -> tuple[list[threading.Thread], list[httpx.Response]]:
+    """Clients whose requests are accepted, and where their replies will be."""
+    replies: list[httpx.Response] = []
+
+    def ask(seed: int) -> None:
+        replies.append(server.post(GENERATE, json={"count": 8, "seed": seed}))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(count)]
+    for thread in threads:
+        thread.start()
+    while f"strait_accepted {count}.0" not in server.get("/metrics").text:
+        assert not replies, "answered before all were accepted; make the requests longer"
+    return threads, replies
+
+
+def test_a_dead_worker_is_said_at_once_and_ends_the_service() -> None:
+    with serving("serve", "--port", 0, "--device", "cpu") as server:
+        wait_until_ready(server)
+        threads, replies = waiting_clients(server, 4)
+        start = time.monotonic()
+        os.kill(worker_of(server), signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+        assert [reply.status_code for reply in replies] == [503] * 4
+        assert "lost a worker" in replies[0].json()["detail"]
+        assert server.process.wait(60) == 1
+        assert time.monotonic() - start < 30
+        assert "Traceback" not in "".join(server.lines)
+
+
+def test_a_signal_to_the_whole_group_loses_nothing(model: StraIT) -> None:
+    with serving("serve", "--port", 0, "--device", "cpu", own_group=True) as server:
+        wait_until_ready(server)
+        below = children(server.process.pid)
+        threads, replies = waiting_clients(server, 3)
+        os.killpg(server.process.pid, signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert [reply.status_code for reply in replies] == [200] * 3
+        made = {image["seed"]: reply for reply in replies for image in reply.json()["images"][:1]}
+        for seed, reply in made.items():
+            assert same(pictures(reply), by_hand(model, count=8, seed=seed))
+        assert server.process.wait(60) == 0
+        assert not any(Path(f"/proc/{number}").exists() for number in below)
+
+
 def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     classes = server.get("/v1/classes").json()
     assert [entry["name"] for entry in classes["classes"]] == list(model.classes)
@@ -343,7 +535,13 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     about = server.get("/openapi.json").json()
     assert {GENERATE, EDIT, "/v1/classes", "/health", "/metrics"} <= set(about["paths"])
     assert set(about["paths"][EDIT]["post"]["responses"]) >= {"200", "401", "413", "422", "429"}
-    assert server.get("/docs").status_code == 200
+    page = server.get("/docs")
+    assert page.status_code == 200
+    assert not re.search(r"https?://", page.text)
+    assert server.get("/redoc").status_code == 404
+    assert all(operation.get("summary") for path in about["paths"].values() for operation in path.values())
+    assert set(about["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    assert "securitySchemes" not in about["components"]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:
@@ -356,6 +554,11 @@ def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_pa
             reply = server.post(GENERATE, json={}, headers=wrong)
             assert (reply.status_code, "secret-key" in reply.text) == (401, False)
             assert server.get("/metrics", headers=wrong).status_code == 401
+        assert server.get("/docs").status_code == 200
+        about = server.get("/openapi.json").json()
+        assert about["components"]["securitySchemes"]["key"]["name"] == "X-API-Key"
+        assert about["security"] == [{"key": []}, {"bearer": []}]
+        assert about["paths"]["/health"]["get"]["security"] == []
         assert server.post(GENERATE, json={}, headers={"Authorization": "Bearer secret-key"}).status_code == 200
         headers = {"X-API-Key": "secret-key"}
 
@@ -402,6 +605,8 @@ def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: py
     from strait.cli import main
 
     (tmp_path / "key").write_text("\n")
+    taken = socket.create_server(("127.0.0.1", 0))
+    used = str(taken.getsockname()[1])
     for words in (
         ["--port", "80"],
         ["--workers", "0"],
@@ -409,6 +614,13 @@ def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: py
         ["--model", str(tmp_path)],
         ["--key-file", str(tmp_path / "key")],
         ["--host", "example.org"],
+        ["--port", "99999"],
+        ["--port", "-1"],
+        ["--port", used],
+        ["--device", "cpu", "--devices", "4"],
+        ["--max-passes", "0"],
     ):
         assert main(["serve", *words]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "serving on" not in said

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import socket
 import sqlite3
 import threading
 from pathlib import Path
@@ -21,7 +22,7 @@ from strait.apps.study.create import create_study
 from strait.apps.study.design import Design, make_sheets, places
 from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
-from strait.apps.study.storage import Refused, Study
+from strait.apps.study.storage import CHANGES, Refused, Study
 from strait.cli import main
 from strait.images_out import png_bytes
 
@@ -198,6 +199,50 @@ def test_results_count_what_raters_meant_whatever_side_it_was_on(study: Study) -
     assert "1 left out" in table
 
 
+def test_checks_cannot_be_left_out(study: Study) -> None:
+    """One who answers all but the checks fails none: unfinished, and not counted unless asked for."""
+    honest, sly = tokens(study)[:2]
+    answer_all(study, honest, lambda other, is_check: 0)
+    with sqlite3.connect(study.folder / "study.sqlite") as database:
+        rows = database.execute(
+            "SELECT position, is_check FROM places JOIN invitations ON invitation = invitations.id "
+            "JOIN questions ON questions.id = question WHERE token = ?",
+            (sly,),
+        ).fetchall()
+    for position, is_check in rows:
+        if not is_check:
+            study.record(sly, position, 1)
+    results = read_results(study)
+    assert (results.invitations, results.unfinished, results.left_out) == (2, 1, 0)
+    assert sum(entry.answers for entry in results.preferences) == 5
+    assert "1 unfinished" in results_table(results)
+    assert sum(entry.answers for entry in read_results(study, include_unfinished=True).preferences) == 10
+    first, *others = [position for position, is_check in rows if is_check]
+    study.record(sly, first, 0)
+    assert read_results(study).unfinished == 1
+    for position in others:
+        study.record(sly, position, 0)
+    assert read_results(study).unfinished == 0
+
+
+def test_an_invitation_cannot_fill_the_disk(study: Study) -> None:
+    token, other = tokens(study)[:2]
+    with sqlite3.connect(study.folder / "study.sqlite") as database:
+        questions = 7
+        database.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO answers "
+            "(invitation, position, shown, chosen, at) SELECT 0, 0, 0, 0, '' FROM n",
+            (CHANGES * questions - 1,),
+        )
+    study.record(token, 0, 1)
+    with pytest.raises(Refused, match="changed too often"):
+        study.record(token, 0, 0)
+    study.record(other, 0, 0)
+    sheet = study.sheet(token)
+    assert sheet is not None
+    assert sheet.questions[0].answer == 1
+
+
 def test_the_last_answer_counts_and_none_is_lost(study: Study) -> None:
     token = tokens(study)[0]
     for shown in (0, 1, 1, 0, 1):
@@ -288,6 +333,9 @@ def test_pages_answer_wrong_requests_with_a_reason(study: Study) -> None:
         assert server.get("/r/nobody").status_code == 404
         page = server.get(f"/r/{token}")
         assert "no-referrer" in page.headers["referrer-policy"]
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert server.url.rpartition(":")[2] in server.lines[0]  # the links' port is the real one
         assert not any(name in page.text for name in ("ours", "is_check", "swapped"))
         for question in ("0", "8", "-1", "x", "9" * 4000, "²"):
             assert server.get(f"/r/{token}", params={"question": question}).status_code in (200, 400)
@@ -319,7 +367,13 @@ def test_the_verb_makes_a_study_and_counts_it(
     assert main(["study", "results", str(tmp_path / "s"), "--json"]) == 0
     (preference,) = json.loads(capsys.readouterr().out)["preferences"]
     assert (preference["rate"], preference["answers"]) == (1.0, 3)
+    taken = socket.create_server(("127.0.0.1", 0))
+    serve = ["serve", str(tmp_path / "s")]
     for words in (
+        [*serve, "--port", "99999"],
+        [*serve, "--port", "-1"],
+        [*serve, "--port", str(taken.getsockname()[1])],
+        [*serve, "--host", "no.such.host.invalid"],
         ["create", str(tmp_path / "t"), folders[0]],
         ["create", str(tmp_path / "t"), "a", "b"],
         ["create", str(tmp_path / "s"), *folders, *small],

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import struct
+import threading
+import time
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from servers import serving
-from strait.apps.jobs import settings_inside
+from strait.apps.jobs import EditOptions, settings_inside
+from strait.cli import main
+from strait.editing.edits import Edit, infill_picture
+from strait.editing.pictures import Picture
 from strait.images_out import png_bytes, to_pictures
 from strait.model import StraIT
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
 
-from strait.apps.web.controls import Controls, settings_in  # noqa: E402
+from strait.apps.web.controls import MOST_IMAGES, Controls  # noqa: E402
+from strait.apps.web.edit_tab import EditControls  # noqa: E402
 from strait.apps.web.page import build_page  # noqa: E402
-from strait.apps.web.studio import Studio, sheet, sureness_of  # noqa: E402
+from strait.apps.web.stored import settings_in, stored_in  # noqa: E402
+from strait.apps.web.studio import Step, Studio, sheet, sureness_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +67,18 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
         data.draw(st.integers(-1, 199)),
         str(data.draw(st.integers(-(2**63), 2**63 - 1))),
         data.draw(st.integers(1, 16)),
+        0,
         data.draw(st.floats(0, 5)),
         *(data.draw(kind) for kind in (steps, steps, number, number)),
         data.draw(st.sampled_from(["cosine", "linear", "square"])),
+        data.draw(st.sampled_from(["confidence", "halton"])),
+        data.draw(st.sampled_from(["constant", "linear"])),
     )
     values = controls.values(wanted)
     last = values.wanted(controls.model)[-1]
     path = tmp_path / "picture.png"
     path.write_bytes(png_bytes(Image.new("RGB", (4, 4)), settings_inside(controls.model, "", last)))
-    again = controls.values(tuple(controls.restored(settings_in(str(path)))))
+    again = controls.values(tuple(controls.restored(stored_in(settings_in(str(path)), MOST_IMAGES))))
     assert (again.seed, again.decoding, again.count) == (values.seed, values.decoding, values.count)
     assert again.label == last.label
 
@@ -75,8 +90,9 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
         (1, str(2**63), "^seed"),
         (1, "²", "^seed"),
         (2, None, "^settings: a number is missing"),
-        (4, 0, "^decoding.steps"),
-        (6, -1, "^decoding.temperature"),
+        (3, None, "^settings: a number is missing"),
+        (5, 0, "^decoding.steps"),
+        (7, -1, "^decoding.temperature"),
     ):
         with pytest.raises(ValueError, match=reason):
             controls.values((*good[:place], value, *good[place + 1 :]))
@@ -86,10 +102,114 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=reason):
-            controls.restored(settings_in(str(tmp_path / name)))
+            controls.restored(stored_in(settings_in(str(tmp_path / name)), MOST_IMAGES))
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     with pytest.raises(ValueError, match=r"^picture: it carries no settings"):
         settings_in(str(tmp_path / "c.png"))
+
+
+def restored(controls: Controls, path: Path) -> Any:
+    """What the page is set to when a picture is dropped in, and the settings of its edit."""
+    stored = stored_in(settings_in(str(path)), MOST_IMAGES)
+    return controls.values(tuple(controls.restored(stored))), EditControls([None] * 12).restored(stored.edit), stored
+
+
+def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_path: Path) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    Image.new("RGB", (64, 64), (90, 140, 30)).save(photo)
+    common = ["--label", "teddy", "--seed", "7", "--steps", "2+1", "--count", "2", "--output", str(out)]
+    for words, action, places in (
+        (["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"], "infill", {4: 5, 5: False}),
+        (["relabel", photo, "--box", "0,0,20,20", "--strength", "0.5"], "relabel", {1: 0.5, 5: True}),
+        (["extend", photo, "--left", "1", "--up", "2"], "extend", {6: 1, 8: 2}),
+        (["transfer", photo, "--keep", "0.25", "--choose", "confidence"], "transfer", {10: 0.25, 11: "confidence"}),
+        (["transfer", photo, "--box", "0,0,20,20", "--keep-bottom"], "transfer", {12: True}),
+    ):
+        assert main(["edit", *map(str, words), *common, "--overwrite"]) == 0
+        values, edit, _ = restored(controls, out / f"photo-{action}-seed7-0001.png")
+        assert (values.label, values.seed, values.first, values.count) == (model.classes.find("teddy"), 7, 0, 2)
+        assert values.decoding.steps == (2, 1)
+        assert edit[0] == action
+        assert {place: edit[place] for place in places} == places
+
+    grid = tmp_path / "grid.png"
+    assert main(["generate", "--labels", "alp", "--count", "20", "--steps", "1+1", "--grid", str(grid)]) == 0
+    values, _, stored = restored(controls, grid)
+    assert (values.label, values.first, values.count) == (model.classes.find("alp"), 0, 16)
+    assert "20 images" in stored.notes[0]
+    words = ["generate", "--labels", "alp", "--count", "20", "--steps", "1+1", "--seed", "3", "--output", str(out)]
+    assert main(words) == 0
+    values, _, _ = restored(controls, out / "alp-seed3-0019.png")
+    assert (values.first, values.count) == (4, 16)
+    *_, process = Studio(model, tmp_path / "page").generate(values.wanted(model))
+    dropped = np.asarray(Image.open(out / "alp-seed3-0019.png"))
+    assert np.array_equal(np.asarray(Image.open(process.files[-1])), dropped)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"seed": Infinity, "index": 0, "label": null, "decoding": DECODING}',
+        '{"seed": 1, "index": 1e400, "label": null, "decoding": DECODING}',
+        '{"seed": 1, "index": 0, "label": ["x"], "decoding": DECODING}',
+        '{"seed": 1, "index": 0, "label": null, "decoding": {"steps": 4}}',
+        '{"seed": 1, "index": 0, "label": null, "decoding": [1]}',
+        '{"seed": 1, "labels": {}, "count": 2, "decoding": DECODING}',
+        '{"seed": 1, "index": 0, "label": null, "decoding": DECODING, "edit": "infill", "config": 3}',
+        '{"seed": 1, "index": 0, "label": null, "decoding": DECODING, "edit": "extend", "left": -1}',
+    ],
+)
+def test_damaged_settings_are_one_line(model: StraIT, controls: Controls, tmp_path: Path, text: str) -> None:
+    info = PngInfo()
+    decoding = json.dumps(dataclasses.asdict(model.default_decoding()))
+    info.add_text("strait", text.replace("DECODING", decoding))
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=info)
+    with pytest.raises(ValueError, match=r"^picture: .*(of another kind|no PNG)"):
+        restored(controls, tmp_path / "x.png")
+
+
+def test_a_decompression_bomb_is_one_line(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match=r"^picture: it has too many pixels"):
+        settings_in(str(tmp_path / "bomb.png"))
+
+
+def test_an_edit_shows_its_steps_and_ends_when_nobody_looks_on(model: StraIT, tmp_path: Path) -> None:
+    picture = Picture(np.full((64, 64, 3), 90, np.uint8))
+    mask = np.zeros((64, 64), bool)
+    mask[:32] = True
+    edit = Edit(model, count=2, seed=3, first=5)
+    news = list(Studio(model, tmp_path).edit(edit, "infill", picture, mask, EditOptions()))
+    steps, files = [one for one in news if isinstance(one, Step)], [one for one in news if isinstance(one, str)]
+    assert len(steps) >= 2
+    assert steps[0].images.shape == (2, 64, 64, 3)
+    expected = list(infill_picture(Edit(model, count=7, seed=3), picture, mask))[5:]
+    for index, (path, wanted) in enumerate(zip(files, expected, strict=True)):
+        assert np.array_equal(np.asarray(Image.open(path)), wanted)
+        assert json.loads(Image.open(path).info["strait"])["index"] == 5 + index
+
+    before = threading.active_count()
+    going = Studio(model, tmp_path).edit(Edit(model, count=16), "infill", picture, mask, EditOptions())
+    next(going)
+    going.close()
+    for _ in range(200):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.1)
+    assert threading.active_count() <= before
+
+
+def test_totals_follow_the_steps_that_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
+    """16 top tokens take at most 16 steps, whatever was asked for."""
+    values = controls.values((7, "12", 1, 0, 1.0, 40, 3, *defaults(controls)[7:]))
+    *_, process = Studio(model, tmp_path).generate(values.wanted(model))
+    assert [step.text.split(":")[0] for step in process.steps][-1] == f"step {len(process.steps)} of 19"
+    assert len(process.steps) == 19
 
 
 def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
@@ -125,6 +245,14 @@ def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, 
     (begin,) = [function.fn for function in build_page(studio).fns.values() if function.name == "begin"]
     which, number = begin(process)
     assert (number.maximum, number.visible, which.visible) == (19, True, False)
+
+
+def test_an_end_by_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:
+    with serving("web", TMPDIR=str(tmp_path)) as server:
+        assert [path.name.startswith("strait-web-") for path in tmp_path.glob("strait-web-*")] == [True]
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert list(tmp_path.glob("strait-web-*")) == []
 
 
 def test_the_page_asks_no_other_host_and_listens_to_this_machine_alone() -> None:

@@ -146,9 +146,9 @@ class StraIT(nn.Module):
             labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
             seed: the user's; or int64 ``[batch]``, one for each row.
             indices: int64 ``[batch]``; image k of a seed is the same in whatever batch. 0, 1, ... by default.
-            decoding: settings, or one for each row, which may differ in temperature and guidance; the model's own by
-                default. Those for fewer levels than the model has stop there: before an upsampler, at the base size;
-                or after the top.
+            decoding: settings, or one for each row, which may differ in steps, temperature and guidance; the model's
+                own by default. Those for fewer levels than the model has stop there: before an upsampler, at the
+                base size; or after the top.
             canvases: where each level starts; blank by default.
         """
         settings = self.default_decoding() if decoding is None else decoding

@@ -6,6 +6,7 @@ The page and the service share it, so that the same wishes give the same images 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import torch
 from strait import __version__
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
 from strait.editing.extension import Sides
+from strait.editing.infilling import base_decoding
 from strait.editing.pictures import Picture, PictureError
 from strait.model import StraIT
 from strait.types import NULL_LABEL
@@ -124,6 +126,29 @@ def edited(
     return transfer_picture(edit, picture, options.keep, options.choose, mask, options.keep_bottom)
 
 
+def passes_of(
+    edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions, most: int
+) -> int:
+    """How many rows an edit sends through the transformers, of the arguments of ``edited``; counted before it begins.
+
+    Args:
+        edit: how many, at which steps.
+        action: which.
+        picture: the user's.
+        mask: of the edit.
+        options: of the edit.
+        most: counting ends just above it.
+    """
+    model = edit.model
+    each = sum(base_decoding(model, edit.decoding).steps) * edit.count
+    if action == "extend":
+        windows = extension_windows(picture.size, options.sides, model.config.grids[0], most // each + 1)
+        return min(each * windows, most + 1)
+    # The new class is asked about each top token by itself.
+    asked = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0
+    return each + (asked if mask is None else 0)
+
+
 def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, index: int) -> dict[str, Any]:
     """What the PNG of an edited picture says of its making."""
     decoding = edit.decoding or edit.model.default_decoding()
@@ -132,19 +157,24 @@ def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, in
 
 
 def batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[int]]:
-    """Places of images that can be decoded together: those that share all but label, seed, temperature and guidance.
+    """Places of images that can be decoded together: labels, seeds, temperatures, guidance and steps may differ.
 
-    Guided rows are kept apart from others, which they would cost a second forward pass.
+    A batch takes as many steps at each level as its longest row, so those go together whose steps round up to the same
+    power of two at each level: no row takes part in twice as many passes as it needs, and there are few groups. Within
+    a group the batches are of like lengths. Guided rows are kept apart from others, which they would cost a second
+    half of the batch.
     """
     groups: dict[DecodingConfig, list[int]] = {}
     for place, one in enumerate(wanted):
         alike = dataclasses.replace(
             one.decoding,
+            steps=tuple(1 << (steps - 1).bit_length() for steps in one.decoding.steps),
             temperature=(0.0,) * len(one.decoding.steps),
             guidance=float(one.decoding.guidance != 0),
         )
         groups.setdefault(alike, []).append(place)
     for places in groups.values():
+        places.sort(key=lambda place: wanted[place].decoding.steps)
         for start in range(0, len(places), size):
             yield places[start : start + size]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from jsonargparse import Namespace
@@ -26,37 +25,43 @@ def run(words: list[str]) -> int:
     parser.add_argument("--key-file", help=f"file with the API key; or the environment variable {KEY_VARIABLE}")
     parser.add_argument("--max-images", type=int, default=16, help="of one request")
     parser.add_argument("--max-steps", type=int, default=64, help="of one image, all levels together")
+    parser.add_argument("--max-passes", type=int, default=512, help="through the model of one request, all images")
     parser.add_argument("--max-megabytes", type=float, default=8, help="of a request's body")
     parser.add_argument("--max-megapixels", type=float, default=4, help="of a picture")
     parser.add_argument("--max-queue", type=int, default=64, help="requests accepted and not yet answered")
-    parser.add_argument("--max-upload-seconds", type=float, default=10, help="within which a body must arrive")
+    parser.add_argument("--max-upload-seconds", type=float, default=10, help="for a head to arrive, and for a body")
     parser.add_argument("--max-seconds", type=float, default=60, help="that a request may wait for its turn")
     args = parse(parser, words)
     _check(args)
     device = device_named(args.device)
     try:
+        from strait.apps.connection import check_address
         from strait.apps.service.limits import Limits
         from strait.apps.service.server import ServiceConfig, build_server, serve
     except ImportError as error:
         raise ValueError(f"serve: it needs the library {error.name}: pip install 'strait[serve]'") from error
 
+    port = check_address(args.host, args.port)
     limits = Limits(
         args.max_images,
         args.max_steps,
+        args.max_passes,
         args.max_megabytes,
         args.max_megapixels,
         args.max_queue,
         args.max_upload_seconds,
         args.max_seconds,
     )
-    config = ServiceConfig(args.batch_size, args.delay, args.workers, device.type, args.devices, _key(args.key_file))
+    devices = _devices(args.device, device.type, args.devices)
+    config = ServiceConfig(args.batch_size, args.delay, args.workers, device.type, devices, _key(args.key_file))
     server = build_server(args.model, config, limits)
-    port = args.port or _free_port(args.host)
     print(
         f"serving on http://{args.host}:{port} (its description: /docs); Ctrl-C stops it", file=sys.stderr, flush=True
     )
-    serve(server, args.host, port, limits)
-    return 0
+    status = serve(server, args.host, port, limits)
+    if status:
+        print("a process of the service was lost; it has ended", file=sys.stderr, flush=True)
+    return status
 
 
 def _check(args: Namespace) -> None:
@@ -80,7 +85,13 @@ def _key(path: str | None) -> str | None:
     return key
 
 
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
-        found.bind((host, 0))
-        return found.getsockname()[1]
+def _devices(named: str, kind: str, count: int) -> int | list[int]:
+    """How many GPUs, or the one that was named."""
+    if count > 1 and kind != "cuda":
+        raise ValueError(f"--devices: {count} is a number of GPUs; on a CPU say --workers {count}")
+    _, is_one, number = named.partition(":")
+    if not is_one:
+        return count
+    if count > 1:
+        raise ValueError(f"--devices: {count} GPUs, and --device {named} is one; say --device cuda")
+    return [int(number)] if kind == "cuda" else 1

@@ -15,6 +15,7 @@ from strait.arguments import parse, verb_parser
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
 
+_HEAD_SECONDS = 10
 _WHAT = ("create", "links", "serve", "results")
 
 
@@ -37,6 +38,9 @@ def run(words: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="serve: 0.0.0.0 for raters on other machines")
     parser.add_argument("--port", type=int, default=8090, help="serve: 0 for any that is free")
     parser.add_argument("--allowed-failures", type=int, default=0, help="results: attention checks one may fail")
+    parser.add_argument(
+        "--include-unfinished", action="store_true", help="results: count raters with checks still to answer, too"
+    )
     parser.add_argument("--chart", help="results: a PNG in the manner of the paper's Figure 4")
     parser.add_argument("--overwrite", action="store_true", help="results: replace the chart")
     parser.add_argument("--json", action="store_true", help="links, results: JSON on standard output")
@@ -93,12 +97,21 @@ def _serve(args: Namespace) -> int:
     try:
         import uvicorn
 
+        from strait.apps.connection import check_address, impatient_protocol
         from strait.apps.study.server import study_app
     except ImportError as error:
         raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
-    print(f"invitations: strait study links {args.study} --url http://HOST:{args.port}", file=sys.stderr)
+    port = check_address(args.host, args.port)
+    print(f"invitations: strait study links {args.study} --url http://HOST:{port}", file=sys.stderr)
     # No access log: it would hold the links, which are the raters' keys.
-    uvicorn.run(study_app(study), host=args.host, port=args.port, log_level="info", access_log=False)
+    uvicorn.run(
+        study_app(study),
+        host=args.host,
+        port=port,
+        log_level="info",
+        access_log=False,
+        http=impatient_protocol(_HEAD_SECONDS),
+    )
     return 0
 
 
@@ -106,7 +119,7 @@ def _results(args: Namespace) -> int:
     from strait.apps.study.results import read_results, results_chart, results_table
     from strait.apps.study.storage import Study
 
-    results = read_results(Study(Path(args.study)), args.allowed_failures)
+    results = read_results(Study(Path(args.study)), args.allowed_failures, args.include_unfinished)
     if args.chart is not None:
         from strait.images_out import write_new
 

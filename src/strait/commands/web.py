@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -24,6 +25,9 @@ def run(words: list[str]) -> int:
     device = device_named(args.device)
     # Read when gradio is imported: it asks nobody anything, and keeps pictures where they go away again.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    # So that an end by a signal, too, takes the folder with it.
+    is_told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: is_told.set())
     with tempfile.TemporaryDirectory(prefix="strait-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
@@ -42,7 +46,7 @@ def run(words: list[str]) -> int:
             raise ValueError(f"--port: {error}") from error
         print(f"the page is at {str(page.local_url).rstrip('/')} ; Ctrl-C stops it", file=sys.stderr, flush=True)
         try:
-            threading.Event().wait()
+            is_told.wait()
         finally:
             page.close(verbose=False)
     return 0

@@ -77,7 +77,8 @@ def decode_level(
 ) -> Iterator[DecodingStep]:
     """All steps of one level; the last one's canvas has nothing masked.
 
-    A row takes no more steps than it has unknown tokens: more would have nothing to decide.
+    A row takes no more steps than it has unknown tokens: more would have nothing to decide. Rows may have numbers of
+    steps of their own; one that has ended stays as it is while others go on.
 
     Args:
         network: bound to its condition.
@@ -85,7 +86,7 @@ def decode_level(
         sampling: each row's settings; its steps are taken from 0 on.
         name: the level's name, for whoever looks on.
         level: its number, from 0.
-        config: number of steps, schedule, what to keep.
+        config: schedule, what to keep, and the largest number of steps of any row.
         by: what draws the ids (``Level.draw_rows``).
     """
     start = canvas.masked.sum(-1)

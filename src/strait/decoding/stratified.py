@@ -6,7 +6,7 @@ Source: StraIT section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -31,7 +31,8 @@ def stratified_decode(
         levels: coarse to fine.
         labels: int64 ``[batch]``; ``NULL_LABEL`` for none.
         seeds: int64 ``[batch]``, one per image (``randomness.image_seeds``).
-        config: steps, temperatures, guidance; or one for each row, which may differ in temperature and guidance.
+        config: steps, temperatures, guidance; or one for each row, which may differ in steps, temperature and
+            guidance.
         canvases: where each level starts; blank ones by default. Known tokens never change.
 
     Yields:
@@ -63,20 +64,25 @@ def stratified_decode(
 
 
 def shared_config(config: DecodingConfig | Sequence[DecodingConfig]) -> DecodingConfig:
-    """The settings that all rows of a batch have in common; temperature and guidance are the first row's.
+    """The settings that all rows of a batch have in common: schedule, keep, ramp and the number of levels.
+
+    Steps are the largest of each level, temperature and guidance the first row's: rows have their own
+    (``level_sampling``).
 
     Raises:
-        ValueError: if rows differ in more than temperature and guidance.
+        ValueError: if rows differ in more than steps, temperature and guidance.
     """
     if isinstance(config, DecodingConfig):
         return config
+    first = config[0]
     for row in config:
-        if replace(row, temperature=config[0].temperature, guidance=config[0].guidance) != config[0]:
+        alike = replace(row, steps=first.steps, temperature=first.temperature, guidance=first.guidance) == first
+        if not alike or len(row.steps) != len(first.steps):
             raise ValueError(
-                "decoding: rows of one batch may differ in temperature and guidance alone, "
-                f"not as {config[0]} and {row}"
+                "decoding: rows of one batch may differ in steps, temperature and guidance alone, "
+                f"not as {first} and {row}"
             )
-    return config[0]
+    return replace(first, steps=tuple(map(max, zip(*(row.steps for row in config), strict=True))))
 
 
 def config_rows(config: DecodingConfig | Sequence[DecodingConfig], batch: int) -> Sequence[DecodingConfig]:
@@ -91,21 +97,23 @@ def level_sampling(seeds: Tensor, config: DecodingConfig | Sequence[DecodingConf
     """The settings of every row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
     rows = config_rows(config, len(seeds))
 
-    def every(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=seeds.device)
+    def every(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=seeds.device)
 
     return Sampling(
         step=torch.zeros_like(seeds),
-        num_steps=torch.full_like(seeds, shared_config(config).steps[level]),
+        num_steps=every([row.steps[level] for row in rows], torch.int64),
         temperature=every([row.temperature[level] for row in rows]),
         guidance=every([row.guidance for row in rows]),
         seed=seeds,
     )
 
 
-def final_tokens(steps: Iterator[DecodingStep]) -> Tokens:
-    """Run the loop to its end and take each level's last canvas."""
+def final_tokens(steps: Iterator[DecodingStep], watch: Callable[[DecodingStep], None] | None = None) -> Tokens:
+    """Run the loop to its end and take each level's last canvas; ``watch`` is told of every step."""
     grids: dict[str, Tensor] = {}
     for step in steps:
+        if watch is not None:
+            watch(step)
         grids[step.level] = step.canvas.as_grid()
     return Tokens(tuple(grids.values()))

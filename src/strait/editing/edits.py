@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from strait.data.images import to_square
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.extension import Sides, extend
+from strait.editing.extension import Sides, extend, windows
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
 from strait.editing.pictures import Picture, PictureError
@@ -27,7 +29,7 @@ from strait.editing.transfer import confident_kept, random_kept, transfer_canvas
 from strait.editing.upsampling import upsample
 from strait.model import StraIT
 from strait.randomness import image_seeds
-from strait.types import NULL_LABEL, Canvas, Images, Tokens
+from strait.types import NULL_LABEL, Canvas, DecodingStep, Grid, Images, Tokens
 
 MOST_SQUARES = 64
 """How many times the model's own number of tokens an extended canvas may have: it is decoded at once."""
@@ -44,6 +46,8 @@ class Edit:
         seed: of the results.
         decoding: steps, temperature, guidance; the model's own by default.
         batch_size: results decoded at once.
+        first: index of the first result.
+        watch: is told of every decoding step.
     """
 
     model: StraIT
@@ -52,6 +56,8 @@ class Edit:
     seed: int = 0
     decoding: DecodingConfig | None = None
     batch_size: int = 16
+    first: int = 0
+    watch: Callable[[DecodingStep], None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size"):
@@ -68,14 +74,13 @@ class Edit:
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the results, batch by batch."""
-        yield from torch.arange(self.count).split(self.batch_size)
+        yield from torch.arange(self.first, self.first + self.count).split(self.batch_size)
 
     def results(self, canvases_of: Callable[[Tensor], list[Canvas]]) -> Iterator[Images]:
         """Each result ``[1, 3, size, size]``, from the first canvases of a batch of indices ``[batch]``."""
         for indices in self.batches():
-            made = finish(
-                self.model, canvases_of(indices), self.labels(len(indices)), self.seed, indices, self.decoding
-            )
+            canvases, labels = canvases_of(indices), self.labels(len(indices))
+            made = finish(self.model, canvases, labels, self.seed, indices, self.decoding, self.watch)
             yield from made.cpu().split(1)
 
     def seeds(self, indices: Tensor) -> Tensor:
@@ -233,8 +238,9 @@ def extend_picture(
     size = (height + up + down, width + left + right)
     if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise PictureError(f"extend: the result would have {size[1]}x{size[0]} pixels; extend by less")
-    images, known = _on_tokens(picture, token, (rows, columns), model_size // grid[0])
-    images, known = images.to(edit.model.device), known.to(edit.model.device)
+    known = _known_tokens(picture.size, token).to(edit.model.device)
+    rows, columns = known.shape
+    images = _on_tokens(picture, token, (rows, columns), model_size // grid[0]).to(edit.model.device)
     old = np.pad(picture.pixels, ((up, down), (left, right), (0, 0)), mode="edge")
     outside = np.ones(size, bool)
     if composite:
@@ -242,21 +248,40 @@ def extend_picture(
     whole = (round(canvas[0] * token), round(canvas[1] * token))
     for indices in edit.batches():
         many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
-        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known)
+        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known, edit.watch)
         for one in made.cpu().split(1):
             new = enlarged(one, max(whole[0], size[0]), max(whole[1], size[1]))[: size[0], : size[1]]
             yield blend(old, new, outside, feather if composite else 0)
 
 
-def _on_tokens(picture: Picture, token: float, grid: tuple[int, int], downsampling: int) -> tuple[Images, Tensor]:
-    """A picture on a whole number of top tokens, its edge repeated where they are more, and which it fills wholly."""
+def extension_windows(size: tuple[int, int], sides: Sides, grid: Grid, most: int) -> int:
+    """How many windows the extension of a picture takes, one after the other.
+
+    Args:
+        size: (height, width) of the picture.
+        sides: how far, in top tokens.
+        grid: of the model's top level.
+        most: counting ends there.
+    """
+    known = F.pad(_known_tokens(size, min(size) / grid[0]), sides.padding())
+    return sum(1 for _ in islice(windows(known, grid), most))
+
+
+def _known_tokens(size: tuple[int, int], token: float) -> Tensor:
+    """Which top tokens a picture fills wholly: bool, as many rows and columns as it takes to hold all of it."""
+    grid = [math.ceil(length / token - 1e-6) for length in size]
+    full = [int(length / token + 1e-6) for length in size]
+    known = torch.zeros(grid, dtype=torch.bool)
+    known[: full[0], : full[1]] = True
+    return known
+
+
+def _on_tokens(picture: Picture, token: float, grid: Grid, downsampling: int) -> Images:
+    """A picture on a whole number of top tokens, its edge repeated where they are more."""
     height, width = picture.size
     rows, columns = (max(round(count * token), length) for count, length in zip(grid, picture.size, strict=True))
     pixels = np.pad(np.asarray(picture.rgb()), ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
     pixels = Image.fromarray(pixels)
     if pixels.size != (grid[1] * downsampling, grid[0] * downsampling):
         pixels = pixels.resize((grid[1] * downsampling, grid[0] * downsampling), Image.Resampling.LANCZOS)
-    full = [int(length / token + 1e-6) for length in picture.size]
-    known = torch.zeros(grid, dtype=torch.bool)
-    known[: full[0], : full[1]] = True
-    return to_images(pixels), known
+    return to_images(pixels)

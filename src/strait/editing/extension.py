@@ -7,7 +7,7 @@ transformers were trained on, are decoded at once, since the tokenizer is convol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from strait.decoding.stratified import final_tokens
 from strait.editing.infilling import base_decoding
 from strait.model import StraIT
 from strait.randomness import as_seed
-from strait.types import Canvas, Grid, Images, Tokens
+from strait.types import Canvas, DecodingStep, Grid, Images, Tokens
 
 _WINDOW_STREAM = 32
 
@@ -75,6 +75,7 @@ def extend_tokens(
     seed: int = 0,
     indices: Tensor | None = None,
     decoding: DecodingConfig | None = None,
+    watch: Callable[[DecodingStep], None] | None = None,
 ) -> Tokens:
     """Fill the unknown part of large token grids.
 
@@ -86,6 +87,7 @@ def extend_tokens(
         seed: the user's; every window draws from a seed of its own.
         indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
         decoding: of each window; the model's own by default.
+        watch: is told of every step of every window.
 
     Raises:
         ValueError: if nothing is known, or the grids are smaller than the model's.
@@ -105,7 +107,7 @@ def extend_tokens(
             cuts.append(part)
             canvases.append(Canvas.known(grid[part], masked[part].expand(len(grid), -1, -1)))
         window_seed = as_seed(seed, _WINDOW_STREAM, number)
-        made = final_tokens(model.decoding_steps(labels, window_seed, indices, settings, canvases))
+        made = final_tokens(model.decoding_steps(labels, window_seed, indices, settings, canvases), watch)
         for part, grid, masked, new in zip(cuts, levels, masks, made.levels, strict=True):
             grid[part], masked[part] = new, False
     return Tokens(tuple(levels))
@@ -125,6 +127,7 @@ def extend(
     indices: Tensor | None = None,
     decoding: DecodingConfig | None = None,
     known: Tensor | None = None,
+    watch: Callable[[DecodingStep], None] | None = None,
 ) -> Images:
     """Extend images.
 
@@ -137,6 +140,7 @@ def extend(
         indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
         decoding: of each window; the model's own by default.
         known: bool over the images' own top tokens ``[height, width]``, where some of them are to be drawn, too.
+        watch: is told of every step of every window.
 
     Returns:
         The larger images, decoded from tokens everywhere.
@@ -149,4 +153,4 @@ def extend(
     own = torch.ones(top.shape[1:], dtype=torch.bool, device=top.device) if known is None else known
     padded = Tokens(tuple(F.pad(grid, sides.padding(grid.shape[1] // top.shape[1])) for grid in tokens.levels))
     grown = F.pad(own, sides.padding())
-    return model.decode(extend_tokens(model, padded, grown, labels, seed, indices, decoding))
+    return model.decode(extend_tokens(model, padded, grown, labels, seed, indices, decoding, watch))

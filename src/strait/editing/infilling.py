@@ -6,7 +6,7 @@ Source: StraIT section 4.4, appendix A, Figure 10.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from strait.editing.config import EditConfig
 from strait.editing.masks import thinned, token_masks
 from strait.model import StraIT
 from strait.randomness import image_seeds
-from strait.types import Canvas, Images, Tokens
+from strait.types import Canvas, DecodingStep, Images, Tokens
 
 
 def base_decoding(model: StraIT, decoding: DecodingConfig | None = None) -> DecodingConfig:
@@ -65,10 +65,11 @@ def finish(
     seed: int = 0,
     indices: Tensor | None = None,
     decoding: DecodingConfig | None = None,
+    watch: Callable[[DecodingStep], None] | None = None,
 ) -> Images:
     """From first canvases to images ``[batch, 3, size, size]``: what every edit has in common with generation."""
     settings = decoding or base_decoding(model)
-    return model.decode(final_tokens(model.decoding_steps(labels, seed, indices, settings, canvases)))
+    return model.decode(final_tokens(model.decoding_steps(labels, seed, indices, settings, canvases), watch))
 
 
 def infill(

@@ -1,12 +1,14 @@
-"""What stands before the service: keys, uploads within size and time, and a queue that ends.
+"""What stands before the service: keys, uploads within size and time, a queue that ends, and a word when all is over.
 
-LitServe's own queue has no bound, and a body that never ends would be read for ever.
+LitServe's own queue has no bound, a body that never ends would be read for ever, and requests of a dead worker would
+wait for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from strait.apps.service.limits import Limits
+from strait.apps.service.limits import BODIES, Limits
 from strait.apps.service.metrics import Metrics
 
-_OPEN = ("/health",)
-"""Paths that need no key: whoever watches over the service has none."""
+_OPEN = ("/health", "/docs", "/openapi.json")
+"""Paths that need no key: whoever watches over the service has none, and its description names no secrets."""
 
 _SMOOTHING = 0.1
 _UPLOADS_PER_PLACE = 4
@@ -45,6 +47,7 @@ class Gate:
         metrics: that it counts in.
         refuse: makes a reply of status, detail and headers.
         work: paths whose requests are queued.
+        workers: file descriptors that can be read from when the process of a worker has ended.
     """
 
     def __init__(
@@ -55,20 +58,28 @@ class Gate:
         metrics: Metrics,
         refuse: Callable[[int, str, dict[str, str]], Response],
         work: tuple[str, ...],
+        workers: Callable[[], list[int]],
     ) -> None:
         self.app, self.limits, self.key, self.metrics, self.refuse, self.work = app, limits, key, metrics, refuse, work
-        self.uploading = self.accepted = 0
+        self.workers, self._gone = workers, asyncio.Event()
+        self.uploading = self.accepted = self.held = 0
         self._seconds_each, self._last_end = 0.1, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                self._watch()
             await self.app(scope, receive, send)
             return
-        start, path = time.monotonic(), scope["path"]
+        start, path, has_begun = time.monotonic(), scope["path"], False
 
         async def counted(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                self.metrics.reply(path, message["status"], time.monotonic() - start, MutableHeaders(scope=message))
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("content-type", "text/plain; charset=utf-8")  # LitServe's own pages have none
+                self.metrics.reply(path, message["status"], time.monotonic() - start, headers)
             await send(message)
 
         try:
@@ -79,6 +90,22 @@ class Gate:
                 await self.app(scope, self._bounded(receive), counted)
         except Refusal as refusal:
             await self.refuse(refusal.status, refusal.detail, refusal.headers)(scope, receive, counted)
+        except Exception:
+            if has_begun:
+                raise
+            logging.getLogger(__name__).exception("a request could not be answered")
+            await self.refuse(500, "it could not be done; the service's log says why", {})(scope, receive, counted)
+
+    def _watch(self) -> None:
+        """From the start of the HTTP process on: know at once when a worker has ended."""
+        loop = asyncio.get_running_loop()
+
+        def end(worker: int) -> None:
+            loop.remove_reader(worker)
+            self._gone.set()
+
+        for worker in self.workers():
+            loop.add_reader(worker, end, worker)
 
     def _check_key(self, scope: Scope) -> None:
         if self.key is None or scope["path"] in _OPEN:
@@ -90,9 +117,21 @@ class Gate:
             raise Refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._upload(scope, receive)
-        if body is None:
-            return
+        self._check_workers()
+        body = bytearray()
+        try:
+            if await self._upload(scope, receive, body):
+                await self._answered(scope, receive, send, bytes(body))
+        finally:
+            self.held -= len(body)
+
+    def _check_workers(self) -> None:
+        if self._gone.is_set():
+            raise Refusal(
+                503, "the service has lost a worker and ends; try again when it is back", {"Retry-After": "10"}
+            )
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         if self.accepted >= self.limits.queue:
             self._busy()
         self.accepted += 1
@@ -102,30 +141,44 @@ class Gate:
         async def replay() -> Message:
             return next(pieces, None) or await receive()
 
+        work = asyncio.ensure_future(self.app(scope, replay, send))
+        gone = asyncio.ensure_future(self._gone.wait())
         try:
-            await self.app(scope, replay, send)
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                # Whatever it waits for will not come.
+                work.cancel()
+                await asyncio.wait((work,))
+                self._check_workers()
+            await work
         finally:
+            gone.cancel()
+            work.cancel()
             self.accepted -= 1
             self.metrics.accepted.set(self.accepted)
             self._note_end()
 
-    async def _upload(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if the client went away."""
+    async def _upload(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
+        """Fill the body, counting what is held in memory; False if the client went away."""
         if self.uploading >= _UPLOADS_PER_PLACE * self.limits.queue:
             self._busy()
         self.uploading += 1
         try:
             async with asyncio.timeout(self.limits.upload_seconds):
                 self._check_length(Headers(scope=scope).get("content-length", ""))
-                body, more = bytearray(), True
+                more = True
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        return None
-                    body += message.get("body", b"")
+                        return False
+                    piece = message.get("body", b"")
+                    body += piece
+                    self.held += len(piece)
                     self._check_size(len(body))
+                    if self.held > BODIES * self.limits.bytes:
+                        self._busy()
                     more = message.get("more_body", False)
-                return bytes(body)
+                return True
         except TimeoutError as error:
             detail = f"the body did not arrive within {self.limits.upload_seconds:g} seconds"
             raise Refusal(408, detail, {"Connection": "close"}) from error

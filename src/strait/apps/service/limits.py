@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+BODIES = 16
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -12,15 +14,18 @@ class Limits:
     Args:
         images: of one request.
         steps: of one image, all levels together.
-        megabytes: of a request's body.
-        megapixels: of an uploaded picture, and of an extended one.
+        passes: through the model that one request takes, each image's counted: its work, known before it begins.
+        megabytes: of a request's body; all bodies in memory at once may have ``BODIES`` times as many.
+        megapixels: of an uploaded picture, and of an extended one; all results of an edit together have four times
+            as many at most.
         queue: requests accepted and not yet answered; one more is told to come back (429).
-        upload_seconds: within which a body must have arrived.
+        upload_seconds: within which a request's head must have arrived, and then its body.
         seconds: that a request may wait before its work begins.
     """
 
     images: int = 16
     steps: int = 64
+    passes: int = 512
     megabytes: float = 8
     megapixels: float = 4
     queue: int = 64

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
 from strait.masking_names import ScheduleName
 
-Label = Annotated[StrictStr, Field(max_length=200)] | Annotated[StrictInt, Field(ge=0, le=10**6)]
-Count = Annotated[StrictInt, Field(ge=1, le=10**4)]
+
+def _whole(value: Any) -> Any:
+    """16.0 is a whole number to JSON, and to clients whose numbers are all alike; True is none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_whole)]
+Label = Annotated[StrictStr, Field(max_length=200)] | Annotated[Whole, Field(ge=0, le=10**6)]
+Count = Annotated[Whole, Field(ge=1, le=10**4)]
 Temperature = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Tokens = Annotated[StrictInt, Field(ge=0, le=64)]
+Tokens = Annotated[Whole, Field(ge=0, le=16)]
+Pixels = Annotated[Whole, Field(ge=0, le=64)]
 
 
 class DecodingBody(BaseModel):
@@ -19,7 +27,7 @@ class DecodingBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: StrictInt = Field(0, ge=-(2**63), le=2**63 - 1, description="image k of a seed is always the same")
+    seed: Whole = Field(0, ge=-(2**63), le=2**63 - 1, description="image k of a seed is always the same")
     steps: list[Count] | None = Field(None, min_length=1, max_length=4, description="of each level, as [18, 6]")
     temperature: Temperature | list[Temperature] | None = Field(None, description="one for all levels, or one each")
     guidance: float | None = Field(None, ge=-1e6, le=1e6, allow_inf_nan=False)
@@ -44,11 +52,11 @@ class EditBody(DecodingBody):
     label: Label | None = Field(None, description="name, WordNet id or index")
     count: Count = 1
     strength: float = Field(1.0, gt=0, le=1, description="infill, relabel: share of the masked tokens drawn anew")
-    margin: Tokens = Field(0, description="infill, relabel: pixels of the model's size to grow the mask by")
+    margin: Pixels = Field(0, description="infill, relabel: pixels of the model's size to grow the mask by")
     context: float = Field(
         2.0, ge=1, le=100, description="infill, relabel: what the model sees, in extents of the mask"
     )
-    feather: Tokens = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
+    feather: Pixels = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
     composite: bool = Field(True, description="infill, relabel, extend: keep the picture's own pixels")
     left: Tokens = Field(0, description="extend: top tokens")
     right: Tokens = 0

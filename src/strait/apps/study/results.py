@@ -9,6 +9,9 @@ from strait.apps.study.design import KINDS
 from strait.apps.study.statistics import effective_trials, krippendorff_alpha, wilson
 from strait.apps.study.storage import Answer, Study
 
+_ROOM = 22
+"""Percent of a bar's full length that its number takes."""
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -45,7 +48,9 @@ class Results:
         preferences: for each kind and other method that has answers.
         agreement: of each kind, over all methods.
         invitations: how many have any answer.
-        left_out: how many of them failed an attention check, and so count for nothing above.
+        unfinished: how many of them have attention checks still to answer; they count for nothing above, unless asked
+            for: who could leave the checks out would never fail one.
+        left_out: how many failed an attention check, and so count for nothing above.
         first_side: share of answers, checks apart, for left or top: about a half, since sides are random.
     """
 
@@ -53,6 +58,7 @@ class Results:
     preferences: list[Preference]
     agreement: dict[str, float | None]
     invitations: int
+    unfinished: int
     left_out: int
     first_side: float | None
 
@@ -60,18 +66,25 @@ class Results:
         return asdict(self)
 
 
-def read_results(study: Study, allowed_failures: int = 0) -> Results:
-    """Count the answers given so far.
+def read_results(study: Study, allowed_failures: int = 0, include_unfinished: bool = False) -> Results:
+    """Count the answers given so far, of raters who answered all their attention checks.
 
     Args:
         study: complete or not.
         allowed_failures: attention checks that a rater may fail on an invitation and still count.
+        include_unfinished: count those, too, who have checks still to answer.
     """
     answers = study.answers()
     failures: dict[int, int] = {}
     for answer in answers:
         failures[answer.invitation] = failures.get(answer.invitation, 0) + (answer.is_check and answer.chosen != 0)
-    kept = [answer for answer in answers if not answer.is_check and failures[answer.invitation] <= allowed_failures]
+    waiting = study.waiting_checks()
+    counted = {
+        invitation
+        for invitation, count in failures.items()
+        if count <= allowed_failures and (include_unfinished or not waiting.get(invitation))
+    }
+    kept = [answer for answer in answers if not answer.is_check and answer.invitation in counted]
     first, *others = study.settings["methods"]
     preferences = [
         _preference(kind, other, [answer for answer in kept if answer.kind == kind and answer.methods[1] == other])
@@ -87,6 +100,7 @@ def read_results(study: Study, allowed_failures: int = 0) -> Results:
             if any(answer.kind == kind for answer in kept)
         },
         invitations=len(failures),
+        unfinished=sum(bool(waiting.get(invitation)) for invitation in failures),
         left_out=sum(count > allowed_failures for count in failures.values()),
         first_side=sum(answer.shown == 0 for answer in kept) / len(kept) if kept else None,
     )
@@ -119,7 +133,10 @@ def _preference(kind: str, other: str, answers: list[Answer]) -> Preference:
 def results_table(results: Results) -> str:
     """For people."""
     if not results.preferences:
-        counted = f"; {results.left_out} of {results.invitations} raters failed their checks"
+        counted = (
+            f"; of {results.invitations} raters {results.left_out} failed their checks, and {results.unfinished} have "
+            "some still to answer"
+        )
         return "no answers count yet" + (counted if results.invitations else "")
     lines = [
         f"how often {results.first} was preferred (95% intervals: answers as independent; pairs as independent)",
@@ -134,7 +151,8 @@ def results_table(results: Results) -> str:
     agreements = ", ".join(f"{kind} {_alpha(value)}" for kind, value in results.agreement.items())
     lines.append(f"agreement of raters (Krippendorff's alpha): {agreements}")
     lines.append(
-        f"{results.invitations} invitations with answers, {results.left_out} left out for failed attention checks; "
+        f"{results.invitations} invitations with answers, {results.left_out} left out for failed attention checks, "
+        f"{results.unfinished} unfinished (attention checks still to answer; --include-unfinished counts them); "
         f"{results.first_side:.1%} of the answers are for left or top"
     )
     return "\n".join(lines)
@@ -178,7 +196,17 @@ def results_chart(results: Results) -> bytes:
         axes.barh(names, [100 - rate for rate in rates], 0.62, left=rates, color="#d3d8e2", label="the other method")
         axes.errorbar(rates, names, xerr=[low, high], fmt="none", ecolor="#1c2024", elinewidth=1, capsize=3)
         for place, rate in enumerate(rates):
-            axes.text(2, place, f"{rate:.1f}%", va="center", ha="left", color="white", fontweight="bold")
+            # Where the bar has no room for its number, the number stands beside it, and above the interval's line.
+            inside = rate >= _ROOM
+            axes.text(
+                2 if inside else rate + 2,
+                place if inside else place + 0.16,
+                f"{rate:.1f}%",
+                va="center",
+                ha="left",
+                color="white" if inside else "#1c2024",
+                fontweight="bold",
+            )
         axes.axvline(50, color="#1c2024", linewidth=0.8, linestyle=":")
         axes.set(xlim=(0, 100), title=kind.capitalize(), xlabel=f"answers that prefer {results.first} (%)")
         axes.spines[["top", "right", "left"]].set_visible(False)

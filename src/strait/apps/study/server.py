@@ -19,6 +19,7 @@ from starlette.routing import Route
 from strait.apps.study.storage import Refused, Sheet, Study
 
 _LONGEST_BODY = 1000
+_PICTURE = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
 _SIDES = {
     "quality": (("Left", "Right"), ("←", "→"), ("ArrowLeft", "ArrowRight")),
     "diversity": (("Top", "Bottom"), ("↑", "↓"), ("ArrowUp", "ArrowDown")),
@@ -36,10 +37,16 @@ def study_app(study: Study) -> Starlette:
         nonce = secrets.token_urlsafe(8)
         policy = (
             f"default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
-            f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
+            f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
         )
         # The link is the rater's key: it must not travel on, nor the page be kept where another rater finds it.
-        headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+        headers = {
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
         return HTMLResponse(page.render(title=title, nonce=nonce, **values), status, headers)
 
     def start(request: Request) -> Response:
@@ -82,7 +89,7 @@ def study_app(study: Study) -> Starlette:
         name = request.path_params["name"]
         if not re.fullmatch(r"[0-9a-f]{24}\.png", name) or not (study.pictures / name).is_file():
             return JSONResponse({"error": "there is no such picture"}, 404)
-        return FileResponse(study.pictures / name, headers={"Cache-Control": "private, max-age=86400"})
+        return FileResponse(study.pictures / name, headers=_PICTURE)
 
     return Starlette(
         routes=[

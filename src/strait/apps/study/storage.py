@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+CHANGES = 50
+"""Answers that an invitation may give to each of its questions on average: the file must not grow without end."""
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE questions (
@@ -144,7 +146,8 @@ class Study:
             shown: 0 for left or top, 1 for right or bottom.
 
         Raises:
-            Refused: if there is no such invitation or question, or the answers were handed in.
+            Refused: if there is no such invitation or question, the answers were handed in, or changed so often that
+                it is no person who does.
         """
         with self._connect() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -158,6 +161,13 @@ class Study:
             invitation, submitted, swapped = row
             if submitted is not None:
                 raise Refused("these answers were handed in")
+            given, questions = database.execute(
+                "SELECT (SELECT count(*) FROM answers WHERE invitation = ?1), "
+                "(SELECT count(*) FROM places WHERE invitation = ?1)",
+                (invitation,),
+            ).fetchone()
+            if given >= CHANGES * questions:
+                raise Refused("these answers were changed too often")
             database.execute(
                 "INSERT INTO answers (invitation, position, shown, chosen, at) VALUES (?, ?, ?, ?, ?)",
                 (invitation, position, shown, shown ^ swapped, _now()),
@@ -189,6 +199,16 @@ class Study:
                 "JOIN places USING (invitation, position) JOIN questions ON questions.id = question ORDER BY 1, 2"
             ).fetchall()
         return [Answer(row[0], row[1], row[2], (row[3], row[4]), bool(row[5]), row[6], row[7]) for row in rows]
+
+    def waiting_checks(self) -> dict[int, int]:
+        """How many attention checks of each invitation have no answer yet; those with none are left out."""
+        with self._connect() as database:
+            rows = database.execute(
+                "SELECT invitation, count(*) FROM places JOIN questions ON questions.id = question "
+                "LEFT JOIN last_answers USING (invitation, position) WHERE is_check AND shown IS NULL "
+                "GROUP BY invitation"
+            ).fetchall()
+        return dict(rows)
 
     def invitations(self) -> list[dict[str, Any]]:
         """Each invitation: token, kind, questions, answered, submitted."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from strait.apps.jobs import Wanted, chosen_decoding, wanted_images
+from strait.apps.web.stored import Stored
 from strait.decoding.config import DecodingConfig
 from strait.masking_names import SCHEDULES
 from strait.model import StraIT
@@ -46,8 +46,9 @@ class Controls:
             )
         )
         with gr.Row():
-            self.parts.append(gr.Textbox("0", label="Seed", max_lines=1, min_width=120, elem_id="seed"))
+            self.parts.append(gr.Textbox("0", label="Seed", max_lines=1, min_width=100, elem_id="seed"))
             self._number("Images", "count", 4, 1, MOST_IMAGES)
+            self._number("First", "first", 0, 0, 10**5)
         self.parts.append(
             gr.Slider(0, _MOST_GUIDANCE, decoding.guidance, step=0.05, label="Guidance", elem_id="guidance")
         )
@@ -59,9 +60,14 @@ class Controls:
             with gr.Row():
                 for name, value in zip(names, decoding.temperature, strict=True):
                     self._number(_titled("Temperature", name), f"temperature-{name}", value, 0, _MOST_TEMPERATURE, 0.1)
-            self.parts.append(
-                gr.Dropdown(list(SCHEDULES), value=decoding.schedule, label="Schedule", elem_id="schedule")
-            )
+            for label, key, choices in (
+                ("Schedule", "schedule", list(SCHEDULES)),
+                ("Tokens that stay", "keep", ["confidence", "halton"]),
+                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"]),
+            ):
+                self.parts.append(
+                    gr.Dropdown(choices, value=getattr(decoding, key), label=label, elem_id=key.replace("_", "-"))
+                )
 
     def _number(self, label: str, key: str, value: float, least: float, most: float, stride: float = 1) -> None:
         precision = 0 if stride == 1 else None
@@ -73,7 +79,7 @@ class Controls:
                 maximum=most,
                 step=stride,
                 precision=precision,
-                min_width=120,
+                min_width=90,
                 elem_id=key,
             )
         )
@@ -84,38 +90,49 @@ class Controls:
         Raises:
             ValueError: if it cannot be.
         """
-        label, seed, count, guidance, *rest, schedule = values
-        if any(value is None for value in (count, guidance, *rest)):
+        label, seed, count, first, guidance, *rest, schedule, keep, ramp = values
+        if any(value is None for value in (count, first, guidance, *rest)):
             raise ValueError("settings: a number is missing")
         levels = len(rest) // 2
         decoding = chosen_decoding(
             self.model, [int(step) for step in rest[:levels]], rest[levels:], guidance, schedule
         )
+        decoding = dataclasses.replace(decoding, keep=keep, guidance_ramp=ramp)
         text = str(seed).strip()
         if not text.removeprefix("-").isdecimal() or not -(2**63) <= int(text) < 2**63:
             raise ValueError(f"seed: {text[:40]!r} must be a whole number of at most 64 bits")
-        return Values(NULL_LABEL if label is None else int(label), int(text), int(count), decoding)
+        return Values(NULL_LABEL if label is None else int(label), int(text), int(count), int(first), decoding)
 
-    def restored(self, settings: dict[str, Any]) -> list[Any]:
+    def restored(self, stored: Stored) -> list[Any]:
         """Values for all components from the settings inside a picture.
 
         Raises:
-            ValueError: if this model has no such class, or other levels.
+            ValueError: if this model has no such class, or other levels, or the page goes not so far.
         """
-        try:
-            stored, label, seed = settings["decoding"], settings["label"], int(settings["seed"])
-            steps, index = stored["steps"], int(settings["index"])
-            decoding = chosen_decoding(
-                self.model, steps, stored["temperature"], stored["guidance"], stored["schedule"]
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError("picture: the settings inside it are of another kind, or damaged") from error
-        number = NULL_LABEL if label is None else self.model.classes.find(label)
-        wanted = len(self.model.default_decoding().steps)
+        decoding, wanted = stored.decoding, len(self.model.default_decoding().steps)
+        number = NULL_LABEL if stored.label is None else self.model.classes.find(stored.label)
         if len(decoding.steps) != wanted:
             raise ValueError(f"picture: it was made at {len(decoding.steps)} levels, and this page works at {wanted}")
-        count = min(max(index + 1, 1), MOST_IMAGES)
-        return [number, str(seed), count, decoding.guidance, *decoding.steps, *decoding.temperature, decoding.schedule]
+        for name, values, most in (
+            ("guidance", [decoding.guidance], _MOST_GUIDANCE),
+            ("steps", decoding.steps, _MOST_STEPS),
+            ("temperature", decoding.temperature, _MOST_TEMPERATURE),
+        ):
+            if not 0 <= min(values) <= max(values) <= most:
+                said = ", ".join(f"{value:g}" for value in values)
+                raise ValueError(f"picture: its {name} {said} is more than this page offers, 0 to {most:g}")
+        return [
+            number,
+            str(stored.seed),
+            stored.count,
+            stored.first,
+            decoding.guidance,
+            *decoding.steps,
+            *decoding.temperature,
+            decoding.schedule,
+            decoding.keep,
+            decoding.guidance_ramp,
+        ]
 
 
 def _titled(what: str, level: str) -> str:
@@ -129,27 +146,11 @@ class Values:
     label: int
     seed: int
     count: int
+    first: int
     decoding: DecodingConfig
 
     def wanted(self, model: StraIT) -> list[Wanted]:
         """The images to generate: of the class, or without one of classes drawn from the seed."""
-        labels = None if self.label == NULL_LABEL else [self.label] * self.count
-        return wanted_images(model, labels, self.count, self.seed, self.decoding)
-
-
-def settings_in(path: str) -> dict[str, Any]:
-    """The settings that a PNG carries.
-
-    Raises:
-        ValueError: if it is no picture, or carries none.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            settings = json.loads(str(picture.info["strait"]))
-    except KeyError as error:
-        raise ValueError("picture: it carries no settings; those that strait writes do") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError("picture: it is no PNG, or damaged") from error
-    if not isinstance(settings, dict):
-        raise ValueError("picture: the settings inside it are of another kind, or damaged")
-    return settings
+        end = self.first + self.count
+        labels = None if self.label == NULL_LABEL else [self.label] * end
+        return wanted_images(model, labels, end, self.seed, self.decoding)[self.first :]

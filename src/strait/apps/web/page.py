@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
-from strait.apps.web.controls import Controls, settings_in
-from strait.apps.web.edit_tab import edit_tab
+from strait.apps.web.controls import MOST_IMAGES, Controls
+from strait.apps.web.edit_tab import edit_tab, stopped
+from strait.apps.web.stored import settings_in, stored_in
 from strait.apps.web.studio import Process, Studio, image_of, sheet, sureness_of
 
 CSS = """
@@ -18,11 +20,19 @@ CSS = """
 #head { padding: .2rem 0 0; } #head h1 { margin: 0; font-size: 1.4rem; } #head p { margin: 0; opacity: .7; }
 #drop { height: 120px !important; }
 #note p, #edit-note p, #step-text p { min-height: 1.4em; margin: 0; opacity: .8; }
-#preview img, #step-image img, #step-sure img { object-fit: contain; max-height: 512px; width: 100%; }
-#preview { border: none; } #step-sure img { image-rendering: pixelated; }
+#page { display: grid !important; grid-template: "settings work" auto "restore work" 1fr / minmax(300px, 2fr) 5fr; }
+#settings { grid-area: settings; } #work { grid-area: work; min-width: 0 !important; } #restore { grid-area: restore; }
+.buttons { flex-wrap: nowrap !important; }
+#preview img, #edit-preview img, #step-image img, #step-sure img {
+  object-fit: contain; max-height: 512px; width: 100%;
+}
+#preview, #edit-preview { border: none; } #step-sure img { image-rendering: pixelated; }
 #gallery, #edit-gallery { min-height: 0 !important; height: auto !important; }
 #gallery .grid-wrap, #edit-gallery .grid-wrap { min-height: 0 !important; height: auto !important; max-height: none; }
 .caption p { margin: 0; font-size: .9rem; opacity: .8; }
+@media (max-width: 760px) {
+  #page { grid-template: "settings" auto "work" auto "restore" auto / minmax(0, 1fr); }
+}
 @media (max-width: 480px) {
   .gradio-container { padding: .4rem !important; }
   #gallery .grid-container, #edit-gallery .grid-container { grid-template-columns: 1fr 1fr !important; }
@@ -31,21 +41,21 @@ CSS = """
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of the user's become the page's own messages."""
+    """Errors of the user's become the page's own messages: as text, since they repeat what a user or a file said."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Any:
         try:
             return function(*values)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     @functools.wraps(function)
     def wrapped_steps(*values: Any) -> Iterator[Any]:
         try:
             yield from function(*values)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return wrapped_steps if inspect.isgeneratorfunction(function) else wrapped
 
@@ -60,27 +70,34 @@ def build_page(studio: Studio) -> gr.Blocks:
             f"# strait\n{len(studio.model.classes)} classes, {size}x{size} pixels, model {studio.digest}",
             elem_id="head",
         )
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300):
+        with gr.Row(equal_height=False, elem_id="page"):
+            with gr.Column(scale=2, min_width=300, elem_id="settings"):
                 controls.build()
-                gr.Markdown("A picture dropped here brings its settings back.", elem_classes="caption")
-                dropped = gr.File(
-                    label="Picture with settings", show_label=False, file_types=[".png"], elem_id="drop", height=120
-                )
-            with gr.Column(scale=5, min_width=300), gr.Tabs():
+            with gr.Column(scale=5, min_width=300, elem_id="work"), gr.Tabs():
                 with gr.Tab("Generate", id="generate"):
                     shown = _generate_tab(studio, controls, process)
                 with gr.Tab("Edit", id="edit"):
                     restore_edit = edit_tab(studio, controls, said)
                 with gr.Tab("Process", id="process"):
                     _process_tab(process, shown)
+            with gr.Column(scale=2, min_width=300, elem_id="restore"):
+                gr.Markdown("A picture dropped here brings its settings back.", elem_classes="caption")
+                dropped = gr.File(
+                    label="Picture with settings", show_label=False, file_types=[".png"], elem_id="drop", height=120
+                )
 
         @said
         def restore(path: str | None) -> list[Any]:
             if path is None:
                 return [gr.skip()] * (len(controls.parts) + len(restore_edit.parts))
-            settings = settings_in(path)
-            return [*controls.restored(settings), *restore_edit.restored(settings)]
+            stored = stored_in(settings_in(path), MOST_IMAGES)
+            values = [*controls.restored(stored), *restore_edit.restored(stored.edit)]
+            notes = list(stored.notes)
+            if stored.model is not None and stored.model != studio.digest:
+                notes.append(f"the picture was made by model {stored.model}; this one makes another of its settings")
+            for note in notes:
+                gr.Warning(html.escape(note))
+            return values
 
         dropped.upload(
             restore, dropped, [*controls.parts, *restore_edit.parts], show_progress="hidden", api_visibility="private"
@@ -89,9 +106,9 @@ def build_page(studio: Studio) -> gr.Blocks:
 
 
 def _generate_tab(studio: Studio, controls: Controls, process: gr.State) -> gr.Gallery:
-    with gr.Row():
-        start = gr.Button("Generate", variant="primary", elem_id="generate-button")
-        stop = gr.Button("Stop", elem_id="stop-button")
+    with gr.Row(elem_classes="buttons"):
+        start = gr.Button("Generate", variant="primary", elem_id="generate-button", min_width=80, scale=3)
+        stop = gr.Button("Stop", elem_id="stop-button", min_width=80)
     note = gr.Markdown("", elem_id="note")
     preview = gr.Image(
         label="While decoding", show_label=False, visible=False, elem_id="preview", buttons=[], format="png"
@@ -133,7 +150,7 @@ def _generate_tab(studio: Studio, controls: Controls, process: gr.State) -> gr.G
         show_progress="hidden",
         api_visibility="private",
     )
-    stop.click(lambda: "stopped", None, note, cancels=[running], api_visibility="private")
+    stop.click(stopped, None, [note, preview, gallery], cancels=[running], api_visibility="private")
     return gallery
 
 
@@ -145,11 +162,11 @@ def _process_tab(process: gr.State, gallery: gr.Gallery) -> None:
         number = gr.Slider(1, 2, 1, step=1, visible=False, label="Step", min_width=140, elem_id="step")
     with gr.Row():
         with gr.Column(min_width=140):
-            gr.Markdown("The image so far", elem_classes="caption")
             image = _still("Image so far", "step-image")
+            gr.Markdown("The image so far", elem_classes="caption")
         with gr.Column(min_width=140):
-            gr.Markdown("How sure the model was of each token: light is sure", elem_classes="caption")
             sure = _still("Sureness", "step-sure")
+            gr.Markdown("How sure the model was of each token: light is sure", elem_classes="caption")
 
     def show(made: Process | None, which: int, number: int) -> tuple[Any, Any, Any]:
         if not made or not made.steps:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
+import queue
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from strait.apps.jobs import Action, EditOptions, Wanted, as_rows, edit_settings, edited, settings_inside
+from strait.decoding.config import DecodingConfig
 from strait.editing.edits import Edit
 from strait.editing.pictures import Picture
 from strait.editing.process import Frame, frames
@@ -41,6 +46,10 @@ class Step:
     sure: np.ndarray
 
 
+class _Stopped(Exception):
+    """The one who asked for an edit does not want it any more."""
+
+
 @dataclass
 class Process:
     """The steps so far, and in the end the images with their settings."""
@@ -63,12 +72,9 @@ class Studio:
     def generate(self, wanted: Sequence[Wanted]) -> Iterator[Process]:
         """Images step by step; the same process, grown by a step, each time."""
         process, grids = Process(), dict[str, Tensor]()
-        # A level takes no more steps than it has tokens; those of an upsampler are not shown.
-        sizes, steps = self.model.config.grids[: self.model.config.tokenizer.num_levels], wanted[0].decoding.steps
-        counts = [min(asked, height * width) for asked, (height, width) in zip(steps, sizes, strict=False)]
-        for frame in frames(self.model, self._base_steps(wanted, grids), wanted[0].seed):
-            counts[self.model.config.level_names.index(frame.level)] = frame.num_steps
-            process.steps.append(self._step(frame, len(process.steps), sum(counts)))
+        lengths = self._lengths(wanted[0].decoding)
+        for frame in frames(self.model, self._base_steps(wanted, grids, lengths), wanted[0].seed):
+            process.steps.append(self._step(frame, len(process.steps), sum(lengths.values())))
             yield process
         with torch.inference_mode():
             pictures = to_pictures(self.model.decode(Tokens(tuple(grids.values()))))
@@ -78,12 +84,22 @@ class Studio:
         ]
         yield process
 
-    def _base_steps(self, wanted: Sequence[Wanted], grids: dict[str, Tensor]) -> Iterator[DecodingStep]:
+    def _lengths(self, decoding: DecodingConfig) -> dict[str, int]:
+        """Steps of each level that is shown, as far as they are known before it begins: never more than tokens."""
+        config, base = self.model.config, self.model.config.tokenizer.num_levels
+        return {
+            name: min(steps, math.prod(grid))
+            for name, steps, grid in zip(config.level_names[:base], decoding.steps, config.grids, strict=False)
+        }
+
+    def _base_steps(
+        self, wanted: Sequence[Wanted], grids: dict[str, Tensor], lengths: dict[str, int]
+    ) -> Iterator[DecodingStep]:
         """All steps are taken; those of an upsampler are no picture yet and stay unseen."""
-        base = self.model.config.level_names[: self.model.config.tokenizer.num_levels]
         for step in self.model.decoding_steps(*as_rows(wanted)):
             grids[step.level] = step.canvas.as_grid()
-            if step.level in base:
+            if step.level in lengths:
+                lengths[step.level] = step.num_steps
                 yield step
 
     def _step(self, frame: Frame, number: int, total: int) -> Step:
@@ -97,11 +113,60 @@ class Studio:
 
     def edit(
         self, edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions
-    ) -> Iterator[str]:
-        """Files of the results, one after the other."""
-        for index, pixels in enumerate(edited(edit, action, picture, mask, options)):
-            settings = edit_settings(edit, self.digest, action, options, index)
-            yield self._write(Image.fromarray(pixels), settings, f"{action}-{edit.seed}-{index}")
+    ) -> Iterator[Step | str]:
+        """The steps as they happen, the newest where they come faster than they can be shown, and files of results.
+
+        The edit runs on a thread of its own, which ends with its next step when the iterator is closed.
+        """
+        news: queue.Queue[DecodingStep | str | Exception | None] = queue.Queue()
+        is_stopped = threading.Event()
+
+        def watch(step: DecodingStep) -> None:
+            if is_stopped.is_set():
+                raise _Stopped
+            news.put(step)
+
+        def work() -> None:
+            try:
+                watched = dataclasses.replace(edit, watch=watch)
+                for number, pixels in enumerate(edited(watched, action, picture, mask, options)):
+                    index = edit.first + number
+                    settings = edit_settings(edit, self.digest, action, options, index)
+                    news.put(self._write(Image.fromarray(pixels), settings, f"{action}-{edit.seed}-{index}"))
+                news.put(None)
+            except _Stopped:
+                pass
+            except Exception as error:
+                news.put(error)
+
+        # Not the interpreter's business at its end: a page that is closed waits for no edit.
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            yield from self._told(news)
+        finally:
+            is_stopped.set()
+
+    def _told(self, news: queue.Queue[DecodingStep | str | Exception | None]) -> Iterator[Step | str]:
+        grids: dict[str, Tensor] = {}
+        while (told := news.get()) is not None:
+            if isinstance(told, Exception):
+                raise told
+            if isinstance(told, str):
+                yield told
+                continue
+            if told.index == 0 and told.level == self.model.config.level_names[0]:
+                grids = {}
+            grids[told.level] = told.canvas.as_grid()
+            if news.empty():
+                yield self._preview(told, Tokens(tuple(grids.values())))
+
+    def _preview(self, step: DecodingStep, tokens: Tokens) -> Step:
+        """What the model works at: the top alone as long as there is no bottom."""
+        with torch.inference_mode():
+            images = np.stack([np.asarray(picture) for picture in to_pictures(self.model.decode(tokens))])
+        left, count = int(step.canvas.masked[0].sum()), step.canvas.masked[0].numel()
+        text = f"{step.level}, step {step.index + 1} of {step.num_steps}: {count - left} of {count} tokens known"
+        return Step(text, images, np.zeros((len(images), *step.canvas.grid), np.float16))
 
     def _write(self, picture: Image.Image, settings: dict[str, Any], name: str) -> str:
         content = png_bytes(picture, settings)

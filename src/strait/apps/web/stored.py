@@ -1,0 +1,149 @@
+"""The settings inside a picture, whichever of the package's verbs wrote it, as values checked one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from strait.apps.jobs import EditOptions
+from strait.decoding.config import DecodingConfig
+from strait.editing.config import EditConfig
+from strait.editing.extension import Sides
+
+_DAMAGED = "picture: the settings inside it are of another kind, or damaged"
+_CONFIG, _SIDES = ("strength", "margin", "context", "feather", "composite"), ("left", "right", "up", "down")
+_ACTIONS = ("infill", "relabel", "extend", "transfer")
+
+
+@dataclass(frozen=True)
+class StoredEdit:
+    """What an edited picture says of the edit."""
+
+    action: str
+    options: EditOptions
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a picture says of its making.
+
+    Attributes:
+        label: name of the class; None for any.
+        seed: the user's.
+        first: index of the first image of those that hold this one.
+        count: how many.
+        decoding: all of it.
+        edit: of an edited picture.
+        model: hash of its weights, where it is said.
+        notes: what could not be brought back, for the user.
+    """
+
+    label: str | None
+    seed: int
+    first: int
+    count: int
+    decoding: DecodingConfig
+    edit: StoredEdit | None = None
+    model: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def settings_in(path: str) -> dict[str, Any]:
+    """The settings that a PNG carries.
+
+    Raises:
+        ValueError: if it is no picture, or carries none.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            settings = json.loads(str(picture.info["strait"]))
+    except KeyError as error:
+        raise ValueError("picture: it carries no settings; those that strait writes do") from error
+    except RecursionError as error:
+        raise ValueError(_DAMAGED) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("picture: it has too many pixels to be opened") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError("picture: it is no PNG, or damaged") from error
+    if not isinstance(settings, dict):
+        raise ValueError(_DAMAGED)
+    return settings
+
+
+def stored_in(settings: dict[str, Any], most: int) -> Stored:
+    """The settings of one image (its index is the last of those to make), of a sheet of images, or of an edit.
+
+    Args:
+        settings: as ``strait generate``, ``strait edit``, the page and the service write them.
+        most: images that can be made at once.
+
+    Raises:
+        ValueError: if they are of another kind, or no values of theirs.
+    """
+    try:
+        decoding, notes = _decoding(settings["decoding"]), list[str]()
+        if "index" in settings:
+            label, index = settings["label"], _whole(settings["index"], 0, 10**5)
+            first, count = max(0, index + 1 - most), min(index + 1, most)
+        else:
+            label, first, count = *_of_sheet(settings["labels"], notes), 0, _whole(settings["count"], 1, 10**9)
+            if count > most:
+                notes.append(f"the sheet shows {count} images, and the page makes {most} at once")
+            count = min(count, most)
+        if label is not None and not isinstance(label, str):
+            raise TypeError(label)
+        edit = _edit(settings, notes) if "edit" in settings else None
+        model = settings.get("model")
+        seed = _whole(settings["seed"], -(2**63), 2**63 - 1)
+        return Stored(label, seed, first, count, decoding, edit, model if isinstance(model, str) else None, notes)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(_DAMAGED) from error
+
+
+def _decoding(stored: dict[str, Any]) -> DecodingConfig:
+    """All of it; files of before there was a choice have its default."""
+    values = {**stored, "steps": tuple(stored["steps"]), "temperature": tuple(map(float, stored["temperature"]))}
+    return DecodingConfig(**{**values, "guidance": float(stored["guidance"])})
+
+
+def _of_sheet(labels: list[str] | None, notes: list[str]) -> tuple[str | None]:
+    if labels is None:
+        return (None,)
+    if len(labels) > 1:
+        notes.append(f"the sheet shows {len(labels)} classes; this is its first")
+    return (labels[0],)
+
+
+def _edit(settings: dict[str, Any], notes: list[str]) -> StoredEdit | None:
+    """``strait edit`` writes the options of its action alone, side by side; page and service all, in groups."""
+    action = settings["edit"]
+    if action not in _ACTIONS:
+        notes.append(
+            f"it is a result of strait edit {str(action)[:20]}, which the page has not; the rest is brought back"
+        )
+        return None
+    flat = {**settings, **settings.get("config", {}), **settings.get("sides", {})}
+    keep = flat.get("keep", 0.5)
+    if keep == "region":
+        keep = 0.5
+    if action in ("infill", "relabel") or keep != flat.get("keep", keep):
+        notes.append("a mask is not kept in a picture: paint it again")
+    return StoredEdit(
+        action,
+        EditOptions(
+            EditConfig(**{name: flat[name] for name in _CONFIG if name in flat}),
+            Sides(**{name: _whole(flat[name], 0, 10**3) for name in _SIDES if name in flat}),
+            float(keep),
+            flat.get("choose", "random"),
+            bool(flat.get("keep_bottom", False)),
+        ),
+    )
+
+
+def _whole(value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise TypeError(value)
+    return value
