@@ -1,4 +1,4 @@
-"""Small files, replaced whole: after a kill there is the old one or the new one."""
+"""Small files, replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def write_text(path: Path, text: str) -> None:
     aside.write_text(text, encoding="utf-8")
     flush(aside)
     aside.replace(path)
+
+
+def cache_folder() -> Path:
+    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``."""
+    return Path(os.environ.get("STRAIT_CACHE") or Path.home() / ".cache" / "strait")
