@@ -1,7 +1,7 @@
 """What the data are, as a hash of their bytes: not of where they lie, nor of when they were put there.
 
 Reading every byte takes minutes for a large set, so a fingerprint is kept in the cache folder under the paths, sizes
-and times of the files it is of. Times lie within what a clock can tell apart: files of the last seconds are read again.
+and times of the files it is of; not while these are so young that another change could bear the same time.
 """
 
 from __future__ import annotations

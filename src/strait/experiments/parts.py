@@ -25,7 +25,7 @@ from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
 from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
-from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
+from strait.experiments.part_tokens import WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
     compilable,
@@ -46,7 +46,7 @@ from strait.model_folder import (
     write_description,
 )
 from strait.randomness import as_seed
-from strait.ranks import ALONE, Ranks
+from strait.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import TransformerTrainingConfig
