@@ -348,11 +348,12 @@ def test_a_reconstruction_without_features_is_named_by_its_photograph(
     features, source = open_features(str(tmp_path / "blind.pt"), CPU), FolderSource(with_one((0, 0, 0), 26))
     loaded = StraIT.from_pretrained(model)
     loaded.tokenizer = Whitens(loaded.tokenizer)  # type: ignore[assignment]
+    judge = {
+        "reconstruction": lambda: evaluate_reconstruction(loaded, source, 20, network=features),
+        "generation": lambda: Judge(loaded, source, features, "validation"),
+    }
     with pytest.raises(FeatureError, match=r"those of reconstructed (validation )?image 26 are not finite"):
-        if what == "reconstruction":
-            evaluate_reconstruction(loaded, source, 20, network=features)
-        else:
-            Judge(loaded, source, features, "validation")
+        judge[what]()
     assert len(list(cache.glob("features-*"))) == 1, "those of the photographs alone are kept"
 
 
