@@ -24,6 +24,12 @@ settings.register_profile("strait", deadline=None, derandomize=True, database=No
 settings.load_profile("strait")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs is kept apart from the developer's own."""
+    os.environ["STRAIT_CACHE"] = str(tmp_path_factory.mktemp("kept"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_said_yet() -> None:
     """What a process says once, it says in each test."""

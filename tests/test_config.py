@@ -69,7 +69,36 @@ def test_the_papers_configuration_has_the_papers_numbers() -> None:
         assert training.learning_rate == 1e-4
         # 200 epochs of ImageNet's 1,281,167 training images.
         assert training.steps == pytest.approx(200 * 1_281_167 / 256, rel=0.01)
-    assert config.top_training.betas == config.bottom_training.betas == (0.9, 0.96)
+    # Table 11, but for the optimizer and the discriminator's width: docs/choices.md.
+    stage1 = config.tokenizer_training
+    assert (stage1.optimizer, stage1.betas) == ("adam", (0.0, 0.99))
+    assert (stage1.learning_rate_schedule, stage1.warmup_steps) == ("constant", 0)
+    assert (stage1.perceptual, stage1.perceptual_weight) == ("lpips", 0.1)
+    assert (stage1.bottom_dropout, stage1.ema_decay) == (0.0, 0.999)
+    adversarial = stage1.adversarial
+    assert (adversarial.weight, adversarial.r1_weight, adversarial.r1_every) == (0.1, 10.0, 1)
+    assert (adversarial.start, adversarial.ramp, adversarial.lecam_weight) == (0.0, 0.0, 0.0)
+    assert (adversarial.normalize, adversarial.channels, adversarial.max_channels) == (True, 128, 512)
+    assert (stage1.codebook.commitment_weight, stage1.codebook.entropy_weight) == (0.25, 0.1)
+    # Table 12.
+    for stage2 in (config.top_training, config.bottom_training):
+        assert stage2.betas == (0.9, 0.96)
+        assert stage2.weight_decay == 0.045
+        assert stage2.gradient_clip == 3.0
+        assert stage2.label_smoothing == 0.1
+        assert stage2.warmup_steps == 5000
+        assert stage2.label_drop_rate == 0.1
+        assert (stage2.mask_schedule, stage2.ema_decay, stage2.condition_augmentation) == ("cosine", 0.0, 0.0)
+    assert top.dropout == bottom.dropout == 0.1
+
+
+def test_the_papers_larger_configuration_adds_the_upsampler_and_its_steps_alone() -> None:
+    base, larger = (read_config(config_path(name)) for name in ("imagenet256", "imagenet512"))
+    assert larger.upsampler == TransformerConfig(layers=3, width=768, mlp=4096, heads=24, dropout=0.1)
+    assert larger.upsampler_training == base.bottom_training
+    same = {"upsampler": None, "decoding": base.decoding, "upsampler_training": base.upsampler_training}
+    assert dataclasses.replace(larger, **same) == base
+    assert larger.decoding == dataclasses.replace(base.decoding, steps=(18, 6, 9, 3), temperature=(4.5,) * 4)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a remark\n"])

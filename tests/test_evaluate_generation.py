@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from strait.cli import main
 from strait.data.sources import FolderSource
 from strait.decoding.config import DecodingConfig
-from strait.evaluation.features import FeatureError, as_bytes, open_features
-from strait.evaluation.fidelity import frechet_distance
-from strait.evaluation.generation import SampleSet, generated
+from strait.evaluation.features import (
+    FeatureError,
+    FeatureNetwork,
+    Features,
+    TorchScriptFeatures,
+    as_bytes,
+    open_features,
+)
+from strait.evaluation.fidelity import Summary, fidelity, frechet_distance
+from strait.evaluation.generation import Judge, SampleSet, generated
+from strait.evaluation.provenance import photographs_in_words
+from strait.evaluation.reconstruction import evaluate_reconstruction
 from strait.evaluation.reference import ReferenceSet, reference_features
 from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
+from strait.types import Tokens
 
 SMALL = TransformerConfig(layers=1, width=16, mlp=24, heads=2)
 TOKENIZER = TokenizerConfig(
@@ -96,13 +111,21 @@ def test_the_command(photo_folder: Path, network: Path, model: Path, capsys: pyt
     assert about["samples"]["seed"] == 3
     assert about["samples"]["decoding"]["steps"] == [2, 2]
     assert about["model"] == StraIT.from_pretrained(model).weights_hash()
+    assert about["samples"]["batch_size"] == 50
     assert about["versions"]["torch"] == torch.__version__
+    assert {"crop", "filter", "order", "size"} <= set(about["reference"])
     # By hand, from the same images and photographs.
     loaded = StraIT.from_pretrained(model)
     images = torch.cat(list(generated(loaded, SampleSet(24, 3, loaded.decoding))))
     features = open_features(str(network), CPU)
     real = reference_features(ReferenceSet(FolderSource(photo_folder), "validation", 16), features, CPU)
     assert report["fid"] == pytest.approx(frechet_distance(features(images).values, real.values), rel=1e-9)
+    # All four against the reconstructions of the same photographs, too.
+    again = reconstructions(loaded, photo_folder, features)
+    against = fidelity(again, Summary(features(images)))
+    assert {name: report["against_reconstructions"][name] for name in against} == pytest.approx(against, rel=1e-6)
+    assert report["fid_to_reconstructions"] == report["against_reconstructions"]["fid"]
+    assert against["recall"] != report["recall"] or against["precision"] != report["precision"]
     # Batches change nothing, guidance is judged with and without.
     again = report_of([*words, "--batch-size", "7"], capsys)
     assert again["fid"] == pytest.approx(report["fid"], rel=1e-6)
@@ -113,6 +136,25 @@ def test_the_command(photo_folder: Path, network: Path, model: Path, capsys: pyt
     table = capsys.readouterr().out
     for value in (f"{report['fid']:.3f}", about["features"]["digest"], about["reference"]["fingerprint"], "seed 3"):
         assert value in table
+    for value in (
+        "centre square",
+        "lanczos",
+        "class i modulo",
+        about["model"],
+        torch.__version__,
+        "thread(s)",
+        "k = 3",
+    ):
+        assert value in table, value
+    assert f"{against['fid']:.3f}" in table
+
+
+def reconstructions(model: StraIT, photographs: Path, network: FeatureNetwork) -> Features:
+    """The features of a folder's photographs as a model's tokenizer gives them back."""
+    reference = ReferenceSet(FolderSource(photographs), "all", 16)
+    return reference_features(
+        reference, network, CPU, lambda images: model.tokenizer.decode(model.tokenizer.encode(images)), "again"
+    )
 
 
 def test_samples_are_numbered(model: Path) -> None:
@@ -145,6 +187,14 @@ def test_real_images_score_as_the_floor(
     assert report["floor"]["fid"] == pytest.approx(0, abs=1e-6)
     assert report["floor"]["precision"] == report["floor"]["recall"] == 1.0
     assert report["fid"] > 0.01
+    # What the floor depends on stands beside it: photographs of both splits.
+    about = report["floor"]["provenance"]
+    assert about["photographs"]["split"] == "train"
+    assert about["photographs"]["fingerprint"] == FolderSource(photo_folder).fingerprint()
+    assert about["reference"] == report["provenance"]["reference"]
+    assert about["features"] == report["provenance"]["features"]
+    assert main([*words[:-1], "--features", str(network), "--samples", "40"]) == 0
+    assert f"floor: {photographs_in_words(about['photographs'])}" in capsys.readouterr().out
 
 
 def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
@@ -154,7 +204,7 @@ def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
     reference = ReferenceSet(FolderSource(photo_folder), "validation", 16, 12)
     first = reference_features(reference, features, CPU)
     assert len(first) == 12
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("features-*")
     reads = 0
     read = FolderSource.read
 
@@ -174,7 +224,137 @@ def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
     reference_features(ReferenceSet(reference.source, "validation", 8, 12), features, CPU)
     reference_features(ReferenceSet(reference.source, "validation", 16, 13), features, CPU)
     reference_features(reference, features, CPU, lambda images: -images, "negative")
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.glob("features-*"))) == 4
+
+
+def rewritten(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """A cache file of sound format whose content is not what was kept, with its note as it was."""
+    with safe_open(str(file), framework="pt") as opened:
+        tensors, note = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    change(tensors)
+    save_file(tensors, str(file), note)
+
+
+def flip_a_bit(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["values"].view(torch.int32)[3, 5] ^= 1
+
+
+def lose_a_row(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.update({name: value[1:].clone() for name, value in tensors.items()})
+
+
+def lose_the_logits(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["logits"]
+
+
+@pytest.mark.parametrize("change", [flip_a_bit, lose_a_row, lose_the_logits])
+def test_a_cache_that_reads_well_but_was_changed_is_made_again(
+    change: Callable[[dict[str, torch.Tensor]], object],
+    photo_folder: Path,
+    network: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    features = open_features(str(network), CPU)
+    reference = ReferenceSet(FolderSource(photo_folder), "validation", 16, 12)
+    first = reference_features(reference, features, CPU)
+    (file,) = cache.glob("features-*")
+    content = file.read_bytes()
+    rewritten(file, lambda tensors: None)
+    capsys.readouterr()
+    reference_features(reference, features, CPU)
+    assert "damaged" not in capsys.readouterr().err, "the control: the same content is accepted"
+    rewritten(file, change)
+    again = reference_features(reference, features, CPU)
+    assert "is damaged and is made again" in capsys.readouterr().err
+    assert torch.equal(again.values, first.values)
+    assert file.read_bytes() == content
+    # Nor is one set's file another's.
+    other = ReferenceSet(reference.source, "validation", 16, 13)
+    reference_features(other, features, CPU)
+    (second,) = set(cache.glob("features-*")) - {file}
+    second.write_bytes(content)
+    assert len(reference_features(other, features, CPU)) == 13
+    assert "its content is not what was kept" in capsys.readouterr().err
+
+
+class Blind(nn.Module):
+    """Features that are no numbers for bright images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1)
+        bright = (images.mean((1, 2, 3)) > 254).unsqueeze(1)
+        return torch.where(bright, torch.full_like(values, float("nan")), values)
+
+
+class Whitens(nn.Module):
+    """A tokenizer that gives black pictures back white, and others as they are."""
+
+    levels = 2
+
+    def __init__(self, tokenizer: nn.Module) -> None:
+        super().__init__()
+        self.tokenizer, self.black = tokenizer, torch.zeros(0, dtype=torch.bool)
+
+    def encode(self, images: torch.Tensor) -> Tokens:
+        self.black = images.amax((1, 2, 3)) < -0.99
+        return self.tokenizer.encode(images)
+
+    def decode(self, tokens: Tokens, levels: int | None = None) -> torch.Tensor:
+        images = self.tokenizer.decode(tokens, levels)
+        if tokens.batch != len(self.black):
+            return images
+        return torch.where(self.black[:, None, None, None], torch.ones_like(images), images)
+
+
+@pytest.fixture
+def with_one(photo_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Photographs, the first of which is damaged and one of which is of a single colour."""
+
+    def make(colour: tuple[int, int, int], index: int) -> Path:
+        folder = tmp_path / "with one"
+        shutil.copytree(photo_folder, folder)
+        files = sorted(folder.rglob("*.jpg"))
+        files[0].write_bytes(b"no picture")
+        Image.new("RGB", (30, 30), colour).save(files[index], quality=95)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("what", ["reconstruction", "generation"])
+def test_a_photograph_without_features_is_named_by_its_number(
+    what: str,
+    with_one: Callable[..., Path],
+    model: Path,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One is skipped before it, half are left out, and reconstructions come permuted."""
+    data = with_one((255, 255, 255), 26)
+    torch.jit.script(Blind()).save(str(tmp_path / "blind.pt"))
+    words = ["evaluate", what, "--model", str(model), "--data", str(data), "--features", str(tmp_path / "blind.pt")]
+    assert main([*words, "--samples", "20"]) == 2
+    assert "those of validation image 26 are not finite" in capsys.readouterr().err
+    assert not list(cache.glob("features-*")), "nothing is kept of it"
+
+
+@pytest.mark.parametrize("what", ["reconstruction", "generation"])
+def test_a_reconstruction_without_features_is_named_by_its_photograph(
+    what: str, with_one: Callable[..., Path], model: Path, tmp_path: Path, cache: Path
+) -> None:
+    torch.jit.script(Blind()).save(str(tmp_path / "blind.pt"))
+    features, source = open_features(str(tmp_path / "blind.pt"), CPU), FolderSource(with_one((0, 0, 0), 26))
+    loaded = StraIT.from_pretrained(model)
+    loaded.tokenizer = Whitens(loaded.tokenizer)  # type: ignore[assignment]
+    judge = {
+        "reconstruction": lambda: evaluate_reconstruction(loaded, source, 20, network=features),
+        "generation": lambda: Judge(loaded, source, features, "validation"),
+    }
+    with pytest.raises(FeatureError, match=r"those of reconstructed (validation )?image 26 are not finite"):
+        judge[what]()
+    assert len(list(cache.glob("features-*"))) == 1, "those of the photographs alone are kept"
 
 
 def test_a_network_without_logits(
@@ -218,18 +398,76 @@ def test_tokenizers_side_by_side(
         capsys,
     )
     assert both[str(model)] == alone
+    about = alone["provenance"]
+    assert about["features"]["digest"] == hashlib.sha256(network.read_bytes()).hexdigest()[:12]
+    assert about["reference"]["fingerprint"] == FolderSource(photo_folder).fingerprint()
+    assert about["reference"]["images"] == 40
+    assert about["model"] == StraIT.from_pretrained(model).weights_hash()
+    assert both[str(tmp_path / "other")]["provenance"]["model"] == other.weights_hash()
     assert both[str(tmp_path / "other")]["psnr"] != alone["psnr"]
     features = open_features(str(network), CPU)
     source = FolderSource(photo_folder)
     real = reference_features(ReferenceSet(source, "all", 16), features, CPU)
-    tokenizer = StraIT.from_pretrained(model).tokenizer
-    again = reference_features(
-        ReferenceSet(source, "all", 16), features, CPU, lambda images: tokenizer.decode(tokenizer.encode(images)), "it"
-    )
+    again = reconstructions(StraIT.from_pretrained(model), photo_folder, features)
     assert alone["rfid"] == pytest.approx(frechet_distance(again.values, real.values), rel=1e-5)
     rows, columns = 1 + 2 * 2, 8
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (columns * (16 + 2) + 2, rows * (16 + 2 + 16) + 2)
+    assert main([*words[:-1], "--model", str(model), "--against", str(tmp_path / "other")]) == 0
+    table = capsys.readouterr().out
+    for value in (about["features"]["digest"], about["reference"]["fingerprint"], "lanczos", other.weights_hash()):
+        assert value in table
+
+
+def test_photographs_are_looked_at_once_for_all_tokenizers(
+    photo_folder: Path, network: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), [], seed=2).save_pretrained(tmp_path / "other")
+    seen: list[int] = []
+    plain = TorchScriptFeatures.__call__
+
+    def counted(self: TorchScriptFeatures, images: torch.Tensor) -> Features:
+        seen.append(len(images))
+        return plain(self, images)
+
+    monkeypatch.setattr(TorchScriptFeatures, "__call__", counted)
+    words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
+    assert main([*words, "--model", str(model), "--against", str(tmp_path / "other")]) == 0
+    assert sum(seen) == 3 * 40  # the photographs, and what each of two makes of them
+    assert main([*words, "--model", str(model)]) == 0
+    assert sum(seen) == 4 * 40
+
+
+def test_few_images_are_warned_of(
+    photo_folder: Path, network: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
+    report_of([*words, "--model", str(model), "--samples", "12"], capsys)
+    assert main([*words, "--model", str(model), "--samples", "11"]) == 0
+    assert "11 images are fewer than the 12 dimensions of the features" in capsys.readouterr().err
+
+
+def test_what_is_timed_has_been_done_before(
+    photo_folder: Path, network: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch of a kind sets things up, and is not counted."""
+    loaded = StraIT.from_pretrained(model)
+    judge = Judge(loaded, FolderSource(photo_folder), open_features(str(network), CPU), "all")
+    clock, calls = [0.0], []
+    decode = loaded.decode
+
+    def slow(tokens: Tokens) -> torch.Tensor:
+        calls.append(tokens.batch)
+        clock[0] += 100.0 if len(calls) == 1 else 1.0
+        return decode(tokens)
+
+    monkeypatch.setattr(loaded, "decode", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    wanted = SampleSet(12, 0, loaded.decoding, batch_size=6)
+    assert judge.scores(wanted)["seconds_per_image"] == pytest.approx(2 / 12)
+    assert calls == [6, 6, 6]
+    judge.scores(wanted)
+    assert calls == [6] * 5, "once is enough"
 
 
 def test_ssim_is_one_for_equal_images_alone() -> None:

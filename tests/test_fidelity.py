@@ -12,8 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strait.evaluation.features import FeatureError, Features, open_features
+from strait.evaluation.features import FeatureError, Features, open_features, weights_digest
 from strait.evaluation.fidelity import (
+    Summary,
     check_finite,
     fidelity,
     frechet_distance,
@@ -22,6 +23,7 @@ from strait.evaluation.fidelity import (
     moments,
     precision_and_recall,
 )
+from strait.randomness import permutation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,16 +111,21 @@ def test_all_scores_agree_with_torch_fidelitys() -> None:
     from torch_fidelity import metric_fid, metric_isc, metric_prc
 
     ours, theirs = sample(600, 48, 5).abs(), sample(800, 48, 6, 1.1, 0.15).abs()
-    logits = sample(600, 20, 7, 3.0)
+    logits = sample(607, 20, 7, 3.0)  # which ten does not divide
+    ours = torch.cat([ours, ours[:7] + 0.01])
     scores = fidelity(Features(theirs, None), Features(ours, logits))
 
     first, second = (metric_fid.fid_features_to_statistics(values) for values in (ours, theirs))
     expected = metric_fid.fid_statistics_to_metric(first, second, False)
     assert scores["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
 
-    # Parts of the samples are drawn in another order there: one part alone compares.
     expected = metric_isc.isc_features_to_metric(logits, splits=1, shuffle=False)
     assert inception_score(logits, splits=1)[0] == pytest.approx(expected["inception_score_mean"], rel=1e-3)
+    # Samples are shuffled in another order there: handed over in ours, its ten parts are ours too.
+    shuffled = logits[permutation(len(logits), 0)]
+    expected = metric_isc.isc_features_to_metric(shuffled, splits=10, shuffle=False)
+    assert scores["inception_score"] == pytest.approx(expected["inception_score_mean"], rel=1e-3)
+    assert scores["inception_score_std"] == pytest.approx(expected["inception_score_std"], rel=1e-3)
     expected = metric_isc.isc_features_to_metric(logits, splits=10, shuffle=True)
     assert scores["inception_score"] == pytest.approx(expected["inception_score_mean"], rel=0.02)
 
@@ -141,6 +148,12 @@ def test_inception_is_loaded_and_called_as_the_library_wants(monkeypatch: pytest
     assert found.logits is not None
     assert found.logits.shape == (2, 1008)
     assert network.name == "inception-v3-compat"
+    # Known by its weights, not by the library that brought them.
+    torch.manual_seed(0)
+    first = open_features("inception", torch.device("cpu")).digest
+    torch.manual_seed(0)
+    assert open_features("inception", torch.device("cpu")).digest == first
+    assert network.digest != first
 
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no way out")
@@ -253,3 +266,32 @@ def test_features_that_are_no_numbers_are_named() -> None:
         fidelity(Features(sample(20, 5, 2), None), Features(sample(20, 4, 2), None))
     with pytest.raises(FeatureError, match="3 generated images are too few for k = 3"):
         precision_and_recall(sample(20, 4, 1), sample(3, 4, 1))
+
+
+def test_the_image_is_named_by_its_number_in_the_source() -> None:
+    """Of a reference that was sampled, permuted, or lost damaged files, positions say nothing."""
+    values = sample(4, 3, 1)
+    values[2, 0] = math.nan
+    indices = torch.tensor([31, 4, 17, 9])
+    with pytest.raises(FeatureError, match="those of reference image 17 are not finite"):
+        check_finite(Features(values, None, indices), "reference")
+
+
+def test_what_is_kept_of_a_reference_changes_no_score() -> None:
+    reference = Summary(Features(sample(60, 5, 1), None))
+    for seed in (2, 3):
+        made = Features(sample(50, 5, seed, 1.2, 0.1), sample(50, 4, seed))
+        assert fidelity(reference, made) == fidelity(Features(sample(60, 5, 1), None), Summary(made))
+        assert frechet_error(Summary(made), reference) == frechet_error(made.values, reference.values)
+
+
+def test_a_digest_is_of_names_shapes_and_values() -> None:
+    plain = {"a": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}
+    others = [
+        {**plain, "a": plain["a"].view(3, 2)},
+        {**plain, "a": plain["a"] + torch.tensor([0, 0, 1e-6])},
+        {"b": plain["a"], "count": plain["count"]},
+        {**plain, "count": torch.tensor(4)},
+    ]
+    assert weights_digest(dict(reversed(plain.items()))) == weights_digest(plain)
+    assert len({weights_digest(plain), *map(weights_digest, others)}) == 5

@@ -80,6 +80,17 @@ def test_the_table_for_people_has_the_same_numbers() -> None:
         assert f"{part['multiply_adds'] / 1e9:.2f}G" in table
 
 
+def test_what_a_pass_goes_through_twice_has_its_parameters_once() -> None:
+    """Both levels take their codes from one table."""
+    shared = [
+        entry for entry in description("imagenet256")["parts"]["tokenizer"]["shapes"] if "codebook" in entry["module"]
+    ]
+    assert [entry["parameters"] for entry in shared] == [8192 * 32, 0]
+    for name in ("imagenet256", "imagenet256-separate-codebooks", "maskgit-imagenet256"):
+        part = description(name)["parts"]["tokenizer"]
+        assert sum(entry["parameters"] * entry["times"] for entry in part["shapes"]) <= part["parameters"]
+
+
 MEASURE = """
 import sys, time
 import strait.evaluation.cost  # torch itself is not what is measured

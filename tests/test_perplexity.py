@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strait.tokenizer.perplexity import peak_signal_to_noise, perplexity, stratification_report, thumbnail
+from strait.tokenizer.perplexity import (
+    peak_signal_to_noise,
+    perplexity,
+    perplexity_error,
+    stratification_report,
+    thumbnail,
+)
 from strait.types import Images, StratifiedTokens, Tokens
 
 PERFECT = 10 * math.log10(4 / 1e-10)  # what an error of nothing is counted as, in dB
@@ -194,7 +200,7 @@ def test_a_top_that_carries_everything() -> None:
     )
     assert seen == [4, 3]
     assert report.pop("images") == 7
-    assert report == pytest.approx(
+    assert {name: value for name, value in report.items() if not name.endswith("_error")} == pytest.approx(
         {
             "perplexity_top": used_greys(),
             "perplexity_bottom": 1,
@@ -245,6 +251,7 @@ def test_one_scale_has_no_levels_to_exchange() -> None:
     assert set(report) == {
         *("images", "psnr", "perplexity_tokens", "usage_tokens"),
         *("tokens_counted_tokens", "tokens_per_code", "psnr_tokens_thumbnail"),
+        *("psnr_error", "perplexity_tokens_error", "psnr_tokens_thumbnail_error"),
     }
     assert report["perplexity_tokens"] == pytest.approx(used_greys())
 
@@ -264,3 +271,37 @@ def test_the_bottom_is_counted_at_as_many_places_as_the_top_has_and_no_place_twi
 def test_no_images_are_no_report() -> None:
     with pytest.raises(ValueError, match="there are no images"):
         stratification_report(OneScale(), (GREYS,), [], shared=True)
+
+
+# Sampling errors
+
+
+def test_the_error_of_a_perplexity_is_its_spread_over_independent_draws() -> None:
+    """Tokens of an image are alike, which an error that took them for independent would not see."""
+    p = torch.softmax(torch.linspace(0, 3, 12), 0)
+
+    def draw(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        own = torch.multinomial(p, 400, replacement=True, generator=generator)[:, None].expand(-1, 8)
+        others = torch.multinomial(p, 400 * 8, replacement=True, generator=generator).view(400, 8)
+        return torch.where(torch.rand(400, 8, generator=generator) < 0.5, own, others)
+
+    found = [float(perplexity(torch.bincount(draw(seed).flatten(), minlength=12))) for seed in range(300)]
+    errors = [perplexity_error(draw(seed), 12) for seed in range(10)]
+    assert np.mean(errors) == pytest.approx(np.std(found, ddof=1), rel=0.15)
+    independent = [perplexity_error(draw(seed).view(-1, 1), 12) for seed in range(10)]
+    assert np.mean(independent) < 0.75 * np.std(found, ddof=1)
+
+
+def test_a_report_has_the_error_of_each_psnr_and_perplexity() -> None:
+    batches = [flat_images(batch) for batch in BATCHES]
+    report = stratification_report(BottomCarriesAll(), (GREYS, GREYS), batches, shared=True)
+    named = {name for name in report if name.startswith(("psnr", "perplexity")) and not name.endswith("_error")}
+    assert {f"{name}_error" for name in named} == {name for name in report if name.endswith("_error")}
+    # The top alone decodes to middle grey.
+    each = np.array([psnr_between([grey], [(GREYS - 1) / 2]) for grey in ALL])
+    assert report["psnr_top_alone"] == pytest.approx(each.mean(), rel=1e-5)
+    assert report["psnr_top_alone_error"] == pytest.approx(each.std(ddof=1) / math.sqrt(len(each)), rel=1e-5)
+    assert report["psnr_top_alone_error"] > 0.1
+    alone = stratification_report(OneScale(), (GREYS,), [flat_images([1])], shared=True)
+    assert not [name for name in alone if name.endswith("_error")], "one image has no spread"

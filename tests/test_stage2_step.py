@@ -215,3 +215,19 @@ def test_so_many_labels_are_dropped_and_the_others_stay(rate: float) -> None:
             dropped += label == NULL_LABEL
     number = 50 * IMAGES
     assert abs(dropped - rate * number) <= 5 * math.sqrt(number * rate * (1 - rate))
+
+
+# The largest norm of a gradient
+
+
+@parts
+def test_a_gradient_is_shortened_to_the_clip_and_not_turned(part: str) -> None:
+    def gradient(clip: float) -> Tensor:
+        training = trainee(part, RandomTokens(), gradient_clip=clip)
+        training.step(0)
+        return torch.cat([p.grad.flatten() for p in training.transformer.parameters() if p.grad is not None])
+
+    free = gradient(1e9)
+    norm = float(free.norm())
+    torch.testing.assert_close(gradient(2 * norm), free)
+    torch.testing.assert_close(gradient(norm / 3), free / 3)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from strait.cli import main
+from strait.data.sources import open_images
 from strait.decoding.config import DecodingConfig
+from strait.evaluation.features import open_features
+from strait.evaluation.generation import Judge, SampleSet
 from strait.experiments.search import TEMPERATURES, Trials, best_decoding
-from strait.experiments.sweep import GUIDANCE, TOTALS, decoding_of, everywhere, front, sweep
+from strait.experiments.sweep import GUIDANCE, TOTALS, decoding_of, everywhere, front, scored_again, sweep
+from strait.model import StraIT
+from strait.model_config import from_dict
+from strait.ranks import Stopped
 
 START = DecodingConfig(steps=(12, 12), temperature=(3.0, 3.0), guidance=0.0)
 GRIDS = ((16, 16), (32, 32))
@@ -63,14 +74,49 @@ def test_nothing_is_tried_twice_not_even_by_another_process(tmp_path: Path) -> N
 
 def test_a_sweep_spends_its_budget_and_nears_the_best(tmp_path: Path) -> None:
     trials = Trials(tmp_path / "trials.jsonl", bowl)
-    done = sweep(trials, START, GRIDS, seconds=120.0, stopped=lambda: False)
+    done = sweep(trials, START, GRIDS, seconds=120.0)
     assert len(done) == 120
     # 120 of 1,350 settings: the neighbourhood search has to have walked there. One temperature serves both levels.
     best = min(done, key=lambda trial: trial["scores"]["fid"])
     assert best["scores"]["fid"] == pytest.approx(4.0)
-    again = sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=125.0, stopped=lambda: False)
+    again = sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=125.0)
     assert len(again) == 125
-    assert sweep(Trials(tmp_path / "none", bowl), START, GRIDS, 10.0, stopped=lambda: True) == []
+    assert sweep(Trials(tmp_path / "none", bowl, stopped=lambda: True), START, GRIDS, 10.0) == []
+
+
+def halt() -> dict[str, Any]:
+    raise Stopped
+
+
+def test_a_sweep_that_is_stopped_keeps_what_is_done(tmp_path: Path) -> None:
+    """Told to stop before the sixth, or in the midst of it: five stand, and the next run goes on with them."""
+    before = Trials(tmp_path / "before", bowl, stopped=lambda: len(before.done) == 5)
+    within = Trials(tmp_path / "within", lambda decoding: bowl(decoding) if len(within.done) < 5 else halt())
+    for trials in (before, within):
+        assert len(sweep(trials, START, GRIDS, seconds=10.0)) == 5
+        assert sweep(Trials(trials.path, bowl), START, GRIDS, seconds=10.0)[:5] == trials.done
+
+
+def test_the_front_is_scored_on_samples_that_did_not_choose_it(tmp_path: Path) -> None:
+    """Of settings that are all alike, a search finds the luckiest; other samples are not so lucky."""
+    lucky = {(2, 2): 3.0, (4, 4): 2.0, (8, 8): 1.0}
+    chosen = [
+        {
+            "decoding": dataclasses.asdict(dataclasses.replace(START, steps=steps)),
+            "scores": {"fid": fid, "seconds_per_image": sum(steps)},
+        }
+        for steps, fid in lucky.items()
+    ]
+    chosen = json.loads(json.dumps(chosen))
+    fair = Trials(tmp_path / "front.jsonl", lambda decoding: {"fid": 5.0, "seconds_per_image": sum(decoding.steps)})
+    found = scored_again(fair, chosen)
+    assert [trial["scores"]["fid"] for trial in found] == [5.0] * 3
+    assert [trial["searched"] for trial in found] == [trial["scores"] for trial in chosen]
+    assert [trial["decoding"] for trial in found] == [trial["decoding"] for trial in chosen]
+    again = scored_again(Trials(tmp_path / "front.jsonl", bowl), chosen)
+    assert again == found, "it was scored a third time"
+    halted = Trials(tmp_path / "halted.jsonl", bowl, stopped=lambda: len(halted.done) == 1)
+    assert [trial["scores"] is None for trial in scored_again(halted, chosen)] == [False, True, True]
 
 
 def test_every_setting_is_on_the_axes_once_and_fits_the_grids() -> None:
@@ -103,24 +149,88 @@ class Network(nn.Module):
         return features, features[:, :5] * 20
 
 
-def test_the_command(
-    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def words(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "cache"))
     torch.jit.script(Network()).save(str(tmp_path / "network.pt"))
     words = ["sweep", "--data", str(photo_folder), "--features", str(tmp_path / "network.pt"), "--samples", "6"]
-    words += ["--budget", "0.05", "--output", str(tmp_path / "out"), "--json"]
+    return [*words, "--budget", "0.03", "--output", str(tmp_path / "out"), "--json"]
+
+
+def test_the_command(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["trials"]
-    assert report["best"]["scores"]["fid"] == min(trial["scores"]["fid"] for trial in report["trials"])
-    assert report["front"][-1]["scores"]["fid"] == report["best"]["scores"]["fid"]
+    assert report["best"]["searched"]["fid"] == min(trial["scores"]["fid"] for trial in report["trials"])
+    assert report["front"][-1] == report["best"]
+    # Scored on the samples of the next seed: by hand, one of them.
+    model = StraIT.from_pretrained()
+    about = report["front_provenance"]["samples"]
+    assert about["seed"] == report["provenance"]["samples"]["seed"] + 1 == 1
+    network = open_features(str(tmp_path / "network.pt"), torch.device("cpu"))
+    judge = Judge(model, open_images(words[2], "validation"), network, "validation")
+    decoding = from_dict(DecodingConfig, report["best"]["decoding"], "decoding")
+    fair = judge.scores(SampleSet(6, 1, decoding, about["batch_size"]))
+    assert report["best"]["scores"]["fid"] == pytest.approx(fair["fid"], rel=1e-9)
+    assert report["best"]["scores"]["fid"] != report["best"]["searched"]["fid"]
     spent = sum(trial["scores"]["seconds"] for trial in report["trials"][:-1])
-    assert spent < 3.0  # the last trial may pass the budget, none begins after it
+    assert spent < 1.8  # the last trial may pass the budget, none begins after it
     (picture,) = (tmp_path / "out").glob("*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     (page,) = (tmp_path / "out").glob("*.md")
-    assert "| seconds an image | FID |" in page.read_text()
+    text = page.read_text()
+    assert "| seconds an image | Fréchet distance | Fréchet distance, in the search |" in text
+    about = report["provenance"]
+    for value in ("lanczos", "centre square", "seed 0", "class i modulo", about["model"], about["versions"]["torch"]):
+        assert value in text, value
+    for value in (about["features"]["digest"], about["reference"]["fingerprint"], about["hardware"]["device"]):
+        assert value in text, value
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == report["trials"], "the budget was spent again"
+    again = json.loads(capsys.readouterr().out)
+    assert again["trials"] == report["trials"], "the budget was spent again"
+    assert again["front"] == report["front"], "the front was scored a third time"
+
+
+def test_trials_of_other_data_or_batches_are_other_trials(
+    words: list[str], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written under one provenance has been measured under it."""
+    words = [*words, "--budget", "0.0001"]  # the first setting alone
+    other = tmp_path / "others"
+    shutil.copytree(photo_folder, other)
+    next(other.rglob("*.jpg")).unlink()
+    for more in ([], ["--data", str(other)], ["--batch-size", "3"], ["--seed", "1"]):
+        assert main([*words, *more]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert len(report["trials"]) == 1
+        assert report["trials"][0]["scores"]["samples"] == report["provenance"]["samples"]["count"]
+        assert report["provenance"]["reference"]["images"] == (39 if str(other) in more else 40)
+    for kind in ("trials-*.jsonl", "front-*.jsonl", "*.md", "*.json", "*.png"):
+        assert len(list((tmp_path / "out").glob(kind))) == 4, kind
+    fids = {
+        json.loads(line)["scores"]["fid"]
+        for file in (tmp_path / "out").glob("trials-*.jsonl")
+        for line in file.read_text().splitlines()
+    }
+    assert len(fids) >= 3, "batches alone change no score"
+
+
+def test_ctrl_c_ends_a_sweep_that_goes_on_the_next_time(words: list[str], tmp_path: Path) -> None:
+    """A real process, stopped by the signal in the midst of its trials."""
+    words = [sys.executable, "-m", "strait.cli", *words, "--budget", "60"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    trials = tmp_path / "out"
+    while process.poll() is None and not any(len(f.read_text().splitlines()) > 1 for f in trials.glob("trials-*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+    assert "saved; the same command goes on" in said
+    (file,) = trials.glob("trials-*")
+    done = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(done) >= 2
+    (page,) = trials.glob("*.json")
+    assert json.loads(page.read_text())["trials"] == done
+    assert "not finished: the same command goes on" in page.with_suffix(".md").read_text()

@@ -14,8 +14,8 @@ from torch import nn
 from strait.cli import main
 from strait.config import Config, config_path, read_config
 from strait.experiments.budget import Budget, share_of, with_steps
-from strait.experiments.table import NUMBERS, Row, Table, find_table, single_scale, steps_here, unchanged
-from strait.experiments.table_report import Mean, means, verdicts
+from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
+from strait.experiments.table_report import distance_title, markdown, means, verdicts
 from strait.model_folder import ModelError
 from strait.training.loop import Trainee
 
@@ -137,6 +137,57 @@ def test_an_error_is_of_sampling_and_of_seeds() -> None:
     assert found["a"]["fid_to_reconstructions"] == Mean(-5, pytest.approx(5))
 
 
+def test_a_verdict_says_where_an_error_is_unknown() -> None:
+    table, results = made_up({"a": (10, 1), "b": (20, 1), "c": (30, 1)}, {"a": 1.0, "b": 2.0, "c": 3.0})
+    del results[2]["scores"]["fid_error"]
+    assert verdicts(table, means(table, results))[0] == (
+        "FID: the paper's order holds for 1 of 3 pairs of rows, lies within the error for 0, is reversed for 0, "
+        "cannot be told for 2 (error unknown)"
+    )
+    # Of several seeds, their spread is an error.
+    results.append({"row": "c", "scores": {"fid": 30.1, "fid_to_reconstructions": -30.1}})
+    assert verdicts(table, means(table, results))[0] == "FID: the paper's order holds for all 3 pairs of rows"
+
+
+@pytest.mark.parametrize(
+    ("top", "error", "says"),
+    [
+        (500.0, 10.0, "holds"),
+        (430.0, 10.0, "lies within the error"),  # errors of 10 each may add up to 20, and 30 is below twice that
+        (370.0, 10.0, "lies within the error"),
+        (300.0, 10.0, "does not hold"),
+        (500.0, None, "holds (error unknown)"),
+        (300.0, None, "does not hold (error unknown)"),
+    ],
+)
+def test_a_claim_counts_from_two_errors_on(top: float, error: float | None, says: str) -> None:
+    errors = {} if error is None else {"perplexity_top_error": error, "perplexity_bottom_error": error}
+    scores = {"perplexity_top": top, "perplexity_bottom": 400.0, **errors}
+    table = find_table(1)
+    found = means(table, [{"row": "VQGAN2-R", "scores": scores}])
+    assert verdicts(table, found) == [f"the top of VQGAN2-R is its complex level: {says}"]
+
+
+def test_the_papers_own_figures_bear_out_its_claims() -> None:
+    table = find_table(1)
+    papers = {row.name: {name: Mean(value, 0.0) for name, value in row.paper.items()} for row in table.rows}
+    assert [line for line in verdicts(table, papers) if "complex level" in line] == [
+        "the bottom of VQGAN2-C is its complex level: holds",
+        "the top of VQGAN2-R is its complex level: holds",
+    ]
+
+
+def test_what_is_not_inceptions_is_not_called_fid() -> None:
+    table, results = made_up({"a": (10, 1), "b": (20, 1)}, {"a": 1.0, "b": 2.0})
+    own = markdown(table, results, None, [], "network.pt")
+    assert "| Fréchet distance (paper: FID) |" in own
+    assert "taken on the features of network.pt, the paper's on Inception's" in own
+    theirs = markdown(table, results, None, [], "inception-v3-compat")
+    assert "| FID |" in theirs
+    assert "taken on the features" not in theirs
+    assert (distance_title("network.pt"), distance_title("inception-v3-compat")) == ("Fréchet distance", "FID")
+
+
 class Sleeper(Trainee):
     """A trainee whose steps take a known time."""
 
@@ -224,6 +275,8 @@ def test_a_table_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.Cap
     text = (tmp_path / "tables" / "table-9.md").read_text()
     assert "(3.96)" in text
     assert "FID: the paper's order" in text
+    for row in report["rows"]:  # each with the hash of its own model
+        assert f"{row['row']}, seed 0: {row['provenance']['model']}" in text
     assert (tmp_path / "tables" / "table-9.png").read_bytes().startswith(b"\x89PNG")
 
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}

@@ -292,6 +292,31 @@ def test_a_residual_block_has_a_true_residual(inputs: int, outputs: int) -> None
     torch.testing.assert_close(residual(x), wanted, atol=1e-5, rtol=1e-5)
 
 
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x / (1 + torch.exp(-x))
+
+
+def test_a_residual_block_is_norm_swish_convolution_twice() -> None:
+    block = ResidualBlock(4, 6)
+    x = torch.randn(2, 4, 5, 5) * 3
+    hidden = block.conv1(swish(block.norm1(x)))
+    wanted = block.shortcut(x) + block.conv2(swish(block.norm2(hidden)))
+    torch.testing.assert_close(block(x), wanted)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "latent"])
+def test_what_leaves_a_network_of_the_tokenizer_went_through_swish(part: str) -> None:
+    """Each ends in norm, swish and a convolution: what its last norm gives decides what it gives."""
+    tokenizer = StratifiedTokenizer(TINY)
+    network = getattr(tokenizer, part)
+    seen: dict[str, torch.Tensor] = {}
+    network.norm_out.register_forward_hook(lambda _module, _inputs, output: seen.update(norm=output))
+    network.conv_out.register_forward_hook(lambda _module, inputs, _output: seen.update(conv=inputs[0]))
+    tokenizer(torch.rand(2, 3, 32, 32) * 2 - 1)
+    torch.testing.assert_close(seen["conv"], swish(seen["norm"]))
+    assert (seen["norm"] < -0.5).any()
+
+
 def test_resampling_repeats_and_averages() -> None:
     x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
     raised = upsample(x)

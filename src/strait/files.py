@@ -1,4 +1,4 @@
-"""Small files, replaced whole: after a kill there is the old one or the new one."""
+"""Small files, replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``."""
+    return Path(os.environ.get("STRAIT_CACHE") or Path.home() / ".cache" / "strait")

@@ -21,6 +21,10 @@ class OtherProcessFailed(OSError):
     """Another process of the run could not go on, and has said why itself."""
 
 
+class Stopped(Exception):
+    """All processes have agreed to stop before their work was done; what is finished stands."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One of ``size`` processes, numbered from 0. The first alone writes folders, logs and speaks.
@@ -69,6 +73,15 @@ class Ranks:
         raised = torch.tensor(list(flags), dtype=torch.int32, device=self.device)
         dist.all_reduce(raised, op=dist.ReduceOp.MAX)
         return raised.bool().tolist()
+
+    def stop_if(self, stopped: bool) -> None:
+        """Stop all if any process was told to; every process must ask.
+
+        Raises:
+            Stopped: on every process alike.
+        """
+        if any(self.any([stopped])):
+            raise Stopped
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in their order. For what is small, or rare: it is serialised."""

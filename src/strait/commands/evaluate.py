@@ -94,7 +94,8 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     if args.grid is not None:
         _write_side_by_side(args, models, source)
     reports = {
-        name: evaluate_reconstruction(model, source, args.samples, network=network) for name, model in models.items()
+        name: evaluate_reconstruction(model, source, args.samples, network=network, split=args.split)
+        for name, model in models.items()
     }
     if args.json:
         print(json.dumps(next(iter(reports.values())) if len(reports) == 1 else reports))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     from strait.experiments.table_files import write_table
     from strait.experiments.table_rows import Measuring, TableRun
     from strait.model import StraIT
+    from strait.ranks import Stopped
     from strait.training.loop import orderly_stop
 
     table = find_table(args.number)
@@ -77,14 +79,17 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
         trainer = Trainer(output / "models", args.data, device, args.budget, stop, ranks)
         model = None if settings is not None else StraIT.from_pretrained(args.model, device)
         table_run = TableRun(table, output, network, measuring, trainer, settings, model)
-        results = []
+        results, written = [], None
         for result in table_run.rows():
             results.append(result)
-            ranks.on_first(lambda: write_table(table_run, results))
-        if stop.signal_number is not None:
+            written = ranks.on_first(lambda: write_table(table_run, results))
+        with contextlib.suppress(Stopped):
+            ranks.stop_if(stop.wanted())
+            floor = table_run.floor()
+            written = ranks.on_first(lambda: write_table(table_run, results, floor))
+        if any(ranks.any([stop.wanted()])):
             print(f"{output}: saved; the same command goes on", file=sys.stderr)
-            return STOPPED_BY_SIGNAL + stop.signal_number
-    floor = table_run.floor()
-    written = ranks.on_first(lambda: write_table(table_run, results, floor))
+            return STOPPED_BY_SIGNAL + max(ranks.gather(stop.signal_number or 0))
+    assert written is not None
     print(json.dumps(written.content) if args.json else written.text)
     return 0

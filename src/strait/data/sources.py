@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from strait.data.classes import ClassNames
+from strait.data.fingerprint import fingerprint_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -34,7 +34,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Changes when the images, their order or their classes do."""
+        """Changes when the images, their order or their classes do; not when they lie elsewhere."""
         ...
 
     def name(self, index: int) -> str: ...
@@ -65,10 +65,8 @@ class FolderSource:
         return len(self._items)
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for path, label in self._items:
-            digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size} {label}\n".encode())
-        return digest.hexdigest()[:12]
+        classes = [f"{label} {self.classes[label]}" if label >= 0 else "" for _, label in self._items]
+        return fingerprint_of([path for path, _ in self._items], classes)
 
     def name(self, index: int) -> str:
         return str(self._items[index][0])
@@ -84,12 +82,22 @@ def _pictures(folder: Path, recursive: bool) -> list[Path]:
 
 
 class DatasetSource:
-    """A ``datasets.Dataset`` with an image column and, perhaps, a label column."""
+    """A ``datasets.Dataset`` with an image column and, perhaps, a label column.
 
-    def __init__(self, dataset: Any, origin: str) -> None:
+    Args:
+        dataset: it.
+        origin: what it is called in messages.
+        files: it was read from; none for one of a hub, whose own fingerprint is of its name and revision.
+
+    Raises:
+        DataError: if it has no column of images.
+    """
+
+    def __init__(self, dataset: Any, origin: str, files: Sequence[Path] = ()) -> None:
         from datasets import ClassLabel
         from datasets import Image as ImageFeature
 
+        self._files, self._of_hub = files, str(dataset._fingerprint)
         features = dataset.features
         pictures = [name for name, kind in features.items() if isinstance(kind, ImageFeature)]
         if not pictures:
@@ -114,7 +122,7 @@ class DatasetSource:
         return len(self._rows)
 
     def fingerprint(self) -> str:
-        return str(self._rows._fingerprint)
+        return fingerprint_of(self._files, [""] * len(self._files)) if self._files else self._of_hub
 
     def name(self, index: int) -> str:
         picture = self._rows[index][self._picture]
@@ -250,7 +258,7 @@ def _load(data: str, files: list[Path] | None, split: str) -> DatasetSource:
         if kind is None:
             raise DataError(f"--data: {data} is a file, but neither parquet nor tar")
         names = [str(file) for file in files]
-        return DatasetSource(datasets.load_dataset(kind, data_files=names, split="train"), data)
+        return DatasetSource(datasets.load_dataset(kind, data_files=names, split="train"), data, files)
     except DataError:
         raise
     except Exception as error:

@@ -198,7 +198,7 @@ def build_token_cache(
     indices = [index * len(source) // count for index in range(count)]
     wanted = {
         **made_from,
-        "source": source.fingerprint(),
+        "source": ranks.on_first(source.fingerprint),
         "source_images": len(source),
         "taken": count,
         "variants": config.cache_variants,

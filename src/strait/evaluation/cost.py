@@ -80,13 +80,16 @@ def _members(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
 
 @contextmanager
 def _recorded(module: nn.Module, shapes: list[dict[str, Any]]) -> Iterator[None]:
-    """Note the output of each member of a module as a pass goes through it."""
+    """Note the output of each member of a module as a pass goes through it; its parameters are counted once."""
+    counted: set[nn.Module] = set()
 
     def note(name: str, member: nn.Module):
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             values = output if isinstance(output, Tensor) else getattr(output, "values", None)
             if isinstance(values, Tensor):
-                shapes.append({"module": name, "output": list(values.shape[1:]), "parameters": _parameters(member)})
+                own = 0 if member in counted else _parameters(member)
+                counted.add(member)
+                shapes.append({"module": name, "output": list(values.shape[1:]), "parameters": own})
 
         return member.register_forward_hook(hook)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 from strait.types import Images
+
+INCEPTION = "inception-v3-compat"
+"""The name of the network whose distances are what papers call FID."""
 
 
 class FeatureError(ValueError):
@@ -28,10 +32,12 @@ class Features:
     Attributes:
         values: float32 ``[images, width]``.
         logits: float32 ``[images, classes]``; None where the network has none, and then there is no Inception score.
+        indices: int64 ``[images]``, which images of their source they are; None where that is their order.
     """
 
     values: Tensor
     logits: Tensor | None
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -98,7 +104,8 @@ class TorchScriptFeatures:
 class InceptionFeatures:
     """The Inception network of the FID, with its real weights: 2048 features and the logits of 1008 classes."""
 
-    name, resize = "inception-v3-compat", "the network's own (bilinear to 299x299, as in the FID's original)"
+    name = INCEPTION
+    resize = "the network's own (bilinear to 299x299, as in the FID's original)"
 
     def __init__(self, device: torch.device) -> None:
         try:
@@ -119,12 +126,22 @@ class InceptionFeatures:
                 f"({str(error).splitlines()[0]}); they are downloaded once"
             ) from error
         self._device = device
-        self.digest = f"torch-fidelity {torch_fidelity.__version__}"
+        self.digest = weights_digest(self._network.state_dict())
+        self.resize = f"{self.resize}; torch-fidelity {torch_fidelity.__version__}"
 
     @torch.no_grad()
     def __call__(self, images: Images) -> Features:
         values, logits = self._network(as_bytes(images).to(self._device))
         return Features(values.float().cpu(), logits.float().cpu())
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Twelve digits that tell one set of weights from another: of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def open_features(name: str, device: torch.device) -> FeatureNetwork:

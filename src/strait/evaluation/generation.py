@@ -7,22 +7,24 @@ i), so that the set is the same for any batch size.
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-import strait
 from strait.data.sources import ImageSource
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
-from strait.evaluation.features import FeatureNetwork
-from strait.evaluation.fidelity import NEIGHBOURS, fidelity, frechet_distance, frechet_error
+from strait.evaluation.features import FeatureNetwork, Features
+from strait.evaluation.fidelity import NEIGHBOURS, Summary, fidelity, frechet_distance, frechet_error
+from strait.evaluation.provenance import (
+    network_provenance,
+    photographs_in_words,
+    provenance_lines,
+    versions_and_hardware,
+)
 from strait.evaluation.reference import ReferenceSet, features_of, reference_features
 from strait.evaluation.report import aligned, figure
 from strait.model import StraIT
@@ -70,6 +72,11 @@ class Judge:
         split: the name of the reference's split, for the record.
         upsampled: whether the images are of twice the model's base size.
         ranks: the processes that share the work; the scores are the same for any number of them.
+        stopped: asked between batches.
+
+    Raises:
+        FeatureError: if features of a photograph, or of its reconstruction, are no numbers.
+        Stopped: if any process was told to stop; so do all that compute below.
     """
 
     def __init__(
@@ -80,28 +87,39 @@ class Judge:
         split: str,
         upsampled: bool = False,
         ranks: Ranks = ALONE,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.model, self.network, self.ranks = model, network, ranks
+        self.model, self.network, self.ranks, self.stopped = model, network, ranks, stopped
         self.weights = model.weights_hash()
         self.reference = ReferenceSet(photographs, split, model.config.image_size * (2 if upsampled else 1))
-        self.real = reference_features(self.reference, network, model.device, ranks=ranks)
-        self.reconstructed = reference_features(
-            self.reference,
-            network,
-            model.device,
-            lambda images: model.tokenizer.decode(model.tokenizer.encode(images)),
-            f"reconstructed by {self.weights}",
-            ranks=ranks,
+        self.real = Summary(self._features(self.reference))
+        self.reconstructed = Summary(
+            self._features(
+                self.reference,
+                lambda images: model.tokenizer.decode(model.tokenizer.encode(images)),
+                f"reconstructed by {self.weights}",
+            )
+        )
+        self._warm: set[tuple[int, bool, int]] = set()
+
+    def _features(
+        self, reference: ReferenceSet, through: Callable[[Images], Images] | None = None, digest: str = ""
+    ) -> Features:
+        device = self.model.device
+        return reference_features(
+            reference, self.network, device, through, digest, ranks=self.ranks, stopped=self.stopped
         )
 
     def scores(self, wanted: SampleSet, what: str = "generating") -> dict[str, Any]:
         """The scores of one set of images.
 
         Returns:
-            ``fid, inception_score, inception_score_std, precision, recall, samples``; ``fid_to_reconstructions`` (of
-            the same photographs by the model's tokenizer), the sampling errors of both distances (``fid_error`` ...)
-            and ``seconds_per_image``, of generation alone.
+            ``fid, inception_score, inception_score_std, precision, recall, samples`` against the photographs, and the
+            same as ``against_reconstructions`` of those photographs by the model's tokenizer; the sampling errors of
+            both distances (``fid_error``, ``fid_to_reconstructions_error``) and ``seconds_per_image``, of generation
+            alone and without the first batch of its kind.
         """
+        self._warm_up(wanted)
         spent = 0.0
 
         def timed() -> Iterator[Images]:
@@ -117,51 +135,68 @@ class Judge:
                 spent += time.perf_counter() - start
                 yield batch
 
-        found = features_of(timed(), self.network, wanted.samples, what, self.ranks)
-        assert found is not None
+        features = features_of(timed(), self.network, wanted.samples, what, self.ranks, self.stopped)
+        assert features is not None
+        found = Summary(features)
         seconds = max(self.ranks.gather(spent))
 
         def compare() -> dict[str, Any]:
+            scores: dict[str, Any] = fidelity(self.real, found)
+            again: dict[str, Any] = fidelity(self.reconstructed, found)
             return {
-                **fidelity(self.real, found),
-                "fid_error": frechet_error(found.values, self.real.values),
-                "fid_to_reconstructions": frechet_distance(found.values, self.reconstructed.values),
-                "fid_to_reconstructions_error": frechet_error(found.values, self.reconstructed.values),
+                **scores,
+                "fid_error": frechet_error(found, self.real),
+                "against_reconstructions": again,
+                "fid_to_reconstructions": again["fid"],
+                "fid_to_reconstructions_error": frechet_error(found, self.reconstructed),
                 "seconds_per_image": seconds / wanted.samples,
             }
 
         # One process compares: what follows from a score must follow for all alike.
         return self.ranks.on_first(compare)
 
+    def _warm_up(self, wanted: SampleSet) -> None:
+        """Generate a batch that is not timed, if none of its shape has been: first calls set themselves up."""
+        batch = min(wanted.batch_size, wanted.samples)
+        shape = (batch, wanted.decoding.guidance != 0, len(wanted.decoding.steps))
+        if shape not in self._warm:
+            self._warm.add(shape)
+            for _ in generated(self.model, dataclasses.replace(wanted, samples=batch)):
+                pass
+
     def reconstruction_distance(self) -> float:
         """The Fréchet distance that the tokenizer alone has: what no transformer can better."""
-        return self.ranks.on_first(lambda: frechet_distance(self.reconstructed.values, self.real.values))
+        return self.ranks.on_first(lambda: frechet_distance(self.reconstructed, self.real))
 
     def floor(self, train: ImageSource, samples: int) -> dict[str, Any]:
-        """What so many photographs of the training set would score in the place of generated images."""
+        """What so many photographs of the training set would score in the place of generated images, and what that
+        depends on."""
         some = ReferenceSet(train, "train", self.reference.size, samples)
-        found = reference_features(some, self.network, self.model.device, ranks=self.ranks)
-        return self.ranks.on_first(
-            lambda: {**fidelity(self.real, found), "fid_error": frechet_error(found.values, self.real.values)}
+        found = Summary(self._features(some))
+        scores = self.ranks.on_first(
+            lambda: {**fidelity(self.real, found), "fid_error": frechet_error(found, self.real)}
         )
+        return {**scores, "provenance": {**self._provenance(), "photographs": some.describe()}}
 
     def provenance(self, wanted: SampleSet) -> dict[str, Any]:
         """Everything that a score of these images depends on."""
         return {
-            "features": {
-                "network": self.network.name,
-                "digest": self.network.digest,
-                "resize": self.network.resize,
-            },
-            "reference": self.reference.describe(),
-            "neighbours": NEIGHBOURS,
+            **self._provenance(),
             "samples": {
                 "count": wanted.samples,
                 "order": "class i modulo the number of classes" if self.model.classes else "no classes",
                 "seed": wanted.seed,
+                "batch_size": wanted.batch_size,
                 "decoding": dataclasses.asdict(wanted.decoding),
             },
             "model": self.weights,
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "features": network_provenance(self.network),
+            "neighbours": NEIGHBOURS,
+            "reference": self.reference.describe(),
             **versions_and_hardware(self.model.device, self.ranks),
         }
 
@@ -188,8 +223,8 @@ def evaluate_generation(
         ranks: the processes that share the work.
 
     Returns:
-        What ``Judge.scores`` gives, ``without_guidance`` and ``floor`` (the same), ``reconstruction_fid`` and
-        ``provenance``.
+        What ``Judge.scores`` gives, ``without_guidance`` (the same), ``floor`` with a provenance of its own,
+        ``reconstruction_fid`` and ``provenance``.
     """
     upsampled = len(wanted.decoding.steps) > model.config.tokenizer.num_levels
     judge = Judge(model, photographs, network, split, upsampled, ranks)
@@ -206,45 +241,23 @@ def evaluate_generation(
     return report
 
 
-def versions_and_hardware(device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """What a figure was measured with and on."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "versions": {
-            "strait": strait.__version__,
-            "torch": torch.__version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-        },
-        "hardware": {
-            "device": hardware,
-            "processes": ranks.size,
-            "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+def _against_reconstructions(scores: dict[str, Any]) -> dict[str, Any]:
+    return {**scores["against_reconstructions"], "fid_error": scores["fid_to_reconstructions_error"]}
 
 
 def generation_table(report: dict[str, Any]) -> str:
     """The report for people: scores side by side, and below them what they depend on."""
-    columns = {"guided" if "without_guidance" in report else "generated": report}
+    columns: dict[str, dict[str, Any]] = {"guided" if "without_guidance" in report else "generated": report}
     if "without_guidance" in report:
         columns["without guidance"] = report["without_guidance"]
+    against = {f"{name}, to reconstructions": _against_reconstructions(column) for name, column in columns.items()}
+    columns |= against
     if "floor" in report:
         columns["floor (real)"] = report["floor"]
     rows = [["", *columns]]
     names = {
         "fid": "Fréchet distance",
         "fid_error": "   its sampling error",
-        "fid_to_reconstructions": "   to reconstructions",
         "inception_score": "Inception score",
         "inception_score_std": "   its deviation",
         "precision": "precision",
@@ -253,20 +266,12 @@ def generation_table(report: dict[str, Any]) -> str:
         "seconds_per_image": "seconds an image",
     }
     rows += [[name, *(figure(column.get(key)) for column in columns.values())] for key, name in names.items()]
-    about = report["provenance"]
-    features, reference, samples = about["features"], about["reference"], about["samples"]
-    decoding = samples["decoding"]
     lines = [
         aligned(rows, right=range(1, len(columns) + 1)),
         "",
         f"reconstructions to real: Fréchet distance {report['reconstruction_fid']:.3f}",
-        f"features   {features['network']} ({features['digest']}), resize: {features['resize']}",
-        f"reference  {reference['images']} of {reference['of']} {reference['split']} images ({reference['order']}), "
-        f"fingerprint {reference['fingerprint']}, {reference['size']} px, {reference['crop']}, {reference['filter']}",
-        f"samples    {samples['count']}, seed {samples['seed']}, {samples['order']}; steps "
-        f"{'+'.join(map(str, decoding['steps']))}, temperature {'+'.join(map(str, decoding['temperature']))}, "
-        f"guidance {decoding['guidance']} ({decoding['guidance_ramp']}), {decoding['schedule']}, {decoding['keep']}",
-        f"model      {about['model']}; strait {about['versions']['strait']}, torch {about['versions']['torch']}, "
-        f"{about['hardware']['device']}, {about['hardware']['threads']} threads",
+        *provenance_lines([report["provenance"]]),
     ]
+    if "floor" in report:
+        lines.append(f"floor: {photographs_in_words(report['floor']['provenance']['photographs'])}")
     return "\n".join(lines)

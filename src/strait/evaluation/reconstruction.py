@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +14,13 @@ from tqdm import tqdm
 from strait.data.images import BadFiles, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features
-from strait.evaluation.fidelity import check_finite, frechet_distance, frechet_error
-from strait.evaluation.reference import joined
+from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, frechet_error, warn_if_few
+from strait.evaluation.provenance import network_provenance, provenance_lines, versions_and_hardware
+from strait.evaluation.reference import ReferenceSet, joined, reference_features
 from strait.evaluation.report import aligned, figure
 from strait.model import StraIT
 from strait.randomness import permutation
+from strait.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.perplexity import stratification_report
 from strait.types import Images
@@ -28,7 +32,10 @@ def evaluate_reconstruction(
     samples: int | None = None,
     batch_size: int = 50,
     network: FeatureNetwork | None = None,
-) -> dict[str, float]:
+    split: str = "validation",
+    ranks: Ranks = ALONE,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """The stratification report on the images of a source, and how near the reconstructions are to them.
 
     Args:
@@ -37,60 +44,128 @@ def evaluate_reconstruction(
         samples: take only this many, evenly spread.
         batch_size: images at once; levels are exchanged within a batch.
         network: whose features give the Fréchet distance of the reconstructions, ``rfid``; None for no such score.
+        split: the name of the source's split, for the record.
+        ranks: processes that all do this, and stop together.
+        stopped: asked between batches.
 
     Returns:
-        The report, with ``ssim`` and ``lpips`` where what they need is installed, and ``rfid`` with its error.
+        The report; ``ssim`` and ``lpips`` where what they need is installed; ``rfid`` with its error; ``provenance``.
 
     Raises:
         ModelError: if the model has no tokenizer.
         DataError: if no image can be read.
+        FeatureError: if features are no numbers; the message names the image.
+        Stopped: if any process was told to stop.
     """
     model.require("tokenizer")
     config = model.config.tokenizer
-    count = len(source) if samples is None else min(samples, len(source))
+    reference = ReferenceSet(source, split, model.config.image_size, samples)
+    real = None
+    if network is not None:
+        real = reference_features(reference, network, model.device, ranks=ranks, stopped=stopped)
+        warn_if_few(len(real), real.values.shape[1])
+    spread = reference.indices()
     # Evenly spread, then in no order: images are exchanged with their neighbours, which must not be of one class.
-    indices = [int(place) * len(source) // count for place in permutation(count, 0)]
+    indices = [spread[int(place)] for place in permutation(len(spread), 0)]
     bad_files = BadFiles()
-    found = 0
+    taken: list[Tensor] = []
+    halted = False
 
     def batches() -> Iterator[Images]:
-        nonlocal found
+        nonlocal halted
         for batch in in_order(source, model.config.image_size, batch_size, indices):
+            halted = halted or stopped()
+            if halted:
+                return
             bad_files.note(batch.bad)
-            found += len(batch.indices)
             if len(batch.indices):
+                taken.append(batch.indices)
                 yield batch.images(model.device)
 
     distances = _distances(model.device)
     sums = dict.fromkeys(distances, 0.0)
-    features: tuple[list[Features], list[Features]] = ([], [])
+    again: list[Features] = []
 
     def seen(images: Images, reconstructions: Images) -> None:
         bar.update(len(images))
         for name, distance in distances.items():
             sums[name] += float(distance(reconstructions, images)) * len(images)
         if network is not None:
-            features[0].append(network(images))
-            features[1].append(network(reconstructions))
+            again.append(network(reconstructions))
 
-    with tqdm(total=count, desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1) as bar:
+    report: dict[str, Any] = {}
+    with tqdm(
+        total=len(indices), desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1
+    ) as bar:
         try:
-            report = stratification_report(
-                model.tokenizer, config.codebook_sizes, batches(), config.shared_codebook, seen
+            report.update(
+                stratification_report(model.tokenizer, config.codebook_sizes, batches(), config.shared_codebook, seen)
             )
         except ValueError as error:
-            if found:
+            if taken:
                 raise
-            raise DataError(f"--data: none of the {count} images can be read") from error
+            if not halted:
+                raise DataError(f"--data: none of the {len(indices)} images can be read") from error
+    ranks.stop_if(halted)
     bad_files.summary()
     report.update({name: value / report["images"] for name, value in sums.items()})
-    if network is not None:
-        real, again = (joined(some) for some in features)
-        check_finite(real, "real")
-        check_finite(again, "reconstructed")
-        report["rfid"] = frechet_distance(again.values, real.values)
-        report["rfid_error"] = frechet_error(again.values, real.values)
+    if network is not None and real is not None:
+        made = replace(joined(again), indices=torch.cat(taken))
+        check_finite(made, "reconstructed")
+        ours, theirs = Summary(made), Summary(real)
+        report["rfid"] = frechet_distance(ours, theirs)
+        report["rfid_error"] = frechet_error(ours, theirs)
+    report["provenance"] = {
+        "features": None if network is None else network_provenance(network),
+        "reference": reference.describe(),
+        "reconstructed": {"order": "permuted", "batch_size": batch_size},
+        "model": model.weights_hash(),
+        **versions_and_hardware(model.device, ranks),
+    }
     return report
+
+
+def reconstruction_floor(
+    source: ImageSource,
+    train: ImageSource,
+    size: int,
+    samples: int,
+    network: FeatureNetwork,
+    device: torch.device,
+    split: str = "validation",
+    ranks: Ranks = ALONE,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """The ``rfid`` that as many photographs of the training set would have in the place of reconstructions.
+
+    A reconstruction is compared with its own photograph among others, so a good tokenizer comes below this; a
+    difference between tokenizers that is small beside it is small.
+
+    Args:
+        source: the photographs that are reconstructed.
+        train: others.
+        size: side in pixels.
+        samples: of each.
+        network: whose features are compared.
+        device: where.
+        split: the name of the source's split, for the record.
+        ranks: the processes that share the work.
+        stopped: asked between batches.
+
+    Returns:
+        ``rfid``, ``rfid_error``, ``images`` and ``provenance``.
+    """
+    sets = ReferenceSet(source, split, size, samples), ReferenceSet(train, "train", size, samples)
+    theirs, ours = (Summary(reference_features(some, network, device, ranks=ranks, stopped=stopped)) for some in sets)
+    scores = ranks.on_first(
+        lambda: {"rfid": frechet_distance(ours, theirs), "rfid_error": frechet_error(ours, theirs)}
+    )
+    about = {
+        "features": network_provenance(network),
+        "reference": sets[0].describe(),
+        "photographs": sets[1].describe(),
+    }
+    return {**scores, "images": len(ours.values), "provenance": {**about, **versions_and_hardware(device, ranks)}}
 
 
 def _distances(device: torch.device) -> dict[str, Callable[[Images, Images], Tensor]]:
@@ -100,14 +175,14 @@ def _distances(device: torch.device) -> dict[str, Callable[[Images, Images], Ten
         from torchmetrics.functional.image import structural_similarity_index_measure
     except Exception:  # a torchvision that does not fit this torch takes torchmetrics with it, with what it likes
         print("no SSIM: it needs torchmetrics (pip install 'strait[eval]')", file=sys.stderr)
-        return found
+    else:
 
-    def similarity(reconstructions: Images, images: Images) -> Tensor:
-        found = structural_similarity_index_measure(reconstructions.float(), images.float(), data_range=2.0)
-        assert isinstance(found, Tensor)
-        return found
+        def similarity(reconstructions: Images, images: Images) -> Tensor:
+            found = structural_similarity_index_measure(reconstructions.float(), images.float(), data_range=2.0)
+            assert isinstance(found, Tensor)
+            return found
 
-    found["ssim"] = similarity
+        found["ssim"] = similarity
     try:
         found["lpips"] = build_perceptual("lpips", device)
     except ValueError as error:
@@ -152,15 +227,20 @@ MEANINGS = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "psnr": "PSNR of the full image, dB",
+    "psnr_error": "   its sampling error",
     "psnr_top_alone": "PSNR of the top alone, dB",
+    "psnr_top_alone_error": "   its sampling error",
     "psnr_top_thumbnail": "   a thumbnail of the top's grid, dB",
     "psnr_bottom_thumbnail": "   a thumbnail of the bottom's grid, dB",
     "psnr_tokens_thumbnail": "   a thumbnail of the grid, dB",
     "psnr_bottom_shuffled": "PSNR with the bottom of another image, dB",
     "psnr_top_shuffled": "PSNR with the top of another image, dB",
     "perplexity_top": "perplexity of the top",
+    "perplexity_top_error": "   its sampling error",
     "perplexity_bottom": "perplexity of the bottom",
+    "perplexity_bottom_error": "   its sampling error",
     "perplexity_tokens": "perplexity",
+    "perplexity_tokens_error": "   its sampling error",
     "tokens_counted_top": "   over so many tokens of each level",
     "tokens_counted_tokens": "   over so many tokens",
     "usage_top": "share of codes the top uses",
@@ -171,8 +251,8 @@ MEANINGS = {
 """What each figure of the report means, in the order in which a person reads them."""
 
 
-def report_table(reports: Mapping[str, dict[str, float]]) -> str:
-    """Reports as lines for people, a column each under the names they go by."""
+def report_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Reports as lines for people, a column each under the names they go by; below them what they depend on."""
     names = [name for name in MEANINGS if any(name in report for report in reports.values())]
     rows = [["", *reports]] if len(reports) > 1 else []
     rows += [[MEANINGS[name], *(figure(report.get(name)) for report in reports.values())] for name in names]
@@ -180,4 +260,5 @@ def report_table(reports: Mapping[str, dict[str, float]]) -> str:
     fewest = min(report["tokens_per_code"] for report in reports.values())
     if fewest < 100:
         lines.append(f"({fewest:.0f} tokens per code: below 100, a perplexity comes out too low)")
+    lines += ["", *provenance_lines([report["provenance"] for report in reports.values()], list(reports))]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
 from strait.experiments.classifier_part import build_classifier, classifier_trainee, load_classifier
-from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
+from strait.experiments.part_tokens import WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.run_folder import (
     compilable,
@@ -52,7 +52,7 @@ from strait.model_folder import (
     write_description,
 )
 from strait.randomness import as_seed
-from strait.ranks import ALONE, Ranks
+from strait.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.classifier_loop import ClassifierTrainee
 from strait.training.condition_augmentation import augmented_condition

@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from strait.experiments.table import Table
-from strait.experiments.table_report import Mean
+from strait.evaluation.features import INCEPTION
+from strait.experiments.table import Mean, Table
+from strait.experiments.table_report import column_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def table_plot(
-    table: Table, found: Mapping[str, Mapping[str, Mean]], scores: Sequence[tuple[str, str]]
+    table: Table, found: Mapping[str, Mapping[str, Mean]], scores: Sequence[tuple[str, str]], network: str = INCEPTION
 ) -> bytes | None:
     """A panel a score: ours with error bars on the left axis, the paper's on the right; None if there is nothing.
 
@@ -53,6 +54,7 @@ def table_plot(
         table: whose rows.
         found: means by row and score.
         scores: of ours, and the paper's that it stands beside.
+        network: the name of the network whose features are compared.
     """
     shown = [pair for pair in scores if any(pair[0] in row for row in found.values())]
     if not shown:
@@ -65,7 +67,7 @@ def table_plot(
         other = axis.twinx()
         quoted = [(place, row.paper[papers]) for place, row in enumerate(rows) if papers in row.paper]
         other.plot(*zip(*quoted, strict=True), "s--", color=_PAPERS) if quoted else None
-        other.set_ylabel(f"{papers.replace('_', ' ')} in the paper", color="#808080")
+        other.set_ylabel(f"{column_title(papers)} in the paper", color="#808080")
         axis.errorbar(
             places,
             [mean.value for mean in values],
@@ -77,7 +79,8 @@ def table_plot(
         axis.set_zorder(other.get_zorder() + 1)
         axis.set_frame_on(False)
         axis.set_xticks(list(places), [row.name for row in rows], rotation=30, ha="right")
-        axis.set_ylabel(f"{ours.replace('_', ' ')}, ours (two standard errors)", color=_OURS)
+        title = column_title(ours, network).partition(" (")[0]
+        axis.set_ylabel(f"{title}, ours (two standard errors)", color=_OURS)
     return _png(figure)
 
 

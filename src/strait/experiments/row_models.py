@@ -67,7 +67,7 @@ class Trainer:
 
     def part_keys(self, config: Config, parts: Sequence[str]) -> dict[str, str]:
         """What each part is made from, as a hash: equal keys, equal weights (to rounding)."""
-        source = open_images(self.data, "train").fingerprint()
+        source = self.ranks.on_first(open_images(self.data, "train").fingerprint)
         keys: dict[str, str] = {}
         for part in parts:
             training = getattr(config, f"{part}_training")

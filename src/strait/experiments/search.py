@@ -24,18 +24,30 @@ class Trials:
         path: JSON lines; made if need be.
         measure: settings -> scores.
         ranks: the processes that measure together; the first one's clock counts, and it alone writes.
+        stopped: asked before each measurement.
     """
 
-    def __init__(self, path: Path, measure: Callable[[DecodingConfig], dict[str, Any]], ranks: Ranks = ALONE) -> None:
-        self.path, self.measure, self.ranks = path, measure, ranks
+    def __init__(
+        self,
+        path: Path,
+        measure: Callable[[DecodingConfig], dict[str, Any]],
+        ranks: Ranks = ALONE,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path, self.measure, self.ranks, self.stopped = path, measure, ranks, stopped
         self.done: list[dict[str, Any]] = ranks.on_first(
             lambda: [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         )
 
     def __call__(self, decoding: DecodingConfig) -> dict[str, Any]:
-        """The scores of some settings, measured if they have not been."""
+        """The scores of some settings, measured if they have not been.
+
+        Raises:
+            Stopped: if any process was told to stop before they were.
+        """
         found = self.find(decoding)
         if found is None:
+            self.ranks.stop_if(self.stopped())
             mine = self.measure(decoding)
             found = self.ranks.on_first(lambda: mine)  # clocks differ, and all processes must go the same way
             self.done.append({"decoding": _plain(decoding), "scores": found})

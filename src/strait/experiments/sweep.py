@@ -5,6 +5,7 @@ The first half of the budget goes to settings drawn from all over, the second to
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from strait.decoding.config import DecodingConfig
 from strait.experiments.search import SHARES, TEMPERATURES, Trials
 from strait.model_config import from_dict
 from strait.randomness import permutation
+from strait.ranks import Stopped
 
 TOTALS = (3, 4, 6, 8, 12, 16, 24, 36, 48)
 GUIDANCE = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -78,23 +80,26 @@ def sweep(
     start: DecodingConfig,
     grids: tuple[tuple[int, int], ...],
     seconds: float,
-    stopped: Callable[[], bool],
 ) -> list[dict[str, Any]]:
-    """Try settings until the budget is spent; what earlier runs spent counts.
+    """Try settings until the budget is spent, or until told to stop; what earlier runs spent counts.
 
     Args:
         trials: measures settings, and remembers them; its scores hold the ``seconds`` that each took.
         start: what is not searched, and the first to be tried.
         grids: of the levels.
         seconds: the budget.
-        stopped: asked before each trial.
 
     Returns:
-        Every trial: ``decoding`` and ``scores``.
+        Every trial that is done: ``decoding`` and ``scores``.
     """
+    with contextlib.suppress(Stopped):
+        _search(trials, start, grids, seconds)
+    return trials.done
 
+
+def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int], ...], seconds: float) -> None:
     def go_on(share: float) -> bool:
-        return not stopped() and sum(trial["scores"]["seconds"] for trial in trials.done) < share * seconds
+        return sum(trial["scores"]["seconds"] for trial in trials.done) < share * seconds
 
     if go_on(1.0):
         trials(start)
@@ -116,7 +121,29 @@ def sweep(
         if untried is None:
             break
         trials(untried)
-    return trials.done
+
+
+def scored_again(trials: Trials, chosen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials of a front with scores of samples that they were not chosen by: those of a search flatter its best.
+
+    Args:
+        trials: measures settings on other samples, and remembers them.
+        chosen: trials.
+
+    Returns:
+        Each as ``decoding``, ``scores`` (None where a stop came first) and ``searched``, the scores it was chosen by.
+    """
+    with contextlib.suppress(Stopped):
+        for trial in chosen:
+            trials(from_dict(DecodingConfig, trial["decoding"], "decoding"))
+    return [
+        {
+            "decoding": trial["decoding"],
+            "scores": trials.find(from_dict(DecodingConfig, trial["decoding"], "decoding")),
+            "searched": trial["scores"],
+        }
+        for trial in chosen
+    ]
 
 
 def timed(measure: Callable[[DecodingConfig], dict[str, Any]]) -> Callable[[DecodingConfig], dict[str, Any]]:

@@ -2,56 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from strait.evaluation.generation import Judge, SampleSet
+from strait.evaluation.provenance import provenance_lines
 from strait.evaluation.report import figure
 from strait.experiments.plots import front_plot
-from strait.experiments.sweep import front
 from strait.experiments.table_files import Written
+from strait.experiments.table_report import distance_title
 from strait.files import write_text
 
 
-def write_sweep(output: Path, judge: Judge, wanted: SampleSet, trials: Sequence[dict[str, Any]]) -> Written:
-    """Write ``OUTPUT/HASH.md``, ``.json`` and ``.png`` of a model's trials, of which there is at least one."""
-    best = min(trials, key=lambda trial: trial["scores"]["fid"])
+def sweep_name(judge: Judge, wanted: SampleSet) -> str:
+    """What the files of a sweep are called: the model's hash, and that of everything else a trial depends on.
+
+    Seconds are part of a trial, so the machine and the versions are part of the name.
+    """
+    about = json.dumps(judge.provenance(wanted), sort_keys=True)
+    return f"{judge.weights}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
+
+def write_sweep(
+    output: Path,
+    judge: Judge,
+    wanted: SampleSet,
+    trials: Sequence[dict[str, Any]],
+    front: Sequence[dict[str, Any]],
+) -> Written:
+    """Write ``OUTPUT/NAME.md``, ``.json`` and ``.png`` of a model's trials.
+
+    Args:
+        output: folder.
+        judge: of the trials.
+        wanted: the samples of each trial.
+        trials: at least one.
+        front: the trials that none betters, scored again (``scored_again``).
+    """
     about = judge.provenance(wanted)
-    features, reference, hardware = about["features"], about["reference"], about["hardware"]
+    best = front[-1]
+    again = all(trial["scores"] is not None for trial in front)
     text = f"""# Score against time: model {judge.weights}
 
-{front_table(trials)}
+{front_table(front, distance_title(judge.network.name))}
 
-{len(trials)} settings tried on {wanted.samples} images each; the least Fréchet distance: `{label(best["decoding"])}`
+{len(trials)} settings tried on {wanted.samples} images each; the front scored again on as many others, of seed \
+{wanted.seed + 1}{"" if again else " (not finished: the same command goes on)"}; the least distance of the search: \
+`{label(best["decoding"])}`
 
-features: {features["network"]} ({features["digest"]}); reference: {reference["images"]} {reference["split"]} \
-photographs ({reference["fingerprint"]}); {hardware["device"]}, {hardware["threads"]} threads, batches of \
-{wanted.batch_size}
+{chr(10).join(f"- {line}" for line in provenance_lines([about]))}
 """
-    content = {"trials": list(trials), "front": front(trials), "best": best, "provenance": about}
+    content = {
+        "trials": list(trials),
+        "front": list(front),
+        "best": best,
+        "provenance": about,
+        "front_provenance": judge.provenance(dataclasses.replace(wanted, seed=wanted.seed + 1)),
+    }
+    name = sweep_name(judge, wanted)
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / f"{judge.weights}.md", text)
-    write_text(output / f"{judge.weights}.json", json.dumps(content, indent=1))
-    title = f"{len(trials)} settings, {wanted.samples} images each"
-    (output / f"{judge.weights}.png").write_bytes(front_plot(_points(trials), _points(front(trials)), title))
+    write_text(output / f"{name}.md", text)
+    write_text(output / f"{name}.json", json.dumps(content, indent=1))
+    shown = [trial if trial["scores"] is not None else {**trial, "scores": trial["searched"]} for trial in front]
+    title = f"{len(trials)} settings, {wanted.samples} images each; the front on others" if again else "unfinished"
+    (output / f"{name}.png").write_bytes(front_plot(_points(trials), _points(shown), title))
     return Written(text, content)
 
 
-def front_table(trials: Sequence[dict[str, Any]]) -> str:
-    """The front as Markdown, from fast to good."""
-    lines = ["| seconds an image | FID | IS | precision | recall | settings |", "|---|---|---|---|---|---|"]
-    for trial in front(trials):
-        scores = trial["scores"]
-        cells = [
-            figure(scores["seconds_per_image"], 4),
-            f"{figure(scores['fid'], 2)} ± {figure(scores['fid_error'], 2)}",
-            *(figure(scores[name]) for name in ("inception_score", "precision", "recall")),
-            f"`{label(trial['decoding'])}`",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+def front_table(front: Sequence[dict[str, Any]], distance: str) -> str:
+    """The front as Markdown, from fast to good: scores on samples it was not chosen by, beside those it was."""
+    head = ["seconds an image", distance, f"{distance}, in the search", "IS", "precision", "recall", "settings"]
+    lines = [_row(head), "|" + "---|" * len(head)]
+    for trial in front:
+        scores = trial["scores"] or {}
+        lines.append(
+            _row(
+                [
+                    figure(scores.get("seconds_per_image"), 4),
+                    _with_error(scores),
+                    _with_error(trial["searched"]),
+                    *(figure(scores.get(name)) for name in ("inception_score", "precision", "recall")),
+                    f"`{label(trial['decoding'])}`",
+                ]
+            )
+        )
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _with_error(scores: dict[str, Any]) -> str:
+    return f"{figure(scores['fid'], 2)} ± {figure(scores['fid_error'], 2)}" if scores else "-"
 
 
 def label(decoding: dict[str, Any]) -> str:

@@ -70,16 +70,30 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A score over seeds.
+
+    Attributes:
+        value: the mean.
+        error: its standard error: that of sampling, and of the seeds where there are several; None where neither
+            is known.
+    """
+
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True)
 class Claim:
     """Something the paper says of a table that is not an order of its rows.
 
     Args:
         text: the claim.
-        difference: rows' mean scores, by row -> a number that is above 0 if the claim holds.
+        difference: rows' mean scores, by row -> a number that is above 0 if the claim holds, and its error.
     """
 
     text: str
-    difference: Callable[[Mapping[str, Scores]], float]
+    difference: Callable[[Mapping[str, Mapping[str, Mean]]], Mean]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strait.evaluation.provenance import photographs_in_words, provenance_lines
 from strait.experiments.plots import table_plot
 from strait.experiments.table_report import markdown, means, verdicts
 from strait.experiments.table_rows import TableRun
@@ -28,7 +29,7 @@ def write_table(
     """Write what has been measured so far."""
     table = run.table
     found = means(table, results)
-    text = markdown(table, results, floor, _about(run))
+    text = markdown(table, results, floor, _about(run, results, floor), run.network.name)
     content = {
         "table": table.number,
         "rows": list(results),
@@ -43,13 +44,13 @@ def write_table(
     write_text(target.with_suffix(".md"), text)
     write_text(target.with_suffix(".json"), json.dumps(content, indent=1))
     scores = [("psnr", "psnr")] if table.tokenizer_alone else [("fid_to_reconstructions", "fid"), ("fid", "fid")]
-    picture = table_plot(table, found, scores)
+    picture = table_plot(table, found, scores, run.network.name)
     if picture is not None:
         target.with_suffix(".png").write_bytes(picture)
     return Written(text, content)
 
 
-def _about(run: TableRun) -> list[str]:
+def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> list[str]:
     measuring, trainer = run.measuring, run.trainer
     training = "one model, decoded in other ways"
     if run.config is not None:
@@ -59,8 +60,9 @@ def _about(run: TableRun) -> list[str]:
     if not run.table.tokenizer_alone and measuring.search_samples:
         by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"
         searched = f"; what a row leaves open searched{by} on {measuring.search_samples} samples a setting"
-    return [
-        f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{searched}",
-        f"features: {run.network.name} ({run.network.digest}); reference: {len(run.photographs)} {run.split} "
-        f"photographs ({run.photographs.fingerprint()})",
-    ]
+    lines = [f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{searched}"]
+    names = [f"{result['row']}, seed {result['seed']}:" for result in results]
+    lines += provenance_lines([result["provenance"] for result in results], names)
+    if floor is not None:
+        lines.append(f"floor: {photographs_in_words(floor['provenance']['photographs'])}")
+    return lines

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from strait.evaluation.features import INCEPTION
+from strait.evaluation.provenance import decoding_in_words
 from strait.evaluation.report import figure
-from strait.experiments.table import ORDERING, Row, Table
+from strait.experiments.table import ORDERING, Mean, Row, Table
 
 _SIGNIFICANT = 2.0  # a difference counts from so many standard errors on
 
@@ -35,18 +36,25 @@ _TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A score over seeds.
+_OTHERS = {
+    "fid": "Fréchet distance (paper: FID)",
+    "fid_to_reconstructions": "Fréchet distance to reconstructions",
+    "reconstruction_fid": "Fréchet distance of reconstructions",
+    "inception_score": "score of the logits (paper: IS)",
+    "rfid": "Fréchet distance of reconstructions (paper: rFID)",
+}
+"""What the same columns are called where the features are another network's than Inception's."""
 
-    Attributes:
-        value: the mean.
-        error: its standard error: that of sampling, and of the seeds where there are several; None where neither
-            is known.
-    """
 
-    value: float
-    error: float | None
+def distance_title(network: str) -> str:
+    """What a Fréchet distance on a network's features may be called: FID is Inception's alone."""
+    return column_title("fid", network).partition(" (")[0]
+
+
+def column_title(name: str, network: str = INCEPTION) -> str:
+    """What a score is called above its column, on the features of a network."""
+    plain = _TITLES.get(name, name.replace("_", " "))
+    return plain if network == INCEPTION else _OTHERS.get(name, plain)
 
 
 def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
@@ -55,7 +63,7 @@ def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[
     for row in table.rows:
         scores = [result["scores"] for result in results if result["row"] == row.name]
         if scores:
-            names = [name for name in scores[0] if not name.endswith(("_error", "_std"))]
+            names = [name for name in scores[0] if _is_score(name, scores[0][name])]
             found[row.name] = {name: mean for name in names if (mean := _mean(name, scores)) is not None}
     for ratio in table.ratios:
         base = found.get(ratio.base, {}).get(ratio.figure)
@@ -65,6 +73,10 @@ def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[
                 value = base.value / mine.value if ratio.speed else mine.value / base.value
                 scores[ratio.name] = Mean(value, None)
     return found
+
+
+def _is_score(name: str, value: Any) -> bool:
+    return not name.endswith(("_error", "_std")) and not isinstance(value, Mapping)
 
 
 def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
@@ -95,46 +107,68 @@ def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]]) -> list[str]
     for score in ORDERING:
         rows = [row for row in table.rows if score in row.paper and score in found.get(row.name, {})]
         if len(rows) > 1:
-            lines.append(f"{_TITLES.get(score, score)}: {_order(rows, score, score, found)}")
+            lines.append(f"{column_title(score)}: {_order(rows, score, score, found)}")
             if score == "fid":
                 lines.append(f"FID to reconstructions: {_order(rows, score, 'fid_to_reconstructions', found)}")
-    plain = {row: {name: mean.value for name, mean in scores.items()} for row, scores in found.items()}
     for claim in table.claims:
         try:
-            holds = claim.difference(plain) > 0
+            lines.append(f"{claim.text}: {_holds(claim.difference(found))}")
         except KeyError:
             continue
-        lines.append(f"{claim.text}: {'holds' if holds else 'does not hold'}")
     return lines
 
 
+def _holds(difference: Mean) -> str:
+    says = "holds" if difference.value > 0 else "does not hold"
+    if difference.error is None:
+        return f"{says} (error unknown)"
+    if abs(difference.value) <= _SIGNIFICANT * difference.error:
+        return "lies within the error"
+    return says
+
+
 def _order(rows: Sequence[Row], score: str, ours: str, found: Mapping[str, Mapping[str, Mean]]) -> str:
-    holding, reversed_, pairs = 0, [], 0
+    holding, within, unknown, reversed_ = 0, 0, 0, []
     for one, other in itertools.combinations(rows, 2):
         papers = one.paper[score] - other.paper[score]
         if papers == 0:
             continue
-        pairs += 1
         a, b = found[one.name][ours], found[other.name][ours]
-        difference, error = a.value - b.value, math.hypot(a.error or 0.0, b.error or 0.0)
-        if abs(difference) <= _SIGNIFICANT * error or difference == 0:
-            continue
-        if difference * papers > 0:
+        difference = a.value - b.value
+        if a.error is None or b.error is None:
+            unknown += 1
+        elif abs(difference) <= _SIGNIFICANT * math.hypot(a.error, b.error) or difference == 0:
+            within += 1
+        elif difference * papers > 0:
             holding += 1
         else:
             reversed_.append(f"{one.name} against {other.name}")
-    within = pairs - holding - len(reversed_)
+    pairs = holding + within + unknown + len(reversed_)
     if holding == pairs:
         return f"the paper's order holds for all {pairs} pairs of rows"
     parts = [f"holds for {holding} of {pairs} pairs of rows", f"lies within the error for {within}"]
     parts.append(f"is reversed for {len(reversed_)}" + (f" ({'; '.join(reversed_)})" if reversed_ else ""))
+    if unknown:
+        parts.append(f"cannot be told for {unknown} (error unknown)")
     return "the paper's order " + ", ".join(parts)
 
 
 def markdown(
-    table: Table, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None, about: Sequence[str]
+    table: Table,
+    results: Sequence[Mapping[str, Any]],
+    floor: Mapping[str, Any] | None,
+    about: Sequence[str],
+    network: str = INCEPTION,
 ) -> str:
-    """The table with the paper's figures beside ours, and below it the verdicts and what was measured how."""
+    """The table with the paper's figures beside ours, and below it the verdicts and what was measured how.
+
+    Args:
+        table: whose rows.
+        results: of its rows and seeds.
+        floor: what real photographs score.
+        about: further lines.
+        network: the name of the network whose features are compared.
+    """
     found = means(table, results)
     columns = [*table.columns, *(ratio.name for ratio in table.ratios)]
     if "fid" in columns:
@@ -142,22 +176,27 @@ def markdown(
     columns = [
         name for name in columns if any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
     ]
-    head = ["", *(_TITLES.get(name, name.replace("_", " ")) for name in columns)]
-    searched = any("provenance" in result for result in results)
+    head = ["", *(column_title(name, network) for name in columns)]
+    searched = any("samples" in result.get("provenance", ()) for result in results)
     lines = [f"# Table {table.number}: {table.title}", ""]
     lines += [_row([*head, *(["decoded with"] if searched else [])])]
     lines += ["|" + "---|" * (len(head) + searched)]
     for row in table.rows:
         cells = [_cell(row.paper.get(name), found.get(row.name, {}).get(name)) for name in columns]
-        settings = sorted({_decoding(result) for result in results if result["row"] == row.name})
+        settings = dict.fromkeys(_decoding(result) for result in results if result["row"] == row.name)
         lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
     if floor is not None:
         cells = [
             _cell(None, None if floor.get(name) is None else _mean(name, [floor])) if name in floor else ""
             for name in columns
         ]
-        lines.append(_row(["real photographs (floor)", *cells, ""]))
+        lines.append(_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
     lines += ["", "Ours ± standard error (the paper's in brackets).", ""]
+    if network != INCEPTION:
+        lines[-2] += (
+            f" Ours are taken on the features of {network}, the paper's on Inception's: orders can be compared, sizes "
+            "cannot."
+        )
     lines += [f"- {line}" for line in [*verdicts(table, found), *about]]
     return "\n".join(lines) + "\n"
 
@@ -181,8 +220,5 @@ def _number(value: float) -> str:
 
 
 def _decoding(result: Mapping[str, Any]) -> str:
-    if "provenance" not in result:
-        return ""
-    decoding = result["provenance"]["samples"]["decoding"]
-    temperature = "+".join(f"{value:g}" for value in decoding["temperature"])
-    return f"{'+'.join(map(str, decoding['steps']))} steps at {temperature}"
+    samples = result.get("provenance", {}).get("samples")
+    return "" if samples is None else decoding_in_words(samples["decoding"])

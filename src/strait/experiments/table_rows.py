@@ -21,12 +21,14 @@ from strait.decoding.config import DecodingConfig
 from strait.evaluation.cost import describe
 from strait.evaluation.features import FeatureNetwork
 from strait.evaluation.generation import Judge, SampleSet
-from strait.evaluation.reconstruction import evaluate_reconstruction
+from strait.evaluation.reconstruction import evaluate_reconstruction, reconstruction_floor
 from strait.experiments.row_models import Trainer, slug
 from strait.experiments.search import Trials, best_decoding
 from strait.experiments.table import Row, Table, steps_here
 from strait.files import write_text
 from strait.model import StraIT
+from strait.ranks import Stopped
+from strait.training.pace import mean_seconds
 
 SearchBy = Literal["fid", "fid_to_reconstructions"]
 
@@ -89,21 +91,42 @@ class TableRun:
         return "validation" if has_split(self.trainer.data, "validation") else "train"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The results of every row and seed, as they come; ends early if training was stopped."""
+        """The results of every row and seed, as they come; ends early if it was to stop."""
+        stop = self.trainer.stop.wanted
         for row in self.table.rows:
             for seed in range(self.measuring.seeds if row.ours else 0):
-                result = self._row(row, seed)
-                if result is None:
+                try:
+                    self.ranks.stop_if(stop())
+                    result = self._row(row, seed)
+                except Stopped:
                     return
                 yield result
 
     def floor(self) -> dict[str, Any] | None:
-        """What real photographs score in the place of generated ones; None where none are apart."""
-        if self.table.tokenizer_alone or self.split == "train" or self._judge is None:
-            return None
-        return self._judge[1].floor(open_images(self.trainer.data, "train"), self.measuring.samples)
+        """What real photographs score in the place of ours; None where none are apart.
 
-    def _row(self, row: Row, seed: int) -> dict[str, Any] | None:
+        Raises:
+            Stopped: if it was to stop.
+        """
+        if self.split == "train":
+            return None
+        train = open_images(self.trainer.data, "train")
+        if not self.table.tokenizer_alone:
+            return None if self._judge is None else self._judge[1].floor(train, self.measuring.samples)
+        assert self.config is not None
+        return reconstruction_floor(
+            self.photographs,
+            train,
+            self.config.image_size,
+            self.measuring.samples,
+            self.network,
+            self.trainer.device,
+            self.split,
+            self.ranks,
+            self.trainer.stop.wanted,
+        )
+
+    def _row(self, row: Row, seed: int) -> dict[str, Any]:
         config = None if self.config is None else _seeded(row.change(self.config), seed)
         path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
         result = self.ranks.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
@@ -118,11 +141,13 @@ class TableRun:
             parts = list(config.tokenizer_parts if self.table.tokenizer_alone else config.parts)
             folder = self.trainer.train(f"{row.name}-seed{seed}", config, parts)
             if folder is None:
-                return None
+                raise Stopped
             model = StraIT.from_pretrained(folder, self.trainer.device)
-        measure = self._reconstructions if self.table.tokenizer_alone else self._generation
         result = {"row": row.name, "seed": seed, "folder": None if folder is None else str(folder)}
-        result |= measure(model, row, seed if config is None else 0, path)
+        if self.table.tokenizer_alone:
+            result |= self._reconstructions(model)
+        else:
+            result |= self._generation(model, row, config, seed if config is None else 0, path)
         result["scores"] |= _costs(model, result, folder)
         self.ranks.on_first(lambda: _write(path, result))
         return result
@@ -132,6 +157,14 @@ class TableRun:
             assert self.model is not None
             return self.model
         return StraIT.from_pretrained(result["folder"], self.trainer.device)
+
+    def _decoding(self, config: Config | None, model: StraIT | None) -> DecodingConfig:
+        """What a row's settings start from. A folder's own may be older than the configuration that is asked for: its
+        parts are trained once, for whatever settings they are decoded with."""
+        if config is not None:
+            return config.decoding
+        assert model is not None
+        return model.default_decoding()
 
     def _key(self, row: Row, config: Config | None) -> str:
         measuring = dataclasses.asdict(self.measuring)
@@ -143,8 +176,10 @@ class TableRun:
             "measuring": measuring,
             "row": [row.steps, dict(row.decoding), row.levels],
             "features": self.network.digest,
-            "photographs": self.photographs.fingerprint(),
+            "photographs": self.ranks.on_first(self.photographs.fingerprint),
         }
+        if not self.table.tokenizer_alone:
+            about["decoding"] = dataclasses.asdict(self._decoding(config, self.model))
         if config is None:
             assert self.model is not None
             about["model"] = self.model.weights_hash()
@@ -153,13 +188,21 @@ class TableRun:
             about["parts"] = self.trainer.part_keys(config, parts)
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
-    def _reconstructions(self, model: StraIT, row: Row, seed: int, path: Path) -> dict[str, Any]:
-        count = self.measuring.samples
-        return {"scores": evaluate_reconstruction(model, self.photographs, count, network=self.network)}
+    def _reconstructions(self, model: StraIT) -> dict[str, Any]:
+        scores = evaluate_reconstruction(
+            model,
+            self.photographs,
+            self.measuring.samples,
+            network=self.network,
+            split=self.split,
+            ranks=self.ranks,
+            stopped=self.trainer.stop.wanted,
+        )
+        return {"provenance": scores.pop("provenance"), "scores": scores}
 
-    def _generation(self, model: StraIT, row: Row, seed: int, path: Path) -> dict[str, Any]:
+    def _generation(self, model: StraIT, row: Row, config: Config | None, seed: int, path: Path) -> dict[str, Any]:
         judge = self._judged(model)
-        start, fixed = starting_point(model, row)
+        start, fixed = starting_point(self._decoding(config, model), model.config.grids, row)
 
         def few(decoding: DecodingConfig) -> dict[str, Any]:
             count = self.measuring.search_samples
@@ -168,7 +211,7 @@ class TableRun:
 
         best = start
         if self.measuring.search_samples:
-            trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks)
+            trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks, self.trainer.stop.wanted)
             best = best_decoding(trials, start, fixed, model.config.grids, self.measuring.search_by)
         wanted = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
         scores = judge.scores(wanted, row.name)
@@ -178,7 +221,9 @@ class TableRun:
     def _judged(self, model: StraIT) -> Judge:
         if self._judge is None or self._judge[0] is not model:
             upsampled = model.config.upsampler is not None
-            self._judge = (model, Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks))
+            stop = self.trainer.stop.wanted
+            judge = Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks, stop)
+            self._judge = (model, judge)
         return self._judge[1]
 
 
@@ -187,15 +232,22 @@ def _write(path: Path, result: dict[str, Any]) -> None:
     write_text(path, json.dumps(result, indent=1))
 
 
-def starting_point(model: StraIT, row: Row) -> tuple[DecodingConfig, set[str]]:
-    """The settings that a row's search begins with, and the names of those that the row holds fixed."""
-    start = model.default_decoding()
+def starting_point(
+    start: DecodingConfig, grids: tuple[tuple[int, int], ...], row: Row
+) -> tuple[DecodingConfig, set[str]]:
+    """The settings that a row's search begins with, and the names of those that the row holds fixed.
+
+    Args:
+        start: where the row says nothing.
+        grids: of the levels.
+        row: which.
+    """
     if row.levels is not None:
         start = start.first(row.levels)
     start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
     fixed = set(row.decoding)
     if row.steps is not None:
-        start = dataclasses.replace(start, steps=steps_here(row.steps, model.config.grids))
+        start = dataclasses.replace(start, steps=steps_here(row.steps, grids))
         fixed.add("steps")
     return start, fixed
 
@@ -205,21 +257,26 @@ def _seeded(config: Config, seed: int) -> Config:
 
 
 def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[str, float]:
-    """What a row costs, counted; and what a step of its transformers' training took, where a budget measured it."""
+    """What a row costs, counted; and what a step of its transformers' training took: in the rehearsal of a budget, or
+    else in the training itself."""
     cost = describe(model.config, len(model.classes))
     costs: dict[str, float] = {"parameters": cost["parameters"]}
     transformers = [part for part in model.config.parts if part != "tokenizer"]
     adds = {part: cost["parts"][part]["multiply_adds"] for part in transformers}
     costs["multiply_adds"] = sum(adds.values())
-    if "provenance" in result and "upsampler" not in adds:
+    if "samples" in result["provenance"] and "upsampler" not in adds:
         steps = result["provenance"]["samples"]["decoding"]["steps"]
         costs["multiply_adds_per_image"] = sum(
             count * adds[part] for part, count in zip(transformers, steps, strict=False)
         )
-    budget = None if folder is None else folder / "runs" / "budget.json"
-    if budget is not None and budget.exists():
-        settled = json.loads(budget.read_text())
-        found = [settled[part]["seconds_per_step"] for part in transformers if part in settled]
-        if found:
+    if folder is not None:
+        found = [seconds for part in transformers if (seconds := _seconds_per_step(folder, part)) is not None]
+        if len(found) == len(transformers):
             costs["seconds_per_training_step"] = sum(found)
     return costs
+
+
+def _seconds_per_step(folder: Path, part: str) -> float | None:
+    budget = folder / "runs" / "budget.json"
+    settled = json.loads(budget.read_text()) if budget.exists() else {}
+    return settled[part]["seconds_per_step"] if part in settled else mean_seconds(folder / "runs" / part)

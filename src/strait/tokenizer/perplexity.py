@@ -6,6 +6,7 @@ a hundred tokens per code, the same number at each level, and the training log k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -30,6 +31,23 @@ def perplexity(counts: Tensor) -> Tensor:
     p = counts.to(torch.float64)
     p = p / p.sum(-1, keepdim=True)
     return torch.exp2(-(p * torch.log2(p.clamp(min=torch.finfo(torch.float64).tiny))).sum(-1))
+
+
+def perplexity_error(samples: Tensor, codebook_size: int) -> float:
+    """Standard error of a perplexity that comes from having drawn just these images, by the delta method.
+
+    To first order an image moves the entropy by the mean of -log p(code) over its own tokens, less the entropy; the
+    tokens of one image are not independent, images are. That too few tokens give too low a perplexity is not part of
+    it.
+
+    Args:
+        samples: int64 ``[images, tokens]``, the codes of each image, of at least two images.
+        codebook_size: ids there are.
+    """
+    counts = torch.bincount(samples.flatten(), minlength=codebook_size).double()
+    surprise = -torch.log((counts / counts.sum()).clamp(min=torch.finfo(torch.float64).tiny))
+    each = surprise[samples].mean(1)
+    return float(perplexity(counts) * each.std() / math.sqrt(len(each)))
 
 
 def peak_signal_to_noise(images: Images, others: Images) -> Tensor:
@@ -71,27 +89,26 @@ def stratification_report(
     Returns:
         Each level's ``perplexity``, ``usage`` (share of codes used), ``tokens`` counted for them; the ``overlap``
         (share of used codes that both levels use); PSNR in dB of the full image, the top alone, the bottom or the
-        top exchanged between images, and the thumbnails of the grids.
+        top exchanged between images, and the thumbnails of the grids. Beside each perplexity and PSNR, from two
+        images on, its sampling error (``psnr_error`` ...).
     """
     names = ("top", "bottom") if tokenizer.levels == 2 else ("tokens",)
-    counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]
-    sums: dict[str, float] = {}
-    numbers: dict[str, int] = {}
+    seen_codes: list[list[Tensor]] = [[] for _ in codebook_sizes]
+    ratios: dict[str, list[Tensor]] = {}
     total = 0
 
     def add(name: str, images: Images, others: Images) -> None:
-        sums[name] = sums.get(name, 0.0) + float(peak_signal_to_noise(images, others).sum())
-        numbers[name] = numbers.get(name, 0) + images.shape[0]
+        ratios.setdefault(name, []).append(peak_signal_to_noise(images, others).double().cpu())
 
     for images in batches:
         batch = images.shape[0]
         tokens = tokenizer.encode(images)
         # The same number of tokens at each level: the bottom gives as many as the top has, from all over its grid.
         length = tokens.levels[0].shape[1] * tokens.levels[0].shape[2]
-        for count, grid in zip(counts, tokens.levels, strict=True):
+        for codes, grid in zip(seen_codes, tokens.levels, strict=True):
             flat = grid.flatten(1)
-            sample = flat[:, permutation(flat.shape[1], 0)[:length].to(flat.device)]
-            count += torch.bincount(sample.flatten().cpu(), minlength=count.shape[0])
+            # Four bytes each: those of a large data set are held until the end.
+            codes.append(flat[:, permutation(flat.shape[1], 0)[:length].to(flat.device)].int().cpu())
         reconstructions = tokenizer.decode(tokens)
         add("psnr", images, reconstructions)
         for name, grid in zip(names, tokens.levels, strict=True):
@@ -109,13 +126,23 @@ def stratification_report(
         raise ValueError("stratification report: there are no images")
 
     report: dict[str, float] = {"images": total}
-    for name, count in zip(names, counts, strict=True):
+    counts = []
+    for name, size, codes in zip(names, codebook_sizes, seen_codes, strict=True):
+        samples = torch.cat(codes).long()
+        count = torch.bincount(samples.flatten(), minlength=size)
+        counts.append(count)
         report[f"perplexity_{name}"] = float(perplexity(count))
+        if total > 1:
+            report[f"perplexity_{name}_error"] = perplexity_error(samples, size)
         report[f"usage_{name}"] = float((count > 0).double().mean())
         report[f"tokens_counted_{name}"] = int(count.sum())
     report["tokens_per_code"] = float(counts[0].sum()) / max(codebook_sizes)
     if tokenizer.levels == 2 and shared:
         used = [count > 0 for count in counts]
         report["overlap"] = float((used[0] & used[1]).sum() / (used[0] | used[1]).sum())
-    report.update({name: value / numbers[name] for name, value in sums.items()})
+    for name, parts in ratios.items():
+        values = torch.cat(parts)
+        report[name] = float(values.mean())
+        if len(values) > 1:
+            report[f"{name}_error"] = float(values.std()) / math.sqrt(len(values))
     return report

@@ -21,6 +21,7 @@ from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed
+from strait.training.pace import Pace
 from strait.training.tracking import Metrics, Tracker
 
 # SIGUSR1 is what SLURM sends before it takes a machine away, where a job asks for it.
@@ -195,12 +196,15 @@ def train(
     if run.done >= steps:
         return True
     trainee.begin(run.done)
+    pace = Pace(folder)
     with tqdm(
         total=steps, initial=run.done, desc=title, unit="step", dynamic_ncols=True, disable=not ranks.first
     ) as bar:
         for step in range(run.done, steps):
             at_end = step + 1 == steps
+            pace.start()
             best = run.take(step, last=at_end)
+            pace.pause()
             if (step + 1) % config.log_every == 0 or at_end:
                 at_log()
                 latest = list(run.tracker.latest.items())[:4]
@@ -210,6 +214,8 @@ def train(
             stopping, due = ranks.any([stop.wanted(), run.saving_is_due()])
             if at_end or stopping or due or best:
                 run.save(step + 1)
+            if (at_end or stopping) and ranks.first:
+                pace.write()
             if config.sample_every and ((step + 1) % config.sample_every == 0 or at_end):
                 _write_samples(trainee, folder, step + 1, ranks)
             if stopping:

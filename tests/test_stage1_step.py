@@ -1,0 +1,89 @@
+"""Equation 2: the loss of a step of stage 1 is the weighted sum of its terms, at the weights of Table 11."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from strait.data.images import BadFiles
+from strait.tokenizer.config import TokenizerConfig
+from strait.tokenizer.perceptual import build_perceptual
+from strait.tokenizer.vqgan2 import StratifiedTokenizer
+from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig
+from strait.training.tokenizer_loop import TokenizerTrainee
+
+CPU = torch.device("cpu")
+SIZE, BATCH, SHARE = 16, 6, 0.4
+SMALL = TokenizerConfig(
+    channels=8,
+    multipliers=(1, 1, 2),
+    res_blocks=1,
+    stem_blocks=1,
+    codebook_size=24,
+    code_dim=4,
+    zero_init_bottom=False,
+)
+
+
+class Colours(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(images, (2, 2)) / 255
+
+
+@pytest.fixture
+def trainee(tmp_path: Path) -> TokenizerTrainee:
+    """The paper's weights, its pixel loss and entropy term; a network of one line in the place of VGG."""
+    torch.manual_seed(0)
+    torch.jit.script(Colours()).save(str(tmp_path / "colours.pt"))
+    config = TokenizerTrainingConfig(
+        steps=10, batch_size=BATCH, perceptual=str(tmp_path / "colours.pt"), adversarial=AdversarialConfig(channels=8)
+    )
+    arguments: dict[str, Any] = {"batches": lambda step: iter(()), "preview": torch.zeros(1, 3, SIZE, SIZE)}
+    with pytest.warns(UserWarning, match="is TorchScript, which is code"):
+        return TokenizerTrainee(
+            StratifiedTokenizer(SMALL),
+            config,
+            RunConfig(precision="float32"),
+            SIZE,
+            bad_files=BadFiles(),
+            device=CPU,
+            **arguments,
+        )
+
+
+def test_equation_2_is_the_weighted_sum_of_its_terms(trainee: TokenizerTrainee, tmp_path: Path) -> None:
+    images = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert trainee.adversary is not None
+    piece = trainee._loss(images, torch.ones(BATCH, dtype=torch.bool), trainee.adversary, SHARE, None)
+    metrics = {name: float(value) for name, value in piece.metrics.items()}
+    # Each term from what the pass gave, by its definition.
+    pixel = float(((piece.images + 1) / 2 - (images + 1) / 2).square().mean())
+    squares = [float((level.features - level.codes).square().mean()) for level in piece.levels]
+    with torch.no_grad():
+        fooled = float(F.softplus(-trainee.adversary.network(piece.images)).mean())
+        with pytest.warns(UserWarning, match="is TorchScript"):
+            perceptual = float(build_perceptual(str(tmp_path / "colours.pt"), CPU)(piece.images, images))
+    assert len(squares) == 2, "both levels are committed to their codes"
+    named = {"pixel": pixel, "commitment": sum(squares), "perceptual": perceptual, "adversarial": fooled}
+    for name, value in named.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-4), name
+        assert value > 1e-3, name
+    assert abs(metrics["entropy"]) > 1e-3
+    commitment = codebook = sum(squares)
+    wanted = pixel + 0.25 * commitment + codebook + 0.1 * metrics["entropy"] + 0.1 * perceptual + 0.1 * SHARE * fooled
+    assert metrics["loss"] == float(piece.loss.detach()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_equation_2_without_an_adversary_leaves_its_term_out(trainee: TokenizerTrainee) -> None:
+    images = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    kept = torch.ones(BATCH, dtype=torch.bool)
+    without = trainee._loss(images, kept, None, 0.0, None)
+    with_one = trainee._loss(images, kept, trainee.adversary, SHARE, None)
+    assert "adversarial" not in without.metrics
+    more = 0.1 * SHARE * float(with_one.metrics["adversarial"])
+    assert float(with_one.loss.detach() - without.loss.detach()) == pytest.approx(more, rel=1e-4)
