@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    plain = StraIT.from_pretrained(args.model)
+    plain = StraIT.from_pretrained(args.model, pack=False)
     ours = copy.deepcopy(plain).pack()
     labels = torch.arange(args.images) % max(1, len(plain.classes))
     report = {"images": args.images, "threads": torch.get_num_threads()}

@@ -60,7 +60,7 @@ def model() -> StraIT:
 
 @pytest.fixture(scope="module")
 def shipped() -> StraIT:
-    return StraIT.from_pretrained()
+    return StraIT.from_pretrained(pack=False)
 
 
 # The same tokens
@@ -189,6 +189,16 @@ def test_packed_layers_are_the_same_layers():
     with torch.no_grad():
         torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(net(x)[:1], net(x[:1]))  # a row by itself
+
+
+def test_packed_layers_refuse_what_they_cannot_do():
+    layer = nn.Sequential(nn.Linear(3, 2))
+    pack_linears(layer)
+    with pytest.raises(RuntimeError, match=r"no gradient.*pack=False"):
+        layer(torch.zeros(1, 3, requires_grad=True))
+    with pytest.raises(RuntimeError, match=r"stay where they are"):
+        layer.double()
+    assert layer.to("cpu")(torch.zeros(1, 3)).shape == (1, 2)
 
 
 def test_packing_keeps_hash_and_files(model: StraIT, tmp_path: Path):

@@ -67,7 +67,7 @@ def inference_model(args: Namespace) -> Any:
     from strait.devices import DTYPES
     from strait.model import StraIT
 
-    model = StraIT.from_pretrained(args.model, device, DTYPES[args.precision]).pack()
+    model = StraIT.from_pretrained(args.model, device, DTYPES[args.precision])
     return model.compile_decoding() if args.compile else model
 
 

@@ -311,6 +311,7 @@ class StraIT(nn.Module):
         source: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        pack: bool = True,
     ) -> StraIT:
         """Load a model.
 
@@ -319,6 +320,7 @@ class StraIT(nn.Module):
             device: where to.
             dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
                 float32: rounding there would change tokens and pixels.
+            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, or moved.
 
         Raises:
             ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
@@ -337,7 +339,8 @@ class StraIT(nn.Module):
             else:
                 for value in model.part(part).parameters():
                     nn.init.zeros_(value)
-        return model.to(device)
+        model.to(device)
+        return model.pack() if pack else model
 
 
 def _default_decoding(levels: int) -> DecodingConfig:

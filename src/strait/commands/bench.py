@@ -72,7 +72,7 @@ def _model(config: Any, source: str | None, machine: Any) -> Any:
     from strait.model import StraIT, unfilled_model
 
     if config is None:
-        return StraIT.from_pretrained(source, machine.device, machine.dtype)
+        return StraIT.from_pretrained(source, machine.device, machine.dtype, pack=False)
     model = unfilled_model(config.model, [str(index) for index in range(1000)], config.decoding, machine.dtype)
     fill_quickly(model)
     return model.to(machine.device)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
+from strait.arguments import (
+    add_decoding_options,
+    add_inference_options,
+    chosen_decoding,
+    inference_model,
+    parse,
+    verb_parser,
+)
 
 if TYPE_CHECKING:
     from strait.editing.edits import Edit
@@ -42,10 +49,9 @@ def run(words: list[str]) -> int:
     _check_options(args)
 
     from strait.editing.edits import Edit
-    from strait.model import StraIT
     from strait.types import NULL_LABEL
 
-    model = StraIT.from_pretrained(args.model, device_named(args.device))
+    model = inference_model(args)
     model.require("tokenizer", "top", "bottom")
     label = NULL_LABEL if args.label is None else model.classes.find(args.label)
     decoding = model.default_decoding()
@@ -70,7 +76,7 @@ def _parser(action: str) -> ArgumentParser:
     add_decoding_options(parser)
     parser.add_argument("--output", required=True, help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    add_inference_options(parser)
     if action in ("infill", "relabel", "process", "transfer"):
         parser.add_argument("--mask", help="image of the picture's size, white where to fill")
         parser.add_argument("--box", help="in place of a mask: left,top,right,bottom in pixels")

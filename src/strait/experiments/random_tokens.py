@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from strait.data.token_cache import TokenCache
+from strait.files import sha256
 from strait.model_config import ModelConfig
+from strait.types import NULL_LABEL
 
 
 def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
@@ -21,7 +23,9 @@ def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, imag
         tokens = generator.integers(0, codes, (1, images, height * width)).astype(np.uint16)
         np.save(folder / f"{name}.npy", tokens)
         shapes.append(list(tokens.shape))
-    np.save(folder / "labels.npy", generator.integers(-1 if not num_classes else 0, max(num_classes, 0) or 0, images))
-    description = {"levels": names, "grids": grids, "shapes": shapes}
+    labels = generator.integers(0, num_classes, images) if num_classes else np.full(images, NULL_LABEL)
+    np.save(folder / "labels.npy", labels)
+    hashes = {name: sha256(folder / f"{name}.npy") for name in (*names, "labels")}
+    description = {"levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
     (folder / "cache.json").write_text(json.dumps(description))
     return TokenCache(folder)
