@@ -28,6 +28,7 @@ from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
 from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
+from strait.experiments.room import refuse_what_cannot_fit
 from strait.experiments.run_folder import (
     compilable,
     forget_finished,
@@ -111,6 +112,7 @@ class PartTraining:
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
             if self.init_from is not None and not (self.init_from / f"{part}.safetensors").exists():
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
+            refuse_what_cannot_fit(self.config.model, part, self.device)
         if self.budget is not None:
             self.config = self.budget.divide(parts, self.config)
         try:
@@ -280,8 +282,9 @@ class PartTraining:
             self._start_weights(part, transformer)
             networks = level_networks(transformer)
             sharded = self.ranks.size > 1 and config.run.parallel == "fsdp"
-            # Shards cannot be decoded with: the first process then keeps a whole copy to look at.
-            whole = build_part(config.model, part, len(self.classes)).to(self.device) if sharded else None
+            # Shards cannot be decoded with: the first process then keeps a whole copy to look at, if it will.
+            seen = sharded and self.ranks.first and config.run.sample_every > 0
+            whole = build_part(config.model, part, len(self.classes)).to(self.device) if seen else None
             looked_at = networks if whole is None else level_networks(whole)
             settings: TransformerTrainingConfig = getattr(self.config, f"{part}_training")
             return TransformerTrainee(
