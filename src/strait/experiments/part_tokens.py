@@ -15,14 +15,10 @@ from strait.data.sources import ImageSource
 from strait.data.token_cache import TokenCache, build_token_cache
 from strait.experiments.run_folder import file_hash
 from strait.model_config import level_names
-from strait.ranks import Ranks
+from strait.ranks import Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer
 from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.training.loop import Stop
-
-
-class Stopped(Exception):
-    """The token cache was left unfinished; the next time goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def cached_tokens(
     def progress(images: int) -> None:
         bar.update(images)
         if stop.wanted():
-            raise Stopped
+            raise Stopped(stop.signal_number or 0)
 
     with tqdm(
         total=count // ranks.size,

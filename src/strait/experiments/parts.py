@@ -26,7 +26,7 @@ from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
 from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
-from strait.experiments.part_tokens import Stopped, WantedTokens, cached_tokens
+from strait.experiments.part_tokens import WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.room import refuse_what_cannot_fit
 from strait.experiments.run_folder import (
@@ -50,7 +50,7 @@ from strait.model_folder import (
     write_description,
 )
 from strait.randomness import as_seed
-from strait.ranks import ALONE, Ranks
+from strait.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import TransformerTrainingConfig
@@ -117,7 +117,7 @@ class PartTraining:
             self.config = self.budget.divide(parts, self.config)
         try:
             for part in parts:
-                if any(self.ranks.any([self.stop.wanted()])):
+                if any(self.stop.agreed(self.ranks)):
                     return False
                 # What was compiled for another model's shapes in this process would count as a change of shape.
                 torch.compiler.reset()
@@ -125,8 +125,10 @@ class PartTraining:
                     print(f"{part}: finished already", file=sys.stderr)
                 elif not (self._train_tokenizer() if part == "tokenizer" else self._train_transformer(part)):
                     return False
+            self.stop.agreed(self.ranks)
             return True
-        except Stopped:
+        except Stopped as stopped:
+            self.stop.adopt(stopped.signal_number)
             return False
         finally:
             if self.ranks.size == 1:  # several have told each other with the log, and may not all be here
@@ -137,7 +139,8 @@ class PartTraining:
         tokenizer = self._load_tokenizer()
         try:
             return self._cache(tokenizer, "train", self.source, self.config.data)
-        except Stopped:
+        except Stopped as stopped:
+            self.stop.adopt(stopped.signal_number)
             return None
 
     def _begin(self, run_folder: Path) -> None:
