@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,9 +152,9 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, text: str, message
 
 @pytest.mark.parametrize("text", ["1e-3", "'1e-3'", "1E-3", "0.001", "1.0e-3", ".001"])
 def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, text: str) -> None:
-    config = read_config(write(tmp_path, f"top_training: {{learning_rate: {text}, betas: [9e-1, 1]}}"))
+    config = read_config(write(tmp_path, f"top_training: {{learning_rate: {text}, betas: [9e-1, 0]}}"))
     assert config.top_training.learning_rate == 1e-3
-    assert config.top_training.betas == (0.9, 1.0)
+    assert config.top_training.betas == (0.9, 0.0)
     assert isinstance(config.top_training.betas[1], float)
 
 
@@ -218,3 +219,30 @@ def test_a_model_keeps_its_part_of_the_settings() -> None:
 def test_settings_are_read_without_torch() -> None:
     code = "import sys, strait.config as c; c.read_config(c.config_path('smoke')); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [
+        *(
+            (part, name, value)
+            for part in ("tokenizer_training", "top_training")
+            for name, value in (
+                ("learning_rate", -1.0),
+                ("learning_rate", float("nan")),
+                ("warmup_steps", -3),
+                ("betas", [2.0, 3.0]),
+                ("betas", [0.5, 1.0]),
+            )
+        ),
+        ("bottom_training", "weight_decay", -0.1),
+        ("tokenizer_training", "perceptual_weight", -0.1),
+    ],
+)
+def test_numbers_that_training_cannot_take_are_named(tmp_path: Path, part: str, setting: str, value: object) -> None:
+    tree = yaml.safe_load(config_path("smoke").read_text())
+    tree[part][setting] = value
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ValueError, match=rf"training\.{setting}: .*must"):
+        read_config(file)

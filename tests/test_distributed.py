@@ -188,3 +188,58 @@ def test_the_death_of_one_process_is_a_line_and_costs_nothing(photo_folder: Path
     assert "strait/cli.py" not in said
     finish(command(photo_folder, model, *SHORT, "--top_training.steps", "60"))
     assert logged_steps(model, "top")[-1] >= 60
+
+
+EXIT_CODES = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from strait import cli
+
+rank, out, sender = int(os.environ["RANK"]), Path(sys.argv[1]), sys.argv[2]
+
+def send():
+    while not list(out.glob("model/runs/tokenizer/checkpoints/step-*")):
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if str(rank) == sender:
+    threading.Thread(target=send, daemon=True).start()
+code = 99
+try:
+    code = cli.main(sys.argv[3:])
+except SystemExit as end:
+    code = end.code
+(out / f"code-{rank}").write_text(str(code))
+"""
+
+
+def exit_codes(photos: Path, out: Path, sender: int | None, *settings: str) -> tuple[list[str], str]:
+    """What each of two processes ends with, the signal being sent to one of them alone; and what they said."""
+    script = out / "codes.py"
+    script.write_text(EXIT_CODES)
+    words = command(photos, out / "model", "--device", "cpu", "--run.precision", "float32", *settings)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*launcher, str(out), str(sender), "train", "tokenizer", *words[words.index("train") + 1 :]],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    return [(out / f"code-{rank}").read_text() for rank in (0, 1)], done.stderr
+
+
+def test_a_signal_to_one_process_is_everybody_s_exit_status(photo_folder: Path, tmp_path: Path) -> None:
+    codes, said = exit_codes(photo_folder, tmp_path, 1, "--tokenizer_training.steps", "100000")
+    assert codes == [str(128 + signal.SIGTERM)] * 2
+    assert said.count("the same command goes on") == 1
+
+
+def test_training_that_cannot_go_on_is_said_once(photo_folder: Path, tmp_path: Path) -> None:
+    """Such a rate leaves no numbers after a step or two."""
+    settings = ("--tokenizer_training.learning_rate", "1e30", "--run.skip_at_most", "1")
+    codes, said = exit_codes(photo_folder, tmp_path, None, *settings)
+    assert codes == ["2", "2"]
+    assert said.count("run.skip_at_most") == 1

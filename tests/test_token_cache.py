@@ -372,3 +372,27 @@ class _StopAfter:
         self.left -= count
         if self.left < 0:
             raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_array_that_cannot_be_written_is_named(source: FolderSource, folder: Path, tmp_path: Path) -> None:
+    """In a process whose files may have 4,000 bytes: the pieces and the top fit, the bottom does not."""
+    import resource
+
+    said = tmp_path / "said"
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+            build(folder, source, CountingEncoder(), piece_images=10)
+        except OSError as error:
+            said.write_text(str(error))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert said.read_text().startswith("[Errno 27] File too large: '")
+    assert said.read_text().endswith("bottom.npy'")
+    assert not folder.exists()
+    again = CountingEncoder()
+    build(folder, source, again, piece_images=10)
+    assert again.images == 0  # the pieces stood

@@ -142,7 +142,11 @@ def transformer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) 
         network, {level: network}, replace(STAGE2, **settings), run_config, cache, cache, _no_picture, CPU, ranks=ranks
     )
     curves, tensors = run(trainee, ranks)
-    trainee.load_tensors(tensors)  # what has been put together can be taken apart again
+    assert bool(tensors) == ranks.first  # who does not write them does not hold them
+    assert bool(trainee.weights()) == ranks.first
+    assert all(value.device == CPU and not hasattr(value, "full_tensor") for value in tensors.values())
+    everybody = ranks.on_first(lambda: tensors)
+    trainee.load_tensors(everybody)  # what has been put together can be taken apart again
     again = trainee.tensors()
     assert all(torch.equal(again[name], value) for name, value in tensors.items())
     return curves, tensors

@@ -24,6 +24,15 @@ VERBS = (
     "study",
 )
 
+_OUT_OF_MEMORY = (
+    "not enough memory",
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "Storage size calculation overflowed",
+    "cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. Errors of the user's are one line on standard error."""
@@ -44,6 +53,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         return _fail(str(error) or type(error).__name__)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return _fail(
+            f"there is not enough memory ({reason[:200]}); a smaller batch_size or a smaller model needs less, and so "
+            "does training a batch in more pieces (PART_training.accumulate)"
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is an allocation that failed; torch has a type for a GPU's, and words for a CPU's."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _module(verb: str) -> ModuleType:

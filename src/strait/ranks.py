@@ -22,7 +22,15 @@ class OtherProcessFailed(OSError):
 
 
 class Stopped(Exception):
-    """All processes have agreed to stop before their work was done; what is finished stands."""
+    """Work was left unfinished because the run is to stop; the next time goes on with it.
+
+    Args:
+        signal_number: of the signal that asked for it; 0 if it was the clock.
+    """
+
+    def __init__(self, signal_number: int = 0) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,15 @@ class Ranks:
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, whether any process has raised it."""
+        return [bool(value) for value in self.largest([int(flag) for flag in flags])]
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        """For each small integer, the largest of any process."""
         if self.size == 1:
-            return list(flags)
-        raised = torch.tensor(list(flags), dtype=torch.int32, device=self.device)
-        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
-        return raised.bool().tolist()
+            return list(values)
+        found = torch.tensor(list(values), dtype=torch.int32, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return found.tolist()
 
     def stop_if(self, stopped: bool) -> None:
         """Stop all if any process was told to; every process must ask.

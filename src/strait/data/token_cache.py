@@ -36,7 +36,7 @@ from strait.data.images import BadFiles, ImageBatch, augment, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.files import flush, naming, sha256, write_text
 from strait.randomness import as_seed
-from strait.ranks import ALONE, OtherProcessFailed, Ranks
+from strait.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
 from strait.types import NULL_LABEL, Images, Tokens
 
 _VARIANT = 3
@@ -193,6 +193,7 @@ def build_token_cache(
     Raises:
         DataError: if no image can be read.
         OSError: if a piece cannot be written, here or on another process.
+        Stopped: if ``progress`` raised it, here or on another process.
     """
     count = len(source) if limit is None else min(limit, len(source))
     indices = [index * len(source) // count for index in range(count)]
@@ -225,11 +226,17 @@ def build_token_cache(
                 job.make(path, of_piece)
     except BaseException as error:
         failure = error
-    (any_failed,) = ranks.any([failure is not None])
-    if failure is not None:
+    stopped = failure if isinstance(failure, Stopped) else None
+    number = 0 if stopped is None else stopped.signal_number
+    number, any_stopped, any_failed = ranks.largest(
+        [number, stopped is not None, failure is not None and stopped is None]
+    )
+    if failure is not None and stopped is None:
         raise failure
     if any_failed:
         raise OtherProcessFailed(f"{folder}: another process could not finish its part of the tokens")
+    if any_stopped:
+        raise Stopped(number)
     ranks.on_first(lambda: _put_together(folder, aside, paths, wanted, list(names), count))
     return TokenCache(folder)
 

@@ -64,7 +64,7 @@ def cached_tokens(
     def progress(images: int) -> None:
         bar.update(images)
         if stop.wanted():
-            raise Stopped
+            raise Stopped(stop.signal_number or 0)
 
     with tqdm(
         total=count // ranks.size,

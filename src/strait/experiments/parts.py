@@ -31,6 +31,7 @@ from strait.experiments.budget import Budget
 from strait.experiments.classifier_part import build_classifier, classifier_trainee, load_classifier
 from strait.experiments.part_tokens import WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
+from strait.experiments.room import refuse_what_cannot_fit
 from strait.experiments.run_folder import (
     compilable,
     forget_finished,
@@ -117,11 +118,13 @@ class PartTraining:
                 if part == "classifier" and len(parts) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
+            if part in self.parts():  # a classifier is small
+                refuse_what_cannot_fit(self.config.model, part, self.device)
         if self.budget is not None:
             self.config = self.budget.divide(parts, self.config)
         try:
             for part in parts:
-                if any(self.ranks.any([self.stop.wanted()])):
+                if any(self.stop.agreed(self.ranks)):
                     return False
                 # What was compiled for another model's shapes in this process would count as a change of shape.
                 torch.compiler.reset()
@@ -129,8 +132,10 @@ class PartTraining:
                     print(f"{part}: finished already", file=sys.stderr)
                 elif not self._trainer_of(part)():
                     return False
+            self.stop.agreed(self.ranks)
             return True
-        except Stopped:
+        except Stopped as stopped:
+            self.stop.adopt(stopped.signal_number)
             return False
         finally:
             if self.ranks.size == 1:  # several have told each other with the log, and may not all be here
@@ -141,7 +146,8 @@ class PartTraining:
         tokenizer = self._load_tokenizer()
         try:
             return self._cache(tokenizer, "train", self.source, self.config.data)
-        except Stopped:
+        except Stopped as stopped:
+            self.stop.adopt(stopped.signal_number)
             return None
 
     def _begin(self, run_folder: Path) -> None:
@@ -313,8 +319,9 @@ class PartTraining:
             self._start_weights(part, transformer)
             networks = level_networks(transformer)
             sharded = self.ranks.size > 1 and config.run.parallel == "fsdp"
-            # Shards cannot be decoded with: the first process then keeps a whole copy to look at.
-            whole = build_part(config.model, part, len(self.classes)).to(self.device) if sharded else None
+            # Shards cannot be decoded with: the first process then keeps a whole copy to look at, if it will.
+            seen = sharded and self.ranks.first and config.run.sample_every > 0
+            whole = build_part(config.model, part, len(self.classes)).to(self.device) if seen else None
             looked_at = networks if whole is None else level_networks(whole)
             settings: TransformerTrainingConfig = getattr(self.config, f"{part}_training")
             return TransformerTrainee(

@@ -17,6 +17,11 @@ def _check(owner: str, values: dict[str, float], lowest: float) -> None:
             raise ValueError(f"{owner}.{name}: {value} must be at least {lowest}")
 
 
+def _check_betas(owner: str, betas: tuple[float, float]) -> None:
+    if not all(0 <= value < 1 for value in betas):
+        raise ValueError(f"{owner}.betas: {list(betas)} must lie in [0, 1)")
+
+
 def _check_batch(owner: str, steps: int, batch_size: int, accumulate: int) -> None:
     _check(owner, {"steps": steps, "batch_size": batch_size, "accumulate": accumulate}, 1)
     if batch_size % accumulate:
@@ -96,7 +101,8 @@ class AdversarialConfig:
             {"r1_every": self.r1_every, "channels": self.channels, "max_channels": self.max_channels},
             1,
         )
-        _check("adversarial", {"weight": self.weight, "start": self.start, "ramp": self.ramp}, 0)
+        shares = {"weight": self.weight, "start": self.start, "ramp": self.ramp}
+        _check("adversarial", {**shares, "r1_weight": self.r1_weight, "lecam_weight": self.lecam_weight}, 0)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ class CodebookConfig:
 
     def __post_init__(self) -> None:
         _check("codebook", {"restart_every": self.restart_every}, 1)
-        _check("codebook", {"restart_below": self.restart_below}, 0)
+        names = ("commitment_weight", "codebook_weight", "entropy_weight", "restart_below")
+        _check("codebook", {name: getattr(self, name) for name in names}, 0)
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,11 @@ class TokenizerTrainingConfig:
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
 
     def __post_init__(self) -> None:
-        _check_batch("tokenizer_training", self.steps, self.batch_size, self.accumulate)
+        owner = "tokenizer_training"
+        _check_batch(owner, self.steps, self.batch_size, self.accumulate)
+        names = ("learning_rate", "warmup_steps", "perceptual_weight")
+        _check(owner, {name: getattr(self, name) for name in names}, 0)
+        _check_betas(owner, self.betas)
         if self.codebook.start >= self.steps:
             raise ValueError(
                 f"codebook.start: {self.codebook.start} leaves nothing of {self.steps} steps to train the codes in"
@@ -252,6 +263,9 @@ class TransformerTrainingConfig:
 
     def __post_init__(self) -> None:
         _check_batch("training", self.steps, self.batch_size, self.accumulate)
+        names = ("learning_rate", "warmup_steps", "weight_decay")
+        _check("training", {name: getattr(self, name) for name in names}, 0)
+        _check_betas("training", self.betas)
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name}: {getattr(self, name)} must lie in [0, 1)")

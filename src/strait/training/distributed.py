@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -158,6 +158,18 @@ def is_sharded(network: nn.Module) -> bool:
 def whole(value: Tensor) -> Tensor:
     """A tensor with the shards of all processes put together; every process must ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Tensors for the first process, which alone is given them, to write: those in shards are put together one after
+    the other and kept outside its GPU, others are what they are. Every process must ask, for the same names in the
+    same order."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        full = whole(value.detach())
+        if ranks.first:
+            found[name] = full.cpu() if isinstance(value, DTensor) else value
+    return found
 
 
 def placed(value: Tensor, like: Tensor) -> Tensor:

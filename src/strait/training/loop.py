@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from strait.files import naming
-from strait.ranks import ALONE, Ranks
+from strait.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed
@@ -44,7 +44,7 @@ class Trainee(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs; every process must ask."""
+        """Everything a resumed run needs, on the first process; every process must ask."""
         ...
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
@@ -61,6 +61,17 @@ class Stop:
     deadline: float | None = None
     signal_number: int | None = None
     signalled_at: float = 0.0
+
+    def adopt(self, signal_number: int) -> None:
+        """Another process got a signal (0 for none): it counts as if it had come to this one."""
+        if signal_number and self.signal_number is None:
+            self.signal_number, self.signalled_at = signal_number, time.monotonic()
+
+    def agreed(self, ranks: Ranks, *flags: bool) -> list[bool]:
+        """Whether any process is to stop, then for each flag whether any has raised it; a signal becomes all's."""
+        number, *raised = ranks.largest([self.signal_number or 0, self.wanted(), *flags])
+        self.adopt(number)
+        return [bool(flag) for flag in raised]
 
     def wanted(self) -> bool:
         return self.signal_number is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
@@ -131,6 +142,8 @@ class _Run:
             self.tracker.count("skipped")
             print(f"\nstep {step + 1} is skipped: {reason}", file=sys.stderr, flush=True)
             if self.guard.skipped():
+                if not self.ranks.first:  # the first speaks for all
+                    raise OtherProcessFailed("training cannot go on") from None
                 raise TrainingFailed(self._failure(step, str(reason))) from None
         self.tracker.add(step + 1, metrics, last)
         judged = metrics.get("validation_loss")
@@ -211,7 +224,7 @@ def train(
                 bar.set_postfix({name: f"{value:.3g}" for name, value in latest}, refresh=False)
             bar.update()
             # A step that was skipped on one process was skipped on all, and the best is the same for all.
-            stopping, due = ranks.any([stop.wanted(), run.saving_is_due()])
+            stopping, due = stop.agreed(ranks, run.saving_is_due())
             if at_end or stopping or due or best:
                 run.save(step + 1)
             if (at_end or stopping) and ranks.first:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from strait.training.config import TokenizerTrainingConfig, TransformerTrainingConfig
-from strait.training.distributed import placed, whole
+from strait.training.distributed import placed
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
@@ -59,13 +59,13 @@ def forget(optimizer: Optimizer, parameter: nn.Parameter, rows: Tensor) -> None:
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """An optimizer's state under its parameters' names, for safetensors: ``exp_avg/encoder.conv_in.weight``; whole,
-    where it is in shards."""
+    """An optimizer's state under its parameters' names, for safetensors: ``exp_avg/encoder.conv_in.weight``; as
+    it lies, in shards where the parameters are."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if value is not None:
-                tensors[f"{key}/{name}"] = whole(value) if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return tensors
 
 

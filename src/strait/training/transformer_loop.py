@@ -22,7 +22,7 @@ from strait.randomness import as_seed, key, permutation, uniform
 from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.distributed import distribute, no_averaging, placed, whole
+from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, placed, whole
 from strait.training.ema import ExponentialMovingAverage
 from strait.training.guard import require_finite
 from strait.training.optimizer import (
@@ -60,8 +60,8 @@ class TransformerTrainee:
         shown: nn.Module | None = None,
     ) -> None:
         """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
-        sample grid, with the networks of ``shown`` where the part itself is in shards; ``augment`` replaces the first
-        level's tokens where they are a condition (equation 6)."""
+        sample grid, where the part is in shards with the networks of ``shown``, which the first process has;
+        ``augment`` replaces the first level's tokens where they are a condition (equation 6)."""
         self.transformer = part.to(device)
         self.networks, self.config, self.run, self.device, self.ranks = networks, config, run, device, ranks
         self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
@@ -187,12 +187,12 @@ class TransformerTrainee:
         return total / len(cache)
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": whole(value) for name, value in self.transformer.state_dict().items()}
+        found = {f"model/{name}": value for name, value in self.transformer.state_dict().items()}
         moments = optimizer_tensors(self.optimizer, self.transformer)
         found.update({f"optimizer/{name}": value for name, value in moments.items()})
         if self.ema is not None:
-            found.update({f"ema/{name}": whole(value) for name, value in self.ema.average.items()})
-        return found
+            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
+        return gathered(found, self.ranks)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         own, model = self.transformer.state_dict(), with_prefix(tensors, "model/")
@@ -202,18 +202,20 @@ class TransformerTrainee:
             self.ema.load(with_prefix(tensors, "ema/"))
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any; every process must ask."""
-        state = {name: whole(value).detach().clone() for name, value in self.transformer.state_dict().items()}
+        """What becomes the model's: the averaged weights where there are any; every process must ask, and of shards
+        the first alone is given them."""
         average = {} if self.ema is None else self.ema.average
-        return {**state, **{name: whole(value) for name, value in average.items()}}
+        found = gathered({**self.transformer.state_dict(), **average}, self.ranks)
+        return {name: value.detach().clone() for name, value in found.items()}
 
     def samples(self) -> Image.Image | None:
-        if self._shown is not None:
+        if is_sharded(self.transformer):
             weights = self.weights()
-            if self.ranks.first:
-                self._shown.load_state_dict(weights)
-                self._shown.eval()
-                return self.preview()
+            if self._shown is None:
+                return None
+            self._shown.load_state_dict(weights)
+            self._shown.eval()
+            return self.preview()
         if not self.ranks.first:
             return None
         self.transformer.eval()

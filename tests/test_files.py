@@ -1,0 +1,63 @@
+"""Small files are there whole or not at all, and what the system says of them names them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from strait.config import Config, write_config
+from strait.files import naming, sha256, write_bytes, write_text
+from strait.images_out import write_new
+from strait.training.tracking import Tracker
+
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+
+
+def leads_to_a_full_disk(path: Path) -> None:
+    path.symlink_to("/dev/full")
+
+
+@full
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_was_there_before_a_full_disk_is_still_there(tmp_path: Path, overwrite: bool) -> None:
+    """With ``--overwrite`` too: the new content is put in place whole."""
+    path = tmp_path / "0.png"
+    if overwrite:
+        path.write_bytes(b"before")
+    leads_to_a_full_disk(tmp_path / "0.png.tmp")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/0\.png'$"):
+        write_new(path, b"after", overwrite)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("0.png", b"before")] * overwrite
+
+
+@full
+def test_a_full_disk_names_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    leads_to_a_full_disk(tmp_path / "runs" / "config.yaml.tmp")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/runs/config\.yaml'$"):
+        write_config(tmp_path / "runs" / "config.yaml", Config())
+
+
+@full
+def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, 1, 0, {})
+    leads_to_a_full_disk(tmp_path / "log.jsonl")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/log\.jsonl'$"):
+        tracker.add(1, {"loss": 1.0})
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/a\.txt'$"):
+        write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_errors_in_words_of_ours_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"^of ours$"), naming(tmp_path):
+        raise OSError("of ours")
+
+
+def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

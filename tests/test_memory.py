@@ -1,0 +1,103 @@
+"""What does not fit into memory ends in one line that says what would."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from strait import cli
+from strait.config import config_names, config_path, read_config
+from strait.experiments import room
+from strait.experiments.room import least_parameters, refuse_what_cannot_fit
+from strait.model import build_part
+from strait.model_folder import ModelError
+from test_resume import command, environment
+
+
+def line_of(words: list[str], **settings: object) -> str:
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("strait: ")]
+    return line
+
+
+def test_a_batch_that_does_not_fit(photo_folder: Path, tmp_path: Path) -> None:
+    """In a process that may have four gigabytes, an allocation really fails."""
+    words = command(photo_folder, tmp_path / "model", "--tokenizer_training.batch_size", "3000", "--device", "cpu")
+    words += ["--run.precision", "float32", "--tokenizer.channels", "64"]
+    limit = 4 << 30
+    line = line_of(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert "there is not enough memory" in line
+    assert "batch_size" in line
+    assert "accumulate" in line
+
+
+@pytest.mark.parametrize("setting", [("--top.width", "4194304"), ("--tokenizer.channels", "4194304")])
+def test_a_part_larger_than_the_machine_is_refused_at_once(
+    photo_folder: Path, tmp_path: Path, setting: tuple[str, str]
+) -> None:
+    line = line_of(command(photo_folder, tmp_path / "model", "--device", "cpu", *setting))
+    assert "its weights alone are at least" in line
+    assert "GB are free on cpu" in line
+    assert not (tmp_path / "model" / "runs").exists()
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_the_lower_bound_is_one(name: str) -> None:
+    config = read_config(config_path(name)).model
+    for part in config.parts:
+        with torch.device("meta"):
+            module = build_part(config, part, 1000)
+        real = sum(value.numel() for value in module.parameters())
+        assert real * 0.3 < least_parameters(config, part) <= real
+
+
+def test_a_device_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_config(config_path("imagenet256")).model
+    monkeypatch.setattr(room, "free_bytes", lambda device: 10**9)
+    with pytest.raises(ModelError, match=r"top: its weights alone are at least 2\.0 GB, and 1\.0 GB are free on cpu"):
+        refuse_what_cannot_fit(config, "top", torch.device("cpu"))
+    refuse_what_cannot_fit(config, "tokenizer", torch.device("cpu"))
+    monkeypatch.setattr(room, "free_bytes", lambda device: None)
+    refuse_what_cannot_fit(dataclasses.replace(config, image_size=512), "top", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+    ],
+)
+def test_each_kind_of_failed_allocation_is_a_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Verb:
+        @staticmethod
+        def run(words: list[str]) -> int:
+            raise error
+
+    monkeypatch.setattr(cli, "_module", lambda verb: Verb)
+    assert cli.main(["describe"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "there is not enough memory" in said
+
+
+def test_other_errors_of_torch_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Verb:
+        @staticmethod
+        def run(words: list[str]) -> int:
+            raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(cli, "_module", lambda verb: Verb)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(["describe"])
