@@ -118,7 +118,7 @@ class PartTraining:
                 if part == "classifier" and len(parts) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
-            if part in self.parts():  # a classifier is small
+            if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.device)
         if self.budget is not None:
             self.config = self.budget.divide(parts, self.config)
