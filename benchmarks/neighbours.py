@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import config_path, read_config
 from strait.experiments.bench import Machine, fill_quickly
-from strait.model import build_part
+from strait.model_parts import build_part
 from strait.nn.packed import pack_linears
 from strait.types import Canvas, Condition
 

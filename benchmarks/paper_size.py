@@ -28,8 +28,9 @@ from strait.data.images import BadFiles, ImageBatch
 from strait.data.token_cache import TokenCache
 from strait.evaluation.provenance import versions_and_hardware
 from strait.evaluation.report import aligned
-from strait.model import build_part, level_networks, random_model
+from strait.model import random_model
 from strait.model_config import level_names
+from strait.model_parts import build_part, level_networks
 from strait.tokenizer.build import build_tokenizer, trainable_networks
 from strait.training.loop import Trainee
 from strait.training.tokenizer_loop import TokenizerTrainee

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import Config, config_path, read_config
-from strait.model import StraIT, level_networks
+from strait.model import StraIT
+from strait.model_parts import level_networks
 from strait.tokenizer.discriminator import Discriminator
 from strait.types import Canvas, Condition
 

@@ -14,8 +14,8 @@ from strait import cli
 from strait.config import config_names, config_path, read_config
 from strait.experiments import room
 from strait.experiments.room import least_parameters, refuse_what_cannot_fit
-from strait.model import build_part
 from strait.model_folder import ModelError
+from strait.model_parts import build_part
 from test_resume import command, environment
 
 

@@ -16,9 +16,10 @@ from strait.cli import main
 from strait.config import config_path
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
-from strait.model import StraIT, build_part, level_networks, random_model
+from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
 from strait.model_folder import ModelError
+from strait.model_parts import build_part, level_networks
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.transformer.config import TransformerConfig

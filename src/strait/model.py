@@ -26,10 +26,11 @@ from strait.model_folder import (
     save_part,
     write_description,
 )
+from strait.model_parts import LevelNetwork, build_part, level_networks
 from strait.nn.packed import pack_linears
 from strait.nn.rows import pick
 from strait.randomness import as_seed, image_seeds, key
-from strait.tokenizer.build import AnyTokenizer, build_tokenizer
+from strait.tokenizer.build import AnyTokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
 from strait.transformer.upsampler import Upsampler
@@ -369,9 +370,6 @@ def unfilled_model(
     return model
 
 
-LevelNetwork = TopTransformer | BottomTransformer
-
-
 def _whole_canvas(bind: Bind) -> Bind:
     """A network that always runs over the whole canvas: a CUDA graph has one shape."""
 
@@ -385,36 +383,6 @@ def _whole_canvas(bind: Bind) -> Bind:
         return logits
 
     return bound
-
-
-def build_part(config: ModelConfig, part: str, num_classes: int) -> nn.Module:
-    """One part of a model, with random weights.
-
-    Args:
-        config: of the model.
-        part: one of ``config.parts``.
-        num_classes: 0 for an unconditional model.
-    """
-    sizes, grids = config.tokenizer.codebook_sizes, config.tokenizer.grids(config.image_size)
-    if part == "tokenizer":
-        return build_tokenizer(config.tokenizer)
-    if part == "top":
-        return TopTransformer(config.top, sizes[0], num_classes, grids[0])
-    if part == "bottom" and config.bottom is not None:
-        return BottomTransformer(config.bottom, sizes[1], sizes[:1], num_classes, grids[1], grids[:1])
-    if part == "upsampler" and config.upsampler is not None:
-        return Upsampler(config.upsampler, sizes, num_classes, grids)
-    raise ModelError(f"{part}: this model has none; its parts are {', '.join(config.parts)}")
-
-
-def level_networks(part: nn.Module) -> dict[int, LevelNetwork]:
-    """The networks of a part, by the number of the level that each predicts."""
-    if isinstance(part, TopTransformer):
-        return {0: part}
-    if isinstance(part, BottomTransformer):
-        return {1: part}
-    assert isinstance(part, Upsampler)
-    return {2: part.top, 3: part.bottom}
 
 
 def random_model(config: ModelConfig, classes: Sequence[str] = (), seed: int = 0) -> StraIT:

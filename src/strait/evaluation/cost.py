@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.evaluation.report import aligned
-from strait.model import StraIT, level_networks
+from strait.model import StraIT
 from strait.model_config import ModelConfig
+from strait.model_parts import level_networks
 from strait.types import Canvas, Condition
 
 

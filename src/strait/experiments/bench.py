@@ -31,7 +31,8 @@ from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.devices import usable_dtype
 from strait.evaluation.cost import describe
 from strait.experiments.random_tokens import random_token_cache
-from strait.model import StraIT, build_part, level_networks
+from strait.model import StraIT
+from strait.model_parts import build_part, level_networks
 from strait.randomness import image_seeds
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import TransformerTrainee

@@ -43,7 +43,6 @@ from strait.experiments.run_folder import (
     settled_classes,
     settled_config,
 )
-from strait.model import build_part, level_networks
 from strait.model_folder import (
     ModelError,
     check_part,
@@ -52,6 +51,7 @@ from strait.model_folder import (
     save_part,
     write_description,
 )
+from strait.model_parts import build_part, level_networks
 from strait.randomness import as_seed
 from strait.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks

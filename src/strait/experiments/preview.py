@@ -13,7 +13,7 @@ from strait.decoding.guidance import Guided
 from strait.decoding.iterative import decode_level
 from strait.decoding.stratified import level_sampling
 from strait.images_out import contact_sheet
-from strait.model import LevelNetwork
+from strait.model_parts import LevelNetwork
 from strait.randomness import image_seeds
 from strait.tokenizer.build import AnyTokenizer
 from strait.types import Canvas, Condition, Tokens
