@@ -16,7 +16,7 @@ WARM_UP = 3
 
 
 class Pace:
-    """A stopwatch over the steps of one session.
+    """A stopwatch over the steps of one run, from its start or from where it was resumed.
 
     Args:
         folder: the part's ``runs/PART``.
@@ -40,7 +40,7 @@ class Pace:
             self._seconds += time.perf_counter() - self._since
 
     def write(self) -> None:
-        """Note the session, if it came to more than its warm-up."""
+        """Note the run, if it came to more than its warm-up."""
         counted = self.steps - WARM_UP
         if counted < 1:
             return
@@ -52,7 +52,7 @@ class Pace:
 
 
 def mean_seconds(folder: Path) -> float | None:
-    """Seconds of a step over all sessions of a part's training; None if none was noted."""
+    """Seconds of a step over all runs of a part's training; None if none was noted."""
     try:
         lines = [json.loads(line) for line in (folder / "pace.jsonl").read_text(encoding="utf-8").splitlines()]
         return sum(line["seconds"] for line in lines) / sum(line["steps"] for line in lines)
