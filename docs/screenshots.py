@@ -54,9 +54,7 @@ def _study(page: Any, width: int, folder: Path) -> None:
 
 
 def _web(page: Any, width: int) -> None:
-    page.locator("#class input").click()
-    page.locator("#class input").fill("goldfish")
-    page.keyboard.press("Enter")
+    _choose(page, "goldfish")
     page.locator("#generate-button").click()
     page.locator("#gallery .grid-container img").first.wait_for()
     page.wait_for_timeout(1500)
@@ -67,7 +65,9 @@ def _web(page: Any, width: int) -> None:
     page.get_by_text("step 9 of").wait_for()
     page.wait_for_timeout(1500)
     _shoot(page, f"web-process-{width}")
+    _choose(page, "alp")
     page.get_by_role("tab", name="Edit").click()
+    page.wait_for_timeout(1500)
     with tempfile.TemporaryDirectory() as folder:
         picture = to_pictures(StraIT.from_pretrained().generate(["alp"], seed=3))[0]
         picture.resize((384, 384), Image.Resampling.BICUBIC).save(Path(folder) / "alp.png")
@@ -76,20 +76,36 @@ def _web(page: Any, width: int) -> None:
     page.locator("#editor").scroll_into_view_if_needed()
     box = page.locator("#editor canvas").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 40, y - 20)
+    # A third of the picture, in strokes from side to side.
+    reach = box["height"] / 5
+    page.mouse.move(x - reach, y)
     page.mouse.down()
-    for offset in range(0, 80, 4):
-        page.mouse.move(x - 40 + offset, y - 20 + offset % 24)
+    for row in range(0, int(reach), 8):
+        page.mouse.move(x + reach, y + row, steps=8)
+        page.mouse.move(x - reach, y + row + 4, steps=8)
     page.mouse.up()
     page.wait_for_timeout(500)
+    page.locator("#edit-more button").first.click()
+    page.locator("#edit-feather input").fill("8")
+    page.keyboard.press("Tab")
+    page.locator("#edit-more button").first.click()
     page.locator("#edit-button").click()
     page.locator("#edit-note").get_by_text("4 results").wait_for()
     page.wait_for_timeout(1500)
     _shoot(page, f"web-edit-{width}")
 
 
+def _choose(page: Any, name: str) -> None:
+    page.locator("#class input").click()
+    page.locator("#class input").fill("")
+    page.locator("#class input").press_sequentially(name, delay=20)
+    page.get_by_role("option", name=name, exact=True).click()
+
+
 def _shoot(page: Any, name: str) -> None:
-    page.evaluate("scrollTo(0, 0)")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
     page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
     with Image.open(IMAGES / f"{name}.png") as picture:
         small = picture.convert("RGB").quantize(200)

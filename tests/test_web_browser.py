@@ -49,7 +49,8 @@ def _is_stranger(url: str) -> bool:
 
 def choose_class(page, name: str) -> None:
     page.locator("#class input").click()
-    page.locator("#class input").fill(name)
+    page.locator("#class input").fill("")
+    page.locator("#class input").press_sequentially(name, delay=20)
     # Not by the keyboard: on a busy machine the list may still show what was there before.
     page.get_by_role("option", name=name, exact=True).click()
     page.wait_for_function("name => document.querySelector('#class input').value == name", arg=name)
@@ -184,7 +185,8 @@ def open_editor(page, tmp_path: Path) -> Image.Image:
     photograph = make_photograph("stripes", 3).resize((200, 160))
     photograph.save(tmp_path / "photo.png")
     page.get_by_role("tab", name="Edit").click()
-    page.locator("#editor").wait_for()
+    page.locator("#editor canvas").first.wait_for()
+    page.wait_for_timeout(1500)  # the editor takes a picture only when its canvas has been set up
     page.locator("#editor input[type=file]").set_input_files(tmp_path / "photo.png")
     page.locator("#editor [aria-label=Brush].highlight").wait_for()
     page.wait_for_timeout(1500)
@@ -204,9 +206,15 @@ def paint(page) -> None:
 
 
 def edit_results(page, count: int) -> list[Image.Image]:
+    """Press the button; the files that were not there before."""
+    files = "[...document.querySelectorAll('#edit-files a[download]')].map(link => link.href)"
+    before = page.evaluate(files)
     page.locator("#edit-button").click()
+    page.wait_for_function(
+        f"before => {{ const now = {files}; return now.length == {count} && !now.some(link => before.includes(link)) }}",
+        arg=before,
+    )
     page.locator("#edit-note").get_by_text(f"{count} result").wait_for()
-    page.wait_for_function(f"document.querySelectorAll('#edit-files a[download]').length == {count}")
     links = [link.get_attribute("href") for link in page.locator("#edit-files a[download]").all()]
     return [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
 

@@ -177,6 +177,8 @@ def edit_tab(studio: Studio, controls: Controls, said: Callable[..., Any]) -> Ed
         edit,
         [editor, *parts, *controls.parts],
         [note, preview, gallery, files],
+        # A press right after Stop counts, too: the page learns a little later that all has ended.
+        trigger_mode="always_last",
         show_progress="hidden",
         api_visibility="private",
     )
