@@ -1,9 +1,12 @@
 """What training on many GPUs asks for: memory and communication per process, and the plan that follows.
 
     python benchmarks/scaling.py --config imagenet256 --gpus 8 64 512
+    python benchmarks/scaling.py --config imagenet256 --measure --measure-images 16     # on one GPU of the kind
 
 Parameters and multiply-adds are counted on the meta device, activations as what autograd keeps of one image there.
-Everything else is an assumption with an option of its own: nothing here was measured on a cluster.
+``--measure`` times real training steps of each part on this device, and its matrix products; on a GPU these times
+then stand in the table in the place of ``--peak`` and ``--efficiency``. Everything else (bandwidths, overlap, usable
+memory) is an assumption with an option of its own: nothing here was measured on a cluster.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from step_times import StepTime, matrix_rate, step_time
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import Config, config_path, read_config
+from strait.devices import usable_dtype
 from strait.model import StraIT
 from strait.model_parts import level_networks
 from strait.tokenizer.discriminator import Discriminator
@@ -129,7 +134,8 @@ def plan(part: Part, gpus: int, how: argparse.Namespace) -> list[str]:
     pieces = 1
     while each // pieces > max(1, room // part.activations) or each % pieces:
         pieces += 1
-    compute = 2 * part.multiply_adds * each / (how.peak * 1e12 * how.efficiency)
+    reached = how.reached.get(part.name, how.peak * 1e12 * how.efficiency)
+    compute = 2 * part.multiply_adds * each / reached
     share = (gpus - 1) / gpus
     # A ring sends each byte of the gradients twice; shards are gathered for both passes, and gradients scattered.
     sent = (2 if whole_fits else 2 * pieces + pieces) * share * part.parameters * FLOAT32
@@ -165,6 +171,49 @@ HEADER = [
 ]
 
 
+def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[str, StepTime]:
+    """Steps of each part on this device, one after the other, and how they compare with its matrix products."""
+    device = torch.device(how.device)
+    dtype = usable_dtype(torch.bfloat16, device)
+    rate = matrix_rate(device, dtype)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    print(f"Measured on {name}: a matrix product reaches {rate / 1e12:.3g} TFLOP/s in {str(dtype)[6:]}\n")
+    found, rows = {}, [MEASURED, ["---"] * len(MEASURED)]
+    for part in parts:
+        images = min(how.measure_images, part.batch_size)
+        took = step_time(config, part.name, images, how.classes, part.multiply_adds, device, how.measure_steps)
+        found[part.name] = took
+        rows.append(
+            [
+                part.name,
+                str(images),
+                f"{took.seconds:.4g} s",
+                f"{part.multiply_adds / 1e9:,.4g} G",
+                f"{took.flops / 1e12:.3g} TFLOP/s",
+                f"{took.flops / rate:.0%}",
+            ]
+        )
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    if device.type == "cuda":
+        print("\nThe steps' computing below is from these; transfers and memory are still assumed:\n")
+    else:
+        print(
+            f"\nOf a GPU that says nothing: below, computing is assumed ({how.peak:g} TFLOP/s, of which training "
+            f"reaches {how.efficiency:.0%})\n"
+        )
+    return found
+
+
+MEASURED = [
+    "part",
+    "images",
+    "step",
+    "multiply-adds an image, forward and backward",
+    "reached",
+    "of the matrix product's rate",
+]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="imagenet256")
@@ -181,11 +230,19 @@ def main() -> None:
     parser.add_argument("--least-images", type=int, default=1, help="images a GPU needs to be worth its step")
     parser.add_argument("--images", type=int, default=1_281_167, help="of the data set")
     parser.add_argument("--image-bytes", type=float, default=110e3, help="mean of one stored JPEG")
+    parser.add_argument("--measure", action="store_true", help="time real training steps on this device first")
+    parser.add_argument("--measure-images", type=int, default=16, help="images of a step that is timed")
+    parser.add_argument("--measure-steps", type=int, default=5, help="steps that are timed, after two to warm up")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to measure")
     how = parser.parse_args()
     config = read_config(config_path(how.config))
     how.steps = {name: getattr(config, f"{name}_training").steps for name in config.model.parts}
+    parts = parts_of(config, how.classes)
+    took = measure(config, parts, how) if how.measure else {}
+    on_gpu = torch.device(how.device).type == "cuda"
+    how.reached = {name: found.flops for name, found in took.items()} if on_gpu else {}
     rows = [HEADER, ["---"] * len(HEADER)]
-    for part in parts_of(config, how.classes):
+    for part in parts:
         rows += [plan(part, gpus, how) for gpus in how.gpus]
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     tokens = sum(height * width for height, width in config.model.grids)

@@ -1,0 +1,145 @@
+"""What training steps take on this machine, beside what its matrix products do: ``scaling.py --measure``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strait.config import Config
+from strait.data.images import BadFiles, ImageBatch
+from strait.devices import usable_dtype
+from strait.model_config import level_names
+from strait.model_parts import build_part, level_networks
+from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
+from strait.training.loop import Trainee
+from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.transformer_loop import TransformerTrainee
+
+_LATE = 0.9  # of training: every loss has begun
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One part's step: images in it, seconds, and the multiply-adds a second that it comes to."""
+
+    images: int
+    seconds: float
+    multiply_adds: float
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations a second, two for each multiply-add."""
+        return 2 * self.multiply_adds / self.seconds
+
+
+class _RandomTokens:
+    """A token cache of noise."""
+
+    variants = 1
+
+    def __init__(self, grids: Sequence[tuple[int, int]], sizes: Sequence[int], images: int, classes: int) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.grids, self.names = list(grids), level_names(len(grids))
+        self.levels = [
+            torch.randint(size, (images, height * width), generator=draw)
+            for (height, width), size in zip(grids, sizes, strict=True)
+        ]
+        self.labels = torch.arange(images) % classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, variants: np.ndarray, images: np.ndarray) -> tuple[list[Tensor], Tensor]:
+        rows = torch.from_numpy(images)
+        return [level[rows] for level in self.levels], self.labels[rows]
+
+
+def _nothing() -> Any:
+    raise AssertionError("no sample grid was asked for")
+
+
+def _tokenizer(config: Config, network: TrainableTokenizer, images: int, device: torch.device) -> Trainee:
+    draw = torch.Generator().manual_seed(0)
+    size = config.image_size
+    pixels = torch.randint(256, (images, size, size, 3), generator=draw, dtype=torch.uint8)
+    batch = ImageBatch(pixels, torch.zeros(images, dtype=torch.int64), torch.arange(images), [])
+
+    def batches(step: int) -> Iterator[ImageBatch]:
+        while True:
+            yield batch
+
+    training = replace(config.tokenizer_training, batch_size=images, accumulate=1, perceptual="none")
+    preview = batch.images(device)[:1]
+    return TokenizerTrainee(network, training, config.run, size, batches, preview, BadFiles(), device)
+
+
+def _transformer(config: Config, part: str, images: int, classes: int, device: torch.device) -> Trainee:
+    module = build_part(config.model, part, classes)
+    cache = _RandomTokens(config.model.grids, config.model.level_codebook_sizes, images, classes)
+    training = replace(
+        getattr(config, f"{part}_training"), batch_size=images, accumulate=1, condition_augmentation=0.0
+    )
+    return TransformerTrainee(module, level_networks(module), training, config.run, cache, None, _nothing, device)  # type: ignore[arg-type]
+
+
+def step_time(
+    config: Config, part: str, images: int, classes: int, multiply_adds: float, device: torch.device, steps: int
+) -> StepTime:
+    """Real training steps of one part on noise: the optimizer, the average and, in stage 1, the discriminator and the
+    care for codes are in them; reading images, perceptual networks, checkpoints and other processes are not.
+
+    Args:
+        config: whose part; its precision, compilation and recomputation hold.
+        part: which.
+        images: of a step.
+        classes: of the model.
+        multiply_adds: of one image's forward and backward passes.
+        device: where.
+        steps: how many are timed, after two that are not.
+    """
+    config = replace(config, run=replace(config.run, sample_every=0))
+    if usable_dtype(torch.bfloat16, device) != torch.bfloat16:
+        config = replace(config, run=replace(config.run, precision="float32"))
+    first = int(_LATE * getattr(config, f"{part}_training").steps)
+    if part != "tokenizer":
+        trainee = _transformer(config, part, images, classes, device)
+        return StepTime(images, _timed(trainee, first, steps, device), multiply_adds * images)
+    networks = trainable_networks(build_tokenizer(config.tokenizer)).values()  # two of a cascade, trained in turn
+    seconds = [_timed(_tokenizer(config, network, images, device), first, steps, device) for network in networks]
+    return StepTime(images, sum(seconds), multiply_adds * images)
+
+
+def _timed(trainee: Trainee, first: int, steps: int, device: torch.device) -> float:
+    """Seconds a step, after two to warm up."""
+    trainee.begin(first)
+    for step in range(2):
+        trainee.step(first + step)
+    start = _now(device)
+    for step in range(steps):
+        trainee.step(first + 2 + step)
+    return (_now(device) - start) / steps
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product on a device: the best of five."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(_seconds(lambda: left @ right, device) for _ in range(5))
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    start = _now(device)
+    run()
+    return _now(device) - start
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
