@@ -28,6 +28,7 @@ from strait.data.images import BadFiles, ImageBatch
 from strait.data.token_cache import TokenCache
 from strait.evaluation.provenance import versions_and_hardware
 from strait.evaluation.report import aligned
+from strait.experiments.run_folder import runnable
 from strait.model import random_model
 from strait.model_config import level_names
 from strait.model_parts import build_part, level_networks
@@ -117,7 +118,7 @@ def measure(config: Config, part: str, batch: int, times: int) -> dict[str, Any]
         settings["decoding"] = dataclasses.asdict(config.decoding)
     else:
         run = dataclasses.replace(config.run, compile=False, sample_every=0)
-        config = dataclasses.replace(config, run=run)
+        config = runnable(dataclasses.replace(config, run=run), CPU)
         trainee = tokenizer_trainee(config, batch) if part == "tokenizer" else transformer_trainee(config, part, batch)
         # Where losses that begin later have begun.
         first = 9 * 10**5 if part == "tokenizer" else 0

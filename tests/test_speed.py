@@ -26,6 +26,7 @@ from strait.decoding.sampling import masked_positions
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
 from strait.experiments.bench import PARTS, Bench, Machine
+from strait.experiments.run_folder import runnable
 from strait.masking import most_masked
 from strait.masking_names import SCHEDULES
 from strait.memory import bytes_an_image, fitting_batch
@@ -363,3 +364,14 @@ def test_wrong_settings_are_one_line(words: list[str], message: str, capfd: pyte
     error = capfd.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_training_falls_back_too(monkeypatch: pytest.MonkeyPatch):
+    config, cpu = read_config(config_path("imagenet256")), torch.device("cpu")
+    assert config.run.precision == "bfloat16"
+    monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: False)
+    assert runnable(config, cpu) == dataclasses.replace(
+        config, run=dataclasses.replace(config.run, precision="float32")
+    )
+    monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: True)
+    assert runnable(config, cpu) == config

@@ -33,12 +33,12 @@ from strait.experiments.part_tokens import WantedTokens, cached_tokens
 from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.room import refuse_what_cannot_fit
 from strait.experiments.run_folder import (
-    compilable,
     forget_finished,
     is_finished,
     note_finished,
     refuse_damaged,
     refuse_other_tokenizer,
+    runnable,
     set_aside_others_tokens,
     settled_classes,
     settled_config,
@@ -92,7 +92,7 @@ class PartTraining:
         ranks: Ranks = ALONE,
     ) -> None:
         self.folder, self.device, self.stop, self.ranks = folder, device, stop, ranks
-        self.config = compilable(settled_config(folder, config), device)
+        self.config = runnable(settled_config(folder, config), device)
         self.budget = None if budget is None else Budget(folder, budget, ranks)
         streaming = self.config.data.streaming
         opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)

@@ -13,6 +13,7 @@ import torch
 
 from strait.config import Config, read_config
 from strait.data.sources import DataError
+from strait.devices import DTYPES, usable_dtype
 from strait.files import sha256, write_text
 from strait.model_config import PARTS
 from strait.model_folder import ModelError, read_description
@@ -168,10 +169,19 @@ def refuse_other_tokenizer(folder: Path, part: str) -> None:
         )
 
 
-def compilable(config: Config, device: torch.device) -> Config:
-    """The settings without compilation where nothing here can compile."""
-    if not config.run.compile:
-        return config
+def runnable(config: Config, device: torch.device) -> Config:
+    """The settings as they can be had here: without compilation where nothing can compile, in float32 where bfloat16
+    would only be imitated. Either is said, once."""
+    run = config.run
+    if usable_dtype(DTYPES[run.precision], device) == torch.float32:
+        run = dataclasses.replace(run, precision="float32")
+    if run.compile and not _can_compile(device):
+        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
+        run = dataclasses.replace(run, compile=False)
+    return dataclasses.replace(config, run=run)
+
+
+def _can_compile(device: torch.device) -> bool:
     try:
         if device.type == "cuda":
             import triton  # noqa: F401
@@ -180,9 +190,8 @@ def compilable(config: Config, device: torch.device) -> Config:
 
             get_cpp_compiler()
     except Exception:
-        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
-        return dataclasses.replace(config, run=dataclasses.replace(config.run, compile=False))
-    return config
+        return False
+    return True
 
 
 def file_hash(path: Path) -> str:
