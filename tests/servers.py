@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
+import torch
 
 
 @dataclass
@@ -58,7 +59,8 @@ def serving(*words: object, seconds: float = 120, own_group: bool = False, **env
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=own_group,
-        env={**os.environ, **environment},
+        # As many threads as the tests have: some processors round otherwise for another number.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
     )
     server = Server(process)
     try:
