@@ -236,7 +236,7 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
 
 def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
     """A level takes no more steps than it has tokens: 16 of 40, and with the bottom's 3 there are 19."""
-    wanted = controls.values((7, "12", 1, 0, 40, 3, *defaults(controls)[6:]))
+    wanted = controls.values((7, "12", 1, 0, 0, 40, 3, *defaults(controls)[7:]))
     studio = Studio(model, tmp_path)
     *_, process = studio.generate(wanted.wanted(model))
     texts = [step.text.partition(",")[0] for step in process.steps]

@@ -211,8 +211,7 @@ def edit_results(page, count: int) -> list[Image.Image]:
     before = page.evaluate(files)
     page.locator("#edit-button").click()
     page.wait_for_function(
-        f"before => {{ const now = {files}; "
-        f"return now.length == {count} && !now.some(link => before.includes(link)) }}",
+        f"before => (now => now.length == {count} && !now.some(link => before.includes(link)))({files})",
         arg=before,
     )
     page.locator("#edit-note").get_by_text(f"{count} result").wait_for()
