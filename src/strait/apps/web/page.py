@@ -18,7 +18,7 @@ from strait.apps.web.studio import Process, Studio, image_of, sheet, sureness_of
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 #head { padding: .2rem 0 0; } #head h1 { margin: 0; font-size: 1.4rem; } #head p { margin: 0; opacity: .7; }
-#drop { height: 120px !important; }
+#drop { height: 140px !important; }
 #note p, #edit-note p, #step-text p { min-height: 1.4em; margin: 0; opacity: .8; }
 #page { display: grid !important; grid-template: "settings work" auto "restore work" 1fr / minmax(300px, 2fr) 5fr; }
 #settings { grid-area: settings; } #work { grid-area: work; min-width: 0 !important; } #restore { grid-area: restore; }
@@ -83,7 +83,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300, elem_id="restore"):
                 gr.Markdown("A picture dropped here brings its settings back.", elem_classes="caption")
                 dropped = gr.File(
-                    label="Picture with settings", show_label=False, file_types=[".png"], elem_id="drop", height=120
+                    label="Picture with settings", show_label=False, file_types=[".png"], elem_id="drop", height=140
                 )
 
         @said
