@@ -13,6 +13,7 @@ from torch import nn
 
 from strait.cli import main
 from strait.config import Config, config_path, read_config
+from strait.experiments import budget as budget_file
 from strait.experiments.budget import Budget, share_of, with_steps
 from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
 from strait.experiments.table_report import distance_title, markdown, means, verdicts
@@ -314,6 +315,32 @@ def test_a_table_of_tokenizers(words: list[str], capsys: pytest.CaptureFixture[s
     assert any("the top of VQGAN2-R is its complex level: " in line for line in report["verdicts"])
 
 
+def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided_rows(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier has its own steps, whatever the budget; the other parts have the budget alone."""
+    monkeypatch.setattr(budget_file, "_SECONDS", 0.02)
+    more = ["--search-samples", "0", "--samples", "8", "--budget", "0.003", "--tokenizer_training.perceptual"]
+    more += ["classifier", "--classifier.channels", "8", "--classifier.multipliers", "[1,1]"]
+    more += ["--classifier_training.steps", "3"]
+    assert main(["table", "equal-cost", *words, *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
+    assert len(set(folders.values())) == 4
+    for name, folder in folders.items():
+        assert folders[name.removesuffix(", guided")] == folder
+        minutes = {
+            part: found["minutes"] for part, found in json.loads((folder / "runs/budget.json").read_text()).items()
+        }
+        assert sum(minutes.values()) == pytest.approx(0.003)
+        assert "classifier" not in minutes
+        assert json.loads((folder / "runs/classifier/finished.json").read_text())["steps"] == 3
+    assert len({(folder / "classifier.safetensors").read_bytes() for folder in folders.values()}) == 1
+    assert (tmp_path / "tables" / "equal-cost.md").read_text().startswith("# Methods at equal cost")
+    guidance = {row["row"]: row["provenance"]["samples"]["decoding"]["guidance"] for row in report["rows"]}
+    assert all((value != 0) == name.endswith(", guided") for name, value in guidance.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 7, 10])
 def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,7 +368,7 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
     ("more", "message"),
     [
         (["table", "11"], "table: 11 is not one of 1, 2"),
-        (["table", "8"], "--config: the rows of table 8 are trained"),
+        (["table", "8"], "--config: the rows of this table are trained"),
         (["table", "4", "--config", "smoke"], "--config: table 4 needs a configuration with an upsampler"),
         (["table", "7", "--config", "smoke", "--model", "M"], "say either --config or --model"),
         (["table", "7", "--budget", "5"], "--budget: without --config nothing is trained"),

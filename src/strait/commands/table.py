@@ -16,8 +16,8 @@ from strait.config import Config
 
 def run(words: list[str]) -> int:
     config, words = take_config(words)
-    parser = verb_parser("table", __doc__, "N --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]")
-    parser.add_argument("number", type=int, help="of the table in the paper, 1 to 10")
+    parser = verb_parser("table", __doc__, "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]")
+    parser.add_argument("table", help="its number in the paper, 1 to 10, or equal-cost: the methods side by side")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--model", help="for a table that changes decoding alone: the model; the shipped by default")
     parser.add_argument("--output", default="tables", help="folder for models, scores, tables and plots")
@@ -62,10 +62,10 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     from strait.ranks import Stopped
     from strait.training.loop import orderly_stop
 
-    table = find_table(args.number)
+    table = find_table(args.table)
     check_plots()
     if table.trains and settings is None:
-        raise ValueError(f"--config: the rows of table {table.number} are trained; say on which configuration")
+        raise ValueError(f"--config: the rows of this table are trained; say on which configuration")
     if settings is None and args.budget is not None:
         raise ValueError("--budget: without --config nothing is trained")
     if settings is not None and args.model is not None:

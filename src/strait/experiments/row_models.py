@@ -27,6 +27,9 @@ from strait.ranks import ALONE, Ranks
 from strait.training.loop import Stop
 
 
+_SHARED = "classifier"
+
+
 @dataclass(frozen=True)
 class Trainer:
     """How the rows of a table are trained.
@@ -35,7 +38,8 @@ class Trainer:
         models: folder that holds their model folders.
         data: what ``--data`` names.
         device: where.
-        budget: minutes of training, the same for each row; None keeps the configuration's steps.
+        budget: minutes of training, the same for each row, without the classifier that they share; None keeps the
+            configuration's steps.
         stop: asked after each step.
         ranks: the processes that train together.
     """
@@ -51,10 +55,13 @@ class Trainer:
         """The folder of a model with these parts, trained as far as they are missing; None if stopped before."""
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
-        training = PartTraining(
-            folder, config, self.data, self.device, self.stop, budget=self.budget, ranks=self.ranks
-        )
-        return folder if training.run(list(parts)) else None
+        # A classifier is every row's, as a network from elsewhere would be: it is no part of their equal minutes.
+        shared = [part for part in parts if part == _SHARED]
+        for some, budget in ((shared, None), ([part for part in parts if part != _SHARED], self.budget)):
+            training = PartTraining(folder, config, self.data, self.device, self.stop, budget=budget, ranks=self.ranks)
+            if some and not training.run(some):
+                return None
+        return folder
 
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
         """The row's folder, with the parts that other rows have trained already."""
@@ -71,7 +78,9 @@ class Trainer:
         keys: dict[str, str] = {}
         for part in parts:
             training = getattr(config, f"{part}_training")
-            minutes = None if self.budget is None else self.budget * share_of(part, parts)
+            minutes = None
+            if self.budget is not None and part != _SHARED:
+                minutes = self.budget * share_of(part, [other for other in parts if other != _SHARED])
             made_from = {
                 "data": source,
                 "image_size": config.image_size,
@@ -116,10 +125,11 @@ class Trainer:
             if part == "tokenizer" and tokens.exists():
                 shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
             budget = other / "runs" / "budget.json"
-            if budget.exists():
+            settled = json.loads(budget.read_text()) if budget.exists() else {}
+            if part in settled:
                 mine = folder / "runs" / "budget.json"
                 known = json.loads(mine.read_text()) if mine.exists() else {}
-                write_text(mine, json.dumps(known | {part: json.loads(budget.read_text())[part]}, indent=1))
+                write_text(mine, json.dumps(known | {part: settled[part]}, indent=1))
             return
 
 

@@ -16,6 +16,9 @@ from strait.config import Config
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 """The paper's tables of results; 11 and 12 are settings (``configs/imagenet256.yaml``)."""
 
+EQUAL_COST = "equal-cost"
+"""A table that is not the paper's: the methods of its Tables 1, 5 and 6 side by side."""
+
 ORDERING = ("fid", "inception_score", "precision", "recall", "rfid", "psnr")
 """Scores by whose order the paper's rows and ours are compared."""
 
@@ -101,7 +104,7 @@ class Table:
     """One table of the paper.
 
     Args:
-        number: the paper's.
+        number: the paper's; None for the one of our own, ``EQUAL_COST``.
         title: what is compared.
         rows: in the paper's order.
         columns: scores shown, in order.
@@ -110,7 +113,7 @@ class Table:
         claims: what else is to be held against the paper.
     """
 
-    number: int
+    number: int | None
     title: str
     rows: tuple[Row, ...]
     columns: tuple[str, ...] = ("fid", "inception_score", "precision", "recall")
@@ -119,20 +122,30 @@ class Table:
     claims: tuple[Claim, ...] = ()
 
     @property
+    def slug(self) -> str:
+        """What its files are called."""
+        return EQUAL_COST if self.number is None else f"table-{self.number}"
+
+    @property
+    def heading(self) -> str:
+        return self.title.capitalize() if self.number is None else f"Table {self.number}: {self.title}"
+
+    @property
     def trains(self) -> bool:
         """Whether rows need models of their own; otherwise one model serves them all."""
         return any(row.change is not unchanged for row in self.rows)
 
 
-def find_table(number: int) -> Table:
-    """A table by its number in the paper.
+def find_table(name: int | str) -> Table:
+    """A table by its number in the paper, or ``EQUAL_COST``.
 
     Raises:
         ValueError: if it is none of those.
     """
-    if number not in NUMBERS:
-        raise ValueError(f"table: {number} is not one of {', '.join(map(str, NUMBERS))}")
-    return importlib.import_module(f"strait.experiments.tables.table_{number}").TABLE
+    modules = {str(number): f"table_{number}" for number in NUMBERS} | {EQUAL_COST: "equal_cost"}
+    if str(name) not in modules:
+        raise ValueError(f"table: {name} is not one of {', '.join(modules)}")
+    return importlib.import_module(f"strait.experiments.tables.{modules[str(name)]}").TABLE
 
 
 def steps_here(steps: tuple[int, ...], grids: tuple[tuple[int, int], ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A measured table as Markdown, JSON and a plot: OUTPUT/table-N.md, .json, .png, made anew as rows are done."""
+"""A measured table as Markdown, JSON and a plot: OUTPUT/TABLE.md, .json, .png, made anew as rows are done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_table(
     found = means(table, results)
     text = markdown(table, results, floor, _about(run, results, floor), run.network.name)
     content = {
-        "table": table.number,
+        "table": table.number or table.slug,
         "rows": list(results),
         "paper": {row.name: dict(row.paper) for row in table.rows},
         "means": {name: {key: dataclasses.asdict(mean) for key, mean in row.items()} for name, row in found.items()},
@@ -39,7 +39,7 @@ def write_table(
         "floor": floor,
         "measuring": dataclasses.asdict(run.measuring),
     }
-    target = run.folder.parent / f"table-{table.number}"
+    target = run.folder.parent / table.slug
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target.with_suffix(".md"), text)
     write_text(target.with_suffix(".json"), json.dumps(content, indent=1))

@@ -178,7 +178,7 @@ def markdown(
     ]
     head = ["", *(column_title(name, network) for name in columns)]
     searched = any("samples" in result.get("provenance", ()) for result in results)
-    lines = [f"# Table {table.number}: {table.title}", ""]
+    lines = [f"# {table.heading}", ""]
     lines += [_row([*head, *(["decoded with"] if searched else [])])]
     lines += ["|" + "---|" * (len(head) + searched)]
     for row in table.rows:

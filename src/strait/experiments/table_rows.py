@@ -1,7 +1,7 @@
 """Measure the rows of a table: train what is missing, search each row's own settings, score; never twice.
 
-OUTPUT/table-N/NAME-seedS-KEY.json          a row's scores
-OUTPUT/table-N/NAME-seedS-KEY.trials.jsonl  what its search tried
+OUTPUT/TABLE/NAME-seedS-KEY.json          a row's scores
+OUTPUT/TABLE/NAME-seedS-KEY.trials.jsonl  what its search tried
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TableRun:
     ) -> None:
         self.table, self.network, self.measuring, self.trainer = table, network, measuring, trainer
         self.config, self.model, self.ranks = config, model, trainer.ranks
-        self.folder = output / f"table-{table.number}"
+        self.folder = output / table.slug
         self._judge: tuple[StraIT, Judge] | None = None
 
     @cached_property
