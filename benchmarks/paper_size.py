@@ -14,28 +14,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from step_times import random_trainee, tokenizer_networks
 
 from strait.config import Config, config_path, read_config
-from strait.data.images import BadFiles, ImageBatch
-from strait.data.token_cache import TokenCache
 from strait.evaluation.provenance import versions_and_hardware
 from strait.evaluation.report import aligned
 from strait.experiments.run_folder import runnable
 from strait.model import random_model
-from strait.model_config import level_names
-from strait.model_parts import build_part, level_networks
-from strait.tokenizer.build import build_tokenizer, trainable_networks
-from strait.training.loop import Trainee
-from strait.training.tokenizer_loop import TokenizerTrainee
-from strait.training.transformer_loop import TransformerTrainee
 
 CLASSES = 1000
 CPU = torch.device("cpu")
@@ -46,56 +36,6 @@ def peak_gib() -> float:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (found,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return found / 2**20
-
-
-class RandomTokens:
-    """A token cache without files: as many images as a batch."""
-
-    variants = 1
-
-    def __init__(self, config: Config, images: int) -> None:
-        self.names, self.grids = level_names(len(config.model.grids)), config.model.grids
-        draw = torch.Generator().manual_seed(0)
-        sizes = zip(config.model.level_codebook_sizes, self.grids, strict=True)
-        self.levels = [torch.randint(size, (images, h * w), generator=draw) for size, (h, w) in sizes]
-        self.labels = torch.randint(CLASSES, (images,), generator=draw)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, variants: np.ndarray, images: np.ndarray) -> tuple[list[Tensor], Tensor]:
-        rows = torch.from_numpy(images)
-        return [level[rows] for level in self.levels], self.labels[rows]
-
-
-def no_picture() -> Image.Image:
-    raise AssertionError("no sample grid was asked for")
-
-
-def transformer_trainee(config: Config, part: str, batch: int) -> Trainee:
-    """A transformer with its optimizer."""
-    training = dataclasses.replace(getattr(config, f"{part}_training"), batch_size=batch, accumulate=1)
-    network = build_part(config.model, part, CLASSES)
-    cache = cast(TokenCache, RandomTokens(config, batch))
-    return TransformerTrainee(network, level_networks(network), training, config.run, cache, None, no_picture, CPU)
-
-
-def tokenizer_trainee(config: Config, batch: int) -> Trainee:
-    """The tokenizer with its discriminator and both optimizers; a cascade's first network."""
-    training = dataclasses.replace(
-        config.tokenizer_training, batch_size=batch, accumulate=1, perceptual="none", steps=10**6
-    )
-    side = config.image_size
-
-    def batches(step: int) -> Iterator[ImageBatch]:
-        draw = torch.Generator().manual_seed(step)
-        while True:
-            pixels = torch.randint(256, (batch, side, side, 3), generator=draw, dtype=torch.uint8)
-            yield ImageBatch(pixels, torch.zeros(batch, dtype=torch.int64), torch.arange(batch), [])
-
-    network = next(iter(trainable_networks(build_tokenizer(config.tokenizer)).values()))
-    preview = torch.zeros(1, 3, side, side)
-    return TokenizerTrainee(network, training, config.run, side, batches, preview, BadFiles(), CPU)
 
 
 def timed(run: Callable[[int], object], times: int) -> list[float]:
@@ -119,11 +59,14 @@ def measure(config: Config, part: str, batch: int, times: int) -> dict[str, Any]
     else:
         run = dataclasses.replace(config.run, compile=False, sample_every=0)
         config = runnable(dataclasses.replace(config, run=run), CPU)
-        trainee = tokenizer_trainee(config, batch) if part == "tokenizer" else transformer_trainee(config, part, batch)
+        training = dataclasses.replace(config.tokenizer_training, steps=10**6)
+        config = dataclasses.replace(config, tokenizer_training=training)
         # Where losses that begin later have begun.
         first = 9 * 10**5 if part == "tokenizer" else 0
-        trainee.begin(first)
-        seconds = timed(lambda number: trainee.step(first + number), times)
+        network = tokenizer_networks(config)[0] if part == "tokenizer" else None
+        with random_trainee(config, part, batch, CLASSES, CPU, network) as trainee:
+            trainee.begin(first)
+            seconds = timed(lambda number: trainee.step(first + number), times)
         settings["precision"] = config.run.precision
     return {"part": part, "batch": batch, "seconds": seconds, "peak_gib": peak_gib(), **settings}
 

@@ -5,7 +5,8 @@
 
 Parameters and multiply-adds are counted on the meta device, activations as what autograd keeps of one image there.
 ``--measure`` times real training steps of each part on this device, and its matrix products; on a GPU these times
-then stand in the table in the place of ``--peak`` and ``--efficiency``. Everything else (bandwidths, overlap, usable
+then stand in the table in the place of ``--peak`` and ``--efficiency``; on a CPU a second table takes each part's share
+of the matrix products' rate over to the GPU. Everything else (bandwidths, overlap, usable
 memory) is an assumption with an option of its own: nothing here was measured on a cluster.
 """
 
@@ -18,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from step_times import StepTime, matrix_rate, step_time
+from step_times import matrix_rate, step_time
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -171,8 +172,13 @@ HEADER = [
 ]
 
 
-def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[str, StepTime]:
-    """Steps of each part on this device, one after the other, and how they compare with its matrix products."""
+def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[str, float]:
+    """Steps of each part on this device, one after the other, and how they compare with its matrix products.
+
+    Returns:
+        The operations a second that a GPU reaches: on one, as measured; on a CPU, the measured share of its matrix
+        products, of the GPU's peak.
+    """
     device = torch.device(how.device)
     dtype = usable_dtype(torch.bfloat16, device)
     rate = matrix_rate(device, dtype)
@@ -182,7 +188,7 @@ def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[
     for part in parts:
         images = min(how.measure_images, part.batch_size)
         took = step_time(config, part.name, images, how.classes, part.multiply_adds, device, how.measure_steps)
-        found[part.name] = took
+        found[part.name] = took.flops if device.type == "cuda" else took.flops / rate * how.peak * 1e12
         rows.append(
             [
                 part.name,
@@ -194,13 +200,6 @@ def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[
             ]
         )
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
-    if device.type == "cuda":
-        print("\nThe steps' computing below is from these; transfers and memory are still assumed:\n")
-    else:
-        print(
-            f"\nOf a GPU that says nothing: below, computing is assumed ({how.peak:g} TFLOP/s, of which training "
-            f"reaches {how.efficiency:.0%})\n"
-        )
     return found
 
 
@@ -238,13 +237,18 @@ def main() -> None:
     config = read_config(config_path(how.config))
     how.steps = {name: getattr(config, f"{name}_training").steps for name in config.model.parts}
     parts = parts_of(config, how.classes)
-    took = measure(config, parts, how) if how.measure else {}
-    on_gpu = torch.device(how.device).type == "cuda"
-    how.reached = {name: found.flops for name, found in took.items()} if on_gpu else {}
-    rows = [HEADER, ["---"] * len(HEADER)]
-    for part in parts:
-        rows += [plan(part, gpus, how) for gpus in how.gpus]
-    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    measured = measure(config, parts, how) if how.measure else {}
+    tables = [(measured, "The steps' computing is as measured; transfers and memory are assumed:")]
+    if torch.device(how.device).type != "cuda":
+        assumed = f"Computing is assumed ({how.peak:g} TFLOP/s, of which training reaches {how.efficiency:.0%}):"
+        near = f"If a GPU came as near to its {how.peak:g} TFLOP/s as this CPU's steps to its matrix products:"
+        tables = [({}, assumed), *([(measured, near)] if measured else [])]
+    for how.reached, title in tables:
+        rows = [HEADER, ["---"] * len(HEADER)]
+        for part in parts:
+            rows += [plan(part, gpus, how) for gpus in how.gpus]
+        print(f"\n{title}\n")
+        print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     tokens = sum(height * width for height, width in config.model.grids)
     print(
         f"\n{how.images:,} images: {how.images * how.image_bytes / 1e9:.0f} GB as JPEG, "

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from strait.config import Config
 from strait.data.images import BadFiles, ImageBatch
 from strait.devices import usable_dtype
-from strait.model_config import level_names
+from strait.experiments.random_tokens import random_token_cache
 from strait.model_parts import build_part, level_networks
 from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.loop import Trainee
@@ -38,30 +39,40 @@ class StepTime:
         return 2 * self.multiply_adds / self.seconds
 
 
-class _RandomTokens:
-    """A token cache of noise."""
+@contextmanager
+def random_trainee(
+    config: Config,
+    part: str,
+    images: int,
+    classes: int,
+    device: torch.device,
+    network: TrainableTokenizer | None = None,
+) -> Iterator[Trainee]:
+    """One part with its optimizer and, in stage 1, its adversary, in training on noise.
 
-    variants = 1
+    Args:
+        config: whose part.
+        part: which.
+        images: of a step, in one piece.
+        classes: of the model.
+        device: where.
+        network: of the tokenizer's two, where it is a cascade.
+    """
+    if network is not None:
+        yield _tokenizer(config, network, images, device)
+        return
+    training = replace(
+        getattr(config, f"{part}_training"), batch_size=images, accumulate=1, condition_augmentation=0.0
+    )
+    module = build_part(config.model, part, classes)
+    with TemporaryDirectory() as folder:
+        cache = random_token_cache(Path(folder) / "tokens", config.model, classes, images)
+        yield TransformerTrainee(module, level_networks(module), training, config.run, cache, None, _nothing, device)
 
-    def __init__(self, grids: Sequence[tuple[int, int]], sizes: Sequence[int], images: int, classes: int) -> None:
-        draw = torch.Generator().manual_seed(0)
-        self.grids, self.names = list(grids), level_names(len(grids))
-        self.levels = [
-            torch.randint(size, (images, height * width), generator=draw)
-            for (height, width), size in zip(grids, sizes, strict=True)
-        ]
-        self.labels = torch.arange(images) % classes
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, variants: np.ndarray, images: np.ndarray) -> tuple[list[Tensor], Tensor]:
-        rows = torch.from_numpy(images)
-        return [level[rows] for level in self.levels], self.labels[rows]
-
-
-def _nothing() -> Any:
-    raise AssertionError("no sample grid was asked for")
+def tokenizer_networks(config: Config) -> list[TrainableTokenizer]:
+    """What is trained for a tokenizer, one after the other: itself, or the two of a cascade."""
+    return list(trainable_networks(build_tokenizer(config.tokenizer)).values())
 
 
 def _tokenizer(config: Config, network: TrainableTokenizer, images: int, device: torch.device) -> Trainee:
@@ -79,13 +90,8 @@ def _tokenizer(config: Config, network: TrainableTokenizer, images: int, device:
     return TokenizerTrainee(network, training, config.run, size, batches, preview, BadFiles(), device)
 
 
-def _transformer(config: Config, part: str, images: int, classes: int, device: torch.device) -> Trainee:
-    module = build_part(config.model, part, classes)
-    cache = _RandomTokens(config.model.grids, config.model.level_codebook_sizes, images, classes)
-    training = replace(
-        getattr(config, f"{part}_training"), batch_size=images, accumulate=1, condition_augmentation=0.0
-    )
-    return TransformerTrainee(module, level_networks(module), training, config.run, cache, None, _nothing, device)  # type: ignore[arg-type]
+def _nothing() -> Any:
+    raise AssertionError("no sample grid was asked for")
 
 
 def step_time(
@@ -107,12 +113,11 @@ def step_time(
     if usable_dtype(torch.bfloat16, device) != torch.bfloat16:
         config = replace(config, run=replace(config.run, precision="float32"))
     first = int(_LATE * getattr(config, f"{part}_training").steps)
-    if part != "tokenizer":
-        trainee = _transformer(config, part, images, classes, device)
-        return StepTime(images, _timed(trainee, first, steps, device), multiply_adds * images)
-    networks = trainable_networks(build_tokenizer(config.tokenizer)).values()  # two of a cascade, trained in turn
-    seconds = [_timed(_tokenizer(config, network, images, device), first, steps, device) for network in networks]
-    return StepTime(images, sum(seconds), multiply_adds * images)
+    seconds = 0.0
+    for network in tokenizer_networks(config) if part == "tokenizer" else [None]:
+        with random_trainee(config, part, images, classes, device, network) as trainee:
+            seconds += _timed(trainee, first, steps, device)
+    return StepTime(images, seconds, multiply_adds * images)
 
 
 def _timed(trainee: Trainee, first: int, steps: int, device: torch.device) -> float:
