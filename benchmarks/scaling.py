@@ -5,9 +5,9 @@
 
 Parameters and multiply-adds are counted on the meta device, activations as what autograd keeps of one image there.
 ``--measure`` times real training steps of each part on this device, and its matrix products; on a GPU these times
-then stand in the table in the place of ``--peak`` and ``--efficiency``; on a CPU a second table takes each part's share
-of the matrix products' rate over to the GPU. Everything else (bandwidths, overlap, usable
-memory) is an assumption with an option of its own: nothing here was measured on a cluster.
+then stand in the table in the place of ``--peak`` and ``--efficiency``; on a CPU a second table takes each part's
+share of the matrix products' rate over to the GPU. Everything else (bandwidths, overlap, usable memory) is an
+assumption with an option of its own: nothing here was measured on a cluster.
 """
 
 from __future__ import annotations
