@@ -69,7 +69,8 @@ def main() -> int:
             memory.append(_memory(service.pid))
     # The better of the two: the bound must not be met by a machine that was busy meanwhile.
     direct_rate = max(before, _direct_rate(args.batch_size))
-    growth = max(memory[1 + SETTLED // 500 :], default=memory[-1]) - memory[min(SETTLED // 500, len(memory) - 1)]
+    totals = [sum(found.values()) for found in memory]
+    growth = max(totals[1 + SETTLED // 500 :], default=totals[-1]) - totals[min(SETTLED // 500, len(totals) - 1)]
     lost = lost_later + sum(reply.status != 200 for reply in [*alone, *replies])
     report = {
         "requests": args.requests,
@@ -84,7 +85,8 @@ def main() -> int:
         "seconds_95th": times[int(0.95 * len(times))],
         "rows_mean": statistics.mean(reply.rows for reply in replies),
         "delay_seconds": args.delay,
-        "megabytes": memory,
+        "megabytes": totals,
+        "megabytes_of_processes": [[found.get(number, 0.0) for found in memory] for number in memory[0]],
         "megabytes_after": args.memory_requests,
         "megabytes_growth": growth,
         "threads": torch.get_num_threads(),
@@ -168,22 +170,22 @@ def _direct_rate(batch: int, seconds: float = 10) -> float:
     return made / (time.monotonic() - start)
 
 
-def _memory(process: int) -> float:
-    """Resident megabytes of a process and all below it."""
-    total, waiting = 0.0, [process]
+def _memory(process: int) -> dict[int, float]:
+    """Resident megabytes of a process and all below it, the oldest first."""
+    found, waiting = {}, [process]
     while waiting:
         number = waiting.pop()
         status = Path(f"/proc/{number}/status").read_text()
-        total += next(float(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        found[number] = next(float(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
         waiting += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
-    return total
+    return dict(sorted(found.items()))
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name}: {'yes' if held else 'NO'}" for name, held in value.items())
     if isinstance(value, list):
-        return ", ".join(f"{item:.0f}" for item in value)
+        return ", ".join(f"({_shown(item)})" if isinstance(item, list) else f"{item:.0f}" for item in value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -65,7 +65,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     table = find_table(args.table)
     check_plots()
     if table.trains and settings is None:
-        raise ValueError(f"--config: the rows of this table are trained; say on which configuration")
+        raise ValueError("--config: the rows of this table are trained; say on which configuration")
     if settings is None and args.budget is not None:
         raise ValueError("--budget: without --config nothing is trained")
     if settings is not None and args.model is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,15 +21,13 @@ from torch import Tensor
 
 from strait.config import Config, write_config
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, in_order
+from strait.data.images import BadFiles
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
-from strait.data.training_images import default_workers, training_batches
 from strait.experiments.budget import Budget
 from strait.experiments.classifier_part import build_classifier, classifier_trainee, load_classifier
 from strait.experiments.part_tokens import WantedTokens, cached_tokens
-from strait.experiments.preview import PREVIEW, LevelPreview
 from strait.experiments.room import refuse_what_cannot_fit
 from strait.experiments.run_folder import (
     forget_finished,
@@ -43,6 +40,8 @@ from strait.experiments.run_folder import (
     settled_classes,
     settled_config,
 )
+from strait.experiments.tokenizer_part import Photographs, tokenizer_trainee
+from strait.experiments.transformer_part import Learned, augmentation, transformer_trainee
 from strait.model_folder import (
     ModelError,
     check_part,
@@ -51,19 +50,16 @@ from strait.model_folder import (
     save_part,
     write_description,
 )
-from strait.model_parts import build_part, level_networks
-from strait.randomness import as_seed
+from strait.model_parts import build_part
 from strait.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.classifier_loop import ClassifierTrainee
-from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import TransformerTrainingConfig
 from strait.training.loop import Stop, Trainee, train
 from strait.training.tokenizer_loop import TokenizerTrainee
 from strait.training.transformer_loop import Augment, TransformerTrainee
 
 _VALIDATION_IMAGES = 2000
-_SCALE = 51
 
 
 class PartTraining:
@@ -231,42 +227,9 @@ class PartTraining:
         classifier = None
         if config.tokenizer_training.perceptual == "classifier":
             classifier = load_classifier(self.folder, config, len(self.classes), self.data_name)
-        # What is made from here on must not depend on what was trained before it in the same process.
-        torch.manual_seed(as_seed(config.run.seed, _SCALE))
-        workers = default_workers(config.data, self.device, os.cpu_count() or 1)
-        stage1 = config.tokenizer_training
-
-        def batches(step: int):
-            return training_batches(
-                self.source,
-                config.image_size,
-                stage1.batch_size,
-                config.data,
-                config.run.seed,
-                step,
-                workers,
-                self.ranks,
-            )
-
-        shown = self.validation if self.validation is not None else self.source
-        spread = [index * len(shown) // PREVIEW for index in range(min(PREVIEW, len(shown)))]
-        preview = next(in_order(shown, config.image_size, PREVIEW, spread), None)
-        if preview is None or not len(preview.labels):
-            preview = next(batches(0))
-        return TokenizerTrainee(
-            network,
-            stage1,
-            config.run,
-            config.image_size,
-            batches,
-            preview.images(self.device)[:PREVIEW],
-            self.bad_files,
-            self.device,
-            pretrained=self.init_from is not None,
-            ranks=self.ranks,
-            judged=self.validation is not None,
-            classifier=classifier,
-        )
+        photographs = Photographs(self.source, self.validation, self.bad_files)
+        is_begun = self.init_from is not None
+        return tokenizer_trainee(network, config, photographs, self.device, self.ranks, is_begun, classifier)
 
     def _trained(self, trainee: Trainee, run_folder: Path, steps: int) -> bool:
         config, share = self.config.run, self.bad_files.share
@@ -313,30 +276,14 @@ class PartTraining:
             plain = dataclasses.replace(config.data, cache_variants=1)
             validation = self._cache(tokenizer, "validation", self.validation, plain, _VALIDATION_IMAGES, two_sizes)
 
+        augment = self._augment(getattr(config, f"{part}_training"))
+
         def trainee_of() -> TransformerTrainee:
             torch.manual_seed(config.run.seed)
             transformer = build_part(config.model, part, len(self.classes))
             self._start_weights(part, transformer)
-            networks = level_networks(transformer)
-            sharded = self.ranks.size > 1 and config.run.parallel == "fsdp"
-            # Shards cannot be decoded with: the first process then keeps a whole copy to look at, if it will.
-            seen = sharded and self.ranks.first and config.run.sample_every > 0
-            whole = build_part(config.model, part, len(self.classes)).to(self.device) if seen else None
-            looked_at = networks if whole is None else level_networks(whole)
-            settings: TransformerTrainingConfig = getattr(self.config, f"{part}_training")
-            return TransformerTrainee(
-                transformer,
-                networks,
-                settings,
-                config.run,
-                cache,
-                validation,
-                LevelPreview(looked_at, tokenizer, validation or cache, config, self.device),
-                self.device,
-                self._augment(settings),
-                self.ranks,
-                whole,
-            )
+            learned = Learned(tokenizer, cache, validation, len(self.classes))
+            return transformer_trainee(transformer, part, self.config, learned, self.device, self.ranks, augment)
 
         if self.budget is not None:
             self.config = self.budget.settle(part, config, [trainee_of])
@@ -359,11 +306,4 @@ class PartTraining:
         top = build_part(self.config.model, "top", len(self.classes))
         check_part(self.folder, "top", top)
         load_part(self.folder, "top", top)
-        network = level_networks(top.to(self.device).eval())[0]
-        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.run.precision == "bfloat16")
-
-        def augment(tokens: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-            with precision:
-                return augmented_condition(network.bind, tokens, network.grid, labels, share, keys)
-
-        return augment
+        return augmentation(top, share, self.config.run.precision, self.device)

@@ -26,7 +26,6 @@ from strait.files import write_text
 from strait.ranks import ALONE, Ranks
 from strait.training.loop import Stop
 
-
 _SHARED = "classifier"
 
 
