@@ -322,7 +322,7 @@ def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided
     monkeypatch.setattr(budget_file, "_SECONDS", 0.02)
     more = ["--search-samples", "0", "--samples", "8", "--budget", "0.003", "--tokenizer_training.perceptual"]
     more += ["classifier", "--classifier.channels", "8", "--classifier.multipliers", "[1,1]"]
-    more += ["--classifier_training.steps", "3"]
+    more += ["--classifier_training.steps", "3", "--decoding.guidance", "1"]
     assert main(["table", "equal-cost", *words, *more]) == 0
     report = json.loads(capsys.readouterr().out)
     folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
