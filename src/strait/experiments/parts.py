@@ -43,10 +43,10 @@ from strait.experiments.run_folder import (
     settled_classes,
     settled_config,
 )
+from strait.hub import find_folder
 from strait.model_folder import (
     ModelError,
     check_part,
-    find_folder,
     load_part,
     save_part,
     write_description,
