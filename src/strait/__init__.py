@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strait.model import StraIT
+    from strait.pipeline import StraITPipeline
 
 __version__ = "0.1.0"
-__all__ = ["StraIT", "__version__"]
+__all__ = ["StraIT", "StraITPipeline", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from strait.model import StraIT
 
         return StraIT
+    if name == "StraITPipeline":
+        from strait.pipeline import StraITPipeline
+
+        return StraITPipeline
     raise AttributeError(f"module 'strait' has no attribute {name!r}")

@@ -18,6 +18,7 @@ VERBS = (
     "table",
     "sweep",
     "describe",
+    "export",
     "bench",
     "web",
     "serve",

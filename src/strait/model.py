@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -15,12 +16,15 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
 from strait.devices import free_bytes, usable_dtype
+from strait.files import write_text
+from strait.hub import find_folder, push_folder
+from strait.images_in import Pictures, as_images
 from strait.memory import bytes_an_image, fitting_batch
+from strait.model_card import model_card, with_metadata
 from strait.model_config import ModelConfig
 from strait.model_folder import (
     ModelError,
     check_part,
-    find_folder,
     load_part,
     read_description,
     save_part,
@@ -59,6 +63,8 @@ class StraIT(nn.Module):
         classes: names in the order of their indices; empty for an unconditional model.
         decoding: defaults for ``generate``.
 
+    ``card`` is the README.md of the folder that it was loaded from; empty where there is none.
+
     A fresh model has random weights and no parts that count as trained: see ``from_pretrained``.
     """
 
@@ -74,6 +80,7 @@ class StraIT(nn.Module):
         self.bottom = cast("BottomTransformer | None", parts.get("bottom"))
         self.upsampler = cast("Upsampler | None", parts.get("upsampler"))
         self.trained: set[str] = set()
+        self.card = ""
         self._draw_rows: Drawer | None = None
         self._graphs = False
         self.eval()
@@ -168,13 +175,18 @@ class StraIT(nn.Module):
         yield from stratified_decode(levels, labels, seeds, settings, canvases)
 
     @torch.no_grad()
-    def encode(self, images: Images) -> Tokens:
-        """Images -> tokens, on a CPU image by image for the reason that ``decode`` gives.
+    def encode(self, pictures: Pictures) -> Tokens:
+        """Pictures -> tokens, on a CPU image by image for the reason that ``decode`` gives.
+
+        Args:
+            pictures: ``Images`` of any size that the downsampling divides; or PIL pictures and arrays, which are
+                brought to the model's size (``images_in.py`` has all that is understood).
 
         Raises:
-            ValueError: if the downsampling does not divide the images' sides.
+            ValueError: if they are no pictures, or the downsampling does not divide the sides of a tensor.
         """
         self.require("tokenizer")
+        images = as_images(pictures, self.config.image_size).to(self.device)
         if self.device.type == "cuda":
             return self.tokenizer.encode(images)
         rows = [self.tokenizer.encode(image[None]) for image in images]
@@ -297,7 +309,7 @@ class StraIT(nn.Module):
         """Write the model folder: its description and the trained parts (or those named).
 
         Args:
-            folder: made if need be; files of parts that are not written stay as they are.
+            folder: made if need be; files of parts that are not written stay as they are, and so does a README.md.
             parts: which; all trained ones by default.
             dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
         """
@@ -305,6 +317,57 @@ class StraIT(nn.Module):
         write_description(folder, self.config, list(self.classes), self.decoding)
         for part in sorted(self.trained) if parts is None else parts:
             save_part(folder, part, self.part(part).state_dict(), dtype)
+        if self.card and not (folder / "README.md").exists():
+            write_text(folder / "README.md", self.card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        dtype: Any = None,
+    ) -> str:
+        """Share the model on a hub: its description, trained parts and model card, in one commit.
+
+        Args:
+            repo_id: ``user/name``; made if there is none.
+            card: Markdown for its README.md. By default ``self.card``, or where that is empty one that says what the
+                model knows of itself. Metadata of the library are added to any.
+            commit_message: of the commit.
+            private: of a repository that is made; the hub's default if None.
+            token: one that may write; that of ``hf auth login`` or ``HF_TOKEN`` by default.
+            revision: the branch to commit to, made if need be; main by default.
+            create_pr: open a pull request instead.
+            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ModelError: if nothing is trained, or the hub does not take it.
+        """
+        self.require("tokenizer")
+        text = card or self.card
+        if text:
+            text = with_metadata(text, bool(self.classes))
+        else:
+            sizes = {
+                part: sum(value.numel() for value in self.part(part).state_dict().values())
+                for part in self.config.parts
+                if part in self.trained
+            }
+            text = model_card(
+                repo_id, self.config, list(self.classes), self.default_decoding(), sizes, self.weights_hash()
+            )
+        with TemporaryDirectory() as folder:
+            write_text(Path(folder) / "README.md", text)
+            self.save_pretrained(folder, dtype=dtype)
+            return push_folder(Path(folder), repo_id, commit_message, private, token, revision, create_pr)
 
     @classmethod
     def from_pretrained(
@@ -313,20 +376,30 @@ class StraIT(nn.Module):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         pack: bool = True,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
     ) -> StraIT:
         """Load a model.
 
         Args:
-            source: a model folder, a hub id (``user/name``), or None for the model that ships with the package.
+            source: a model folder, a hub id (``user/name``, or ``user/name@revision``), or None for the model that
+                ships with the package.
             device: where to.
             dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
                 float32: rounding there would change tokens and pixels.
             pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, or moved.
+            revision: branch, tag or commit of a hub's model.
+            cache_dir: where downloads are kept; the hub library's own cache by default.
+            token: for private models; that of ``hf auth login`` or ``HF_TOKEN`` by default.
+            local_files_only: take what the cache has, and ask no hub.
 
         Raises:
             ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
         """
-        folder = find_folder(source)
+        folder = find_folder(source, revision, cache_dir, token, local_files_only)
         config, classes, decoding = read_description(folder)
         model = _shaped(config, classes, decoding, usable_dtype(dtype, torch.device(device)))
         present = [part for part in model.config.parts if (folder / f"{part}.safetensors").exists()]
@@ -340,6 +413,8 @@ class StraIT(nn.Module):
             else:
                 for value in model.part(part).parameters():
                     nn.init.zeros_(value)
+        readme = folder / "README.md"
+        model.card = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
         model.to(device)
         return model.pack() if pack else model
 

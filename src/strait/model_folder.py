@@ -31,25 +31,6 @@ class ModelError(ValueError):
     """A model folder cannot be used; the message is for people."""
 
 
-def find_folder(source: str | Path | None) -> Path:
-    """The folder of a model: the shipped one, one on disk, or one from a hub."""
-    if source is None:
-        return SHIPPED
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.safetensors", "*.md"]))
-        except Exception as error:
-            raise ModelError(
-                f"--model: {source} is no folder here, and no hub gave it: {str(error).splitlines()[0]}"
-            ) from error
-    raise ModelError(f"--model: there is no folder {source}; make one with: strait train --data DIR --model {source}")
-
-
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
     """``config.json`` and ``classes.txt``."""
     folder.mkdir(parents=True, exist_ok=True)

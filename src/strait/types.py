@@ -42,7 +42,7 @@ class Tokens:
                 raise ValueError(
                     f"tokens: each level must be integers [batch, h, w], not {grid.dtype} {tuple(grid.shape)}"
                 )
-        if len({grid.shape[0] for grid in self.levels}) != 1:
+        if any(grid.shape[0] != self.batch for grid in self.levels):
             raise ValueError(f"tokens: levels disagree on the batch: {[grid.shape[0] for grid in self.levels]}")
 
     @property

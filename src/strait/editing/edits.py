@@ -1,5 +1,6 @@
 """A user's picture in, edited pictures out: every edit at the picture's own size.
 
+A picture may be a file's path, a PIL picture, an array or a tensor; a mask the same, or bools.
 Result k of a seed is the same however many are asked for.
 """
 
@@ -23,7 +24,7 @@ from strait.editing.config import EditConfig
 from strait.editing.extension import Sides, extend, windows
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
-from strait.editing.pictures import Picture, PictureError
+from strait.editing.pictures import AnyMask, AnyPicture, Picture, PictureError, as_mask, as_picture
 from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, to_images, window_around
 from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
 from strait.editing.upsampling import upsample
@@ -110,21 +111,22 @@ def picture_canvases(
 
 
 def infill_picture(
-    edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig | None = None
+    edit: Edit, picture: AnyPicture, mask: AnyMask, config: EditConfig | None = None
 ) -> Iterator[np.ndarray]:
     """Fill a part of a picture; under a label that is not the picture's, a relabelling.
 
     Args:
         edit: how many, which class.
         picture: the user's.
-        mask: bool ``[height, width]``, True where to fill. Where it is empty nothing is composited either: the
-            reconstruction comes back.
+        mask: True or white where to fill. Where it is empty nothing is composited either: the reconstruction comes
+            back.
         config: strength, margin, context, feather, composite.
 
     Yields:
         uint8 of the shape of the picture's pixels, one result after the other.
     """
-    edit, config = edit.base(), config or EditConfig()
+    edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
+    mask = as_mask(mask, picture.size)
     window = window_around(mask, edit.model.config.image_size, config.context)
     composite = config.composite and bool(mask.any())
     place = mask if composite else _inside(window, mask.shape)
@@ -141,10 +143,10 @@ def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
 
 def transfer_picture(
     edit: Edit,
-    picture: Picture,
+    picture: AnyPicture,
     keep: float = 0.5,
     choose: Literal["random", "confidence"] = "random",
-    region: np.ndarray | None = None,
+    region: AnyMask | None = None,
     keep_bottom: bool = False,
 ) -> Iterator[np.ndarray]:
     """Move the middle square of a picture to another class.
@@ -154,16 +156,16 @@ def transfer_picture(
         picture: the user's.
         keep: share of its top tokens that stay.
         choose: which: random ones, others for each result, or those that the new class finds most likely.
-        region: bool ``[height, width]``, in place of a share: the top tokens that it touches go, all others stay.
+        region: a mask in place of a share: the top tokens that it touches go, all others stay.
         keep_bottom: without bottom-level re-prediction.
 
     Yields:
         uint8 ``[side, side, 3 or 4]``, the square at the picture's own size; its transparency is the picture's own.
     """
-    edit, size = edit.base(), edit.model.config.image_size
+    edit, size, picture = edit.base(), edit.model.config.image_size, as_picture(picture)
     window = centre_window(picture.size)
-    nothing = np.zeros(picture.size, bool)
-    images, masks = cut(picture.rgb(), nothing if region is None else region, window, size)
+    chosen = np.zeros(picture.size, bool) if region is None else as_mask(region, picture.size)
+    images, masks = cut(picture.rgb(), chosen, window, size)
     tokens = edit.model.encode(images.to(edit.model.device))
     top = tokens.levels[0]
     same: Tensor | None = None
@@ -184,13 +186,13 @@ def transfer_picture(
         yield np.concatenate([enlarged(made, window.side, window.side), picture.pixels[square][..., 3:]], axis=2)
 
 
-def upsample_picture(edit: Edit, picture: Picture) -> Iterator[np.ndarray]:
+def upsample_picture(edit: Edit, picture: AnyPicture) -> Iterator[np.ndarray]:
     """Draw the middle square of a picture, brought to the model's size, at twice that size.
 
     Yields:
         uint8 ``[2s, 2s, 3 or 4]``; the transparency is the picture's own, resampled.
     """
-    size = edit.model.config.image_size
+    size, picture = edit.model.config.image_size, as_picture(picture)
     alpha = np.zeros((2 * size, 2 * size, 0), np.uint8)
     if picture.pixels.shape[2] == 4:
         channel = Image.fromarray(picture.pixels[..., 3])
@@ -203,7 +205,7 @@ def upsample_picture(edit: Edit, picture: Picture) -> Iterator[np.ndarray]:
 
 
 def extend_picture(
-    edit: Edit, picture: Picture, sides: Sides, feather: int = 2, composite: bool = True
+    edit: Edit, picture: AnyPicture, sides: Sides, feather: int = 2, composite: bool = True
 ) -> Iterator[np.ndarray]:
     """Extend a picture past its edges.
 
@@ -225,6 +227,7 @@ def extend_picture(
     edit, model_size, grid = edit.base(), edit.model.config.image_size, edit.model.config.grids[0]
     if sides == Sides():
         raise PictureError("extend: say by how much: --left, --right, --up or --down, in top tokens")
+    picture = as_picture(picture)
     height, width = picture.size
     token = min(picture.size) / grid[0]
     rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)

@@ -1,4 +1,4 @@
-"""A user's picture and mask from files: any size and mode; what cannot be edited says why."""
+"""A user's picture and mask, from files or from memory: any size and mode; what cannot be edited says why."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from strait.data.images import eight_bits, on_white
 from strait.data.sources import FORMATS
+from strait.images_in import pixels_of
 
 
 class PictureError(ValueError):
@@ -54,6 +56,45 @@ class Picture:
     def rgb(self) -> Image.Image:
         """What the model sees: on white where it is transparent."""
         return on_white(Image.fromarray(self.pixels))
+
+
+AnyPicture: TypeAlias = Picture | Image.Image | np.ndarray | Tensor | str | Path
+"""A picture as a user may hand it over: what ``images_in`` understands, or a file's path."""
+AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | str | Path
+"""A mask as a user may hand it over: bools, 8 bits or a picture that is white where to fill, or its path."""
+
+
+def as_picture(picture: AnyPicture) -> Picture:
+    """Whatever picture was handed over.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(picture, Picture):
+        return picture
+    return read_picture(picture) if isinstance(picture, str | Path) else Picture(pixels_of(picture))
+
+
+def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
+    """Whatever mask was handed over, bool ``[height, width]`` of the picture's ``size``.
+
+    Raises:
+        PictureError: if it is none, or of another size.
+    """
+    if isinstance(mask, str | Path):
+        mask = read_mask(mask, size, "mask")
+    if isinstance(mask, Mask):
+        mask = mask.fill
+    if isinstance(mask, Image.Image):
+        mask = _white(eight_bits(mask))
+    values = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if values.dtype == np.uint8:
+        values = values >= 128
+    if values.dtype != bool:
+        raise PictureError(f"mask: it must hold bools, True where to fill, or uint8, not {values.dtype}")
+    if values.shape != size:
+        raise PictureError(f"mask: its shape is {values.shape}, and the picture's (height, width) {size}")
+    return values
 
 
 def read_picture(path: str | Path, option: str = "picture") -> Picture:
@@ -101,10 +142,15 @@ def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[
         pages, picture = getattr(picture, "n_frames", 1), eight_bits(picture)
         if picture.size != size[::-1]:
             _refuse_size(name, picture, size)
-        grey = np.asarray(picture.convert("L"))
-        if picture.mode != "RGBA":
-            return Mask(grey >= 128, pages)
-        return Mask(grey.astype(np.uint16) * np.asarray(picture.getchannel("A")) >= 128 * 255, pages)
+        return Mask(_white(picture), pages)
+
+
+def _white(picture: Image.Image) -> np.ndarray:
+    """Where an RGB or RGBA picture is white (128 and above), on black if transparent."""
+    grey = np.asarray(picture.convert("L"))
+    if picture.mode != "RGBA":
+        return grey >= 128
+    return grey.astype(np.uint16) * np.asarray(picture.getchannel("A")) >= 128 * 255
 
 
 def _refuse_size(name: str, mask: Image.Image, size: tuple[int, int]) -> NoReturn:

@@ -42,10 +42,10 @@ from strait.experiments.run_folder import (
 )
 from strait.experiments.tokenizer_part import Photographs, tokenizer_trainee
 from strait.experiments.transformer_part import Learned, augmentation, transformer_trainee
+from strait.hub import find_folder
 from strait.model_folder import (
     ModelError,
     check_part,
-    find_folder,
     load_part,
     save_part,
     write_description,

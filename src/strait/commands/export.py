@@ -1,0 +1,29 @@
+"""Write a model as ONNX files, which generate images without torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from strait.arguments import parse, verb_parser
+
+
+def run(words: list[str]) -> int:
+    parser = verb_parser("export", __doc__)
+    parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
+    parser.add_argument("--output", required=True, help="folder for the files")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    args = parse(parser, words)
+    output = Path(args.output)
+    if (output / "export.json").exists() and not args.overwrite:
+        raise FileExistsError(f"{output} holds an export; choose another --output, or say --overwrite")
+
+    from strait.export.onnx_files import export_onnx, largest_difference
+    from strait.model import StraIT
+
+    model = StraIT.from_pretrained(args.model, pack=False)
+    for path in export_onnx(model, output):
+        print(path)
+    difference = largest_difference(model, output)
+    print(f"checked in onnxruntime: logits and pixels differ by {difference:.1e} at most", file=sys.stderr)
+    return 0

@@ -1,0 +1,216 @@
+"""A model as ONNX files: one step of each level's transformer, and the decoder of pixels; batches of any size.
+
+The loop over steps, its noise and its schedule stay outside: they are plain arithmetic, and ``generate.py``, which is
+written beside the files, has them in numpy.
+
+    LEVEL.onnx     tokens, masked, labels, every coarser level's grid -> logits
+    pixels.onnx    a grid for each level of the tokenizer -> images
+    export.json    grids, sizes of the codebooks, decoding defaults, class names
+    generate.py    images from all that with onnxruntime, without torch
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from strait.files import write_bytes, write_text
+from strait.model import StraIT, unfilled_model
+from strait.model_folder import ModelError
+from strait.model_parts import LevelNetwork, level_networks
+from strait.randomness import key
+from strait.types import NULL_LABEL, Canvas, Condition, Grid, Images, Tokens
+
+_LARGEST_DIFFERENCE = 1e-2
+"""Rounding through dozens of layers stays a hundred times below it; a wrong graph does not."""
+
+
+class _Step(nn.Module):
+    """A level's transformer as a function of tensors alone."""
+
+    def __init__(self, network: LevelNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, masked: Tensor, labels: Tensor, *context: Tensor) -> Tensor:
+        return self.network.bind(Condition(labels, context))(Canvas(tokens, masked, self.network.grid))
+
+
+class _Pixels(nn.Module):
+    """Every level's grid to images."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, *grids: Tensor) -> Images:
+        return self.tokenizer.decode(Tokens(grids))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    """One file: a module, its inputs for two rows, and what they and its output are called."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    output: str
+    free_sides: bool = False
+
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        """The batch, and of the pixels' decoder the grid's sides: the finer levels' are twice the coarser's."""
+        batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
+        shapes: list[dict[int, Any]] = []
+        for level in range(len(self.inputs)):
+            sides = {1: 2**level * height, 2: 2**level * width} if level else {1: height, 2: width}
+            shapes.append({0: batch, **(sides if self.free_sides else {})})
+        # The last inputs of both modules come in by a star, and so belong together.
+        fixed = 0 if self.free_sides else 3
+        starred = [tuple(shapes[fixed:])] if shapes[fixed:] else []
+        return (*shapes[:fixed], *starred)
+
+
+def export_onnx(model: StraIT, folder: Path) -> list[Path]:
+    """Write the files of a model.
+
+    Args:
+        model: with all its parts; packed, in half precision or on a GPU as it may be, the files are in float32.
+        folder: made if need be; files of the same names are replaced.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ModelError: if a part is missing; an upsampler that is not trained is left out.
+        ValueError: if the libraries are not there.
+    """
+    for library in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise ValueError(f"export: it needs the library {library}: pip install 'strait[export]'") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for graph in _graphs(model):
+        paths.append(folder / f"{graph.name}.onnx")
+        _write(graph, paths[-1])
+    write_text(folder / "export.json", json.dumps(_description(model), indent=1) + "\n")
+    write_bytes(folder / "generate.py", (Path(__file__).parent / "generate.py").read_bytes())
+    return [*paths, folder / "export.json", folder / "generate.py"]
+
+
+@torch.no_grad()
+def largest_difference(model: StraIT, folder: Path) -> float:
+    """Run the files in onnxruntime, and compare what comes out with the model's own: logits and pixels.
+
+    Raises:
+        ModelError: if the difference is more than rounding.
+        ValueError: if onnxruntime is not there.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("export: it needs the library onnxruntime: pip install 'strait[export]'") from error
+    largest = 0.0
+    for graph in _graphs(model):
+        path = folder / f"{graph.name}.onnx"
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        given = {entry.name for entry in session.get_inputs()}
+        inputs = {name: value.numpy() for name, value in graph.inputs.items() if name in given}
+        (found,) = session.run([graph.output], inputs)
+        difference = float((torch.from_numpy(found) - graph.module(*graph.inputs.values())).abs().max())
+        if not difference <= _LARGEST_DIFFERENCE:
+            raise ModelError(f"{path}: its {graph.output} differ by {difference:g} from the model's own")
+        largest = max(largest, difference)
+    return largest
+
+
+def _levels(model: StraIT) -> int:
+    """How many levels are exported: those before an upsampler that is not trained."""
+    return len(model.default_decoding().steps)
+
+
+def _graphs(model: StraIT) -> Iterator[_Graph]:
+    model.require(*(part for part in model.config.parts if part != "upsampler"))
+    own = unfilled_model(model.config, list(model.classes), model.decoding, torch.float32)
+    own.load_state_dict(model.state_dict())
+    own.eval()
+    config, levels = model.config, _levels(model)
+    names, sizes = config.level_names[:levels], config.level_codebook_sizes
+    grids = {
+        name: _some_ids(number, grid, sizes[number])
+        for number, (name, grid) in enumerate(zip(names, config.grids, strict=False))
+    }
+    networks: dict[int, LevelNetwork] = {}
+    for part in config.parts[1:]:
+        networks.update(level_networks(own.part(part)))
+    for number, name in enumerate(names):
+        tokens = grids[name].flatten(1)
+        context = {other: grids[other] for other in names[:number]}
+        labels = torch.tensor([NULL_LABEL, len(model.classes) - 1])
+        inputs = {"tokens": tokens, "masked": tokens % 2 == 0, "labels": labels, **context}
+        yield _Graph(name, _Step(networks[number]), inputs, "logits")
+    last = names[-config.tokenizer.num_levels :]
+    yield _Graph("pixels", _Pixels(own.tokenizer), {name: grids[name] for name in last}, "images", free_sides=True)
+
+
+def _some_ids(level: int, grid: Grid, codebook_size: int) -> Tensor:
+    """Ids for a trial, two rows of them: ``[2, h, w]``."""
+    return key(level, torch.arange(2 * grid[0] * grid[1])).bitwise_and(0xFFFF).remainder(codebook_size).view(2, *grid)
+
+
+def _write(graph: _Graph, path: Path) -> None:
+    shapes = graph.dynamic_shapes()
+    with _quiet():
+        program = torch.onnx.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            dynamo=True,
+            verbose=False,
+            input_names=list(graph.inputs),
+            output_names=[graph.output],
+            dynamic_shapes=shapes,
+        )
+    assert program is not None
+    program.save(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on libraries that are not there and axes that share a name."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _description(model: StraIT) -> dict[str, Any]:
+    config, levels = model.config, _levels(model)
+    return {
+        "format": 1,
+        "levels": [
+            {"name": name, "grid": list(grid), "codebook_size": size}
+            for name, grid, size in zip(
+                config.level_names[:levels], config.grids, config.level_codebook_sizes, strict=False
+            )
+        ],
+        "tokenizer_levels": config.tokenizer.num_levels,
+        "decoding": dataclasses.asdict(model.default_decoding()),
+        "classes": list(model.classes),
+        "model": model.weights_hash(),
+    }

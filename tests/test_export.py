@@ -1,0 +1,241 @@
+"""Exported files generate without torch what the package generates: the same tokens, pixels within one of 255."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from strait.cli import main
+from strait.decoding.config import DecodingConfig
+from strait.decoding.sampling import halton_scores
+from strait.decoding.stratified import final_tokens
+from strait.export import generate as numpy_side
+from strait.images_out import to_pictures
+from strait.masking import num_masked
+from strait.masking_names import SCHEDULES
+from strait.model import StraIT, random_model
+from strait.model_config import ModelConfig
+from strait.model_folder import ModelError
+from strait.randomness import gumbel, image_seeds, key, uniform, uniform_ids
+from test_model_folder import CLASSES, CONFIG, SINGLE
+
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+ABSENT = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+with_libraries = pytest.mark.skipif(
+    bool(ABSENT), reason=f"{', '.join(ABSENT)} not installed: pip install 'strait[export]'"
+)
+UPSAMPLED = dataclasses.replace(CONFIG, upsampler=CONFIG.bottom)
+CASCADE = dataclasses.replace(CONFIG, tokenizer=dataclasses.replace(CONFIG.tokenizer, kind="cascade"))
+
+# The numpy half alone, against the package's own.
+
+
+def test_the_noise_is_the_same_to_the_bit() -> None:
+    seeds = torch.tensor([0, 1, -1, 2**62, -(2**63)])
+    keys = key(key(7, seeds)[:, None], 3, torch.arange(50))
+    found = numpy_side.key(numpy_side.key(7, seeds.numpy())[:, None], 3, np.arange(50))
+    assert np.array_equal(found.astype(np.int64), keys.numpy())
+    assert np.array_equal(numpy_side.uniform(found), uniform(keys).numpy())
+    assert np.array_equal(numpy_side.uniform_ids(found, 300), uniform_ids(keys, 300).numpy())
+    assert np.array_equal(numpy_side.key(-5, np.arange(4)).astype(np.int64), image_seeds(-5, torch.arange(4)).numpy())
+    noise = numpy_side.gumbel(numpy_side.uniform(found))
+    np.testing.assert_allclose(noise, gumbel(uniform(keys)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_schedule_leaves_as_many_masked(schedule: str) -> None:
+    for start in (1, 2, 7, 16, 64, 255):
+        for steps in (1, 2, 5, 18):
+            unknown = start
+            for step in range(steps):
+                found = numpy_side.num_masked(schedule, step, steps, start, unknown)
+                rows = [torch.tensor([value]) for value in (step, steps, start, unknown)]
+                assert found == int(num_masked(schedule, *rows))
+                unknown = found
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (4, 4), (3, 5), (8, 8)])
+def test_the_halton_order_is_the_same(grid: tuple[int, int]) -> None:
+    assert np.array_equal(numpy_side.halton_scores(*grid), halton_scores(grid, torch.device("cpu")).numpy())
+
+
+# The files.
+
+
+def checked(model: StraIT, folder: Path) -> numpy_side.Exported:
+    """The files of a model, their output compared with its own."""
+    from strait.export.onnx_files import export_onnx, largest_difference
+
+    export_onnx(model, folder)
+    assert largest_difference(model, folder) < 1e-4
+    return numpy_side.Exported(folder, threads=1)
+
+
+def compare(
+    model: StraIT, exported: numpy_side.Exported, labels: list[int], seed: int, decoding: DecodingConfig
+) -> None:
+    """Same tokens, and pixels within one of 255."""
+    exported.about["decoding"] = dataclasses.asdict(decoding)
+    wanted = final_tokens(model.decoding_steps(torch.tensor(labels), seed, None, decoding))
+    grids = exported.tokens(labels, seed, range(len(labels)), decoding.steps, decoding.temperature, decoding.guidance)
+    assert len(grids) == len(wanted.levels)
+    for grid, own in zip(grids, wanted.levels, strict=True):
+        assert np.array_equal(grid, own.numpy())
+    pixels = exported.pixels(grids).astype(int)
+    own_pixels = np.stack([np.asarray(picture) for picture in to_pictures(model.decode(wanted))]).astype(int)
+    assert pixels.shape == own_pixels.shape
+    assert np.abs(pixels - own_pixels).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def shipped() -> StraIT:
+    return StraIT.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def shipped_files(shipped: StraIT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    checked(shipped, folder)
+    return folder
+
+
+@with_libraries
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"guidance": 0.0, "temperature": (4.5, 1.0)},
+        {"guidance": 2.0, "guidance_ramp": "linear", "steps": (18, 6), "schedule": "square"},
+        {"keep": "halton", "steps": (40, 3), "schedule": "exponential"},
+    ],
+    ids=["its own settings", "without guidance", "ramped guidance", "Halton order, more steps than tokens"],
+)
+def test_the_model_that_ships(shipped: StraIT, shipped_files: Path, changes: dict) -> None:
+    exported = numpy_side.Exported(shipped_files, threads=1)
+    decoding = dataclasses.replace(shipped.decoding, **changes)
+    for seed in (0, -3):
+        compare(shipped, exported, [0, 199, -1, 57], seed, decoding)
+
+
+@pytest.fixture(scope="module")
+def single() -> StraIT:
+    """A model of one level."""
+    model = random_model(SINGLE, CLASSES, seed=4)
+    model.decoding = DecodingConfig(steps=(5,), temperature=(2.0,), guidance=0.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def single_folder(single: StraIT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That model at ``model``, and at ``out`` its files as the command line writes them."""
+    folder = tmp_path_factory.mktemp("single")
+    single.save_pretrained(folder / "model")
+    assert main(["export", "--model", str(folder / "model"), "--output", str(folder / "out")]) == 0
+    return folder
+
+
+@with_libraries
+def test_a_model_of_one_level(single: StraIT, single_folder: Path) -> None:
+    compare(single, numpy_side.Exported(single_folder / "out", threads=1), [0, 2, -1], 5, single.decoding)
+
+
+@with_libraries
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "classes", "steps"),
+    [(CASCADE, [], (3, 2)), (UPSAMPLED, CLASSES, (3, 2, 3, 2))],
+    ids=["a cascade without classes", "an upsampler"],
+)
+def test_every_other_kind_of_model(
+    config: ModelConfig, classes: list[str], steps: tuple[int, ...], tmp_path: Path
+) -> None:
+    model = random_model(config, classes, seed=4)
+    model.decoding = DecodingConfig(steps=steps, temperature=(2.0,) * len(steps), guidance=0.5)
+    labels = [0, 2, -1] if classes else [-1, -1]
+    exported = checked(model, tmp_path)
+    compare(model, exported, labels, 5, model.decoding)
+    if config.upsampler is not None:  # which the same files can do without
+        compare(model, exported, labels, 5, model.decoding.first(2))
+
+
+@with_libraries
+def test_files_of_another_model_are_told_apart(single_folder: Path) -> None:
+    from strait.export.onnx_files import largest_difference
+
+    with pytest.raises(ModelError, match=r"top.onnx: its logits differ by"):
+        largest_difference(random_model(SINGLE, CLASSES, seed=5), single_folder / "out")
+
+
+@with_libraries
+def test_without_torch_the_pictures_are_those_of_the_package(
+    shipped: StraIT, shipped_files: Path, tmp_path: Path
+) -> None:
+    blocked = "import sys; sys.modules['torch'] = sys.modules['strait'] = None; "
+    script = str(shipped_files / "generate.py")
+    words = ["--labels", "Teddy,n01443537", "--count", "2", "--seed", "9", "--batch-size", "3", "--threads", "1"]
+    run = "import runpy; sys.argv[0] = sys.argv.pop(1); runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + run, script, *words, "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    labels = torch.tensor(shipped.labels(["teddy", "teddy", "goldfish", "goldfish"], 0, 9))
+    steps = shipped.decoding_steps(labels, 9, torch.tensor([0, 1, 0, 1]))
+    wanted = to_pictures(shipped.decode(final_tokens(steps)))
+    paths = sorted(tmp_path.glob("*.png"))
+    assert done.stdout.split() == [str(path) for path in paths]
+    for path, own in zip(paths, wanted, strict=True):
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(own).astype(int)).max() <= 1
+
+
+@with_libraries
+def test_labels_are_found_as_the_package_finds_them(shipped: StraIT, shipped_files: Path) -> None:
+    exported = numpy_side.Exported(shipped_files, threads=1)
+    for index, name in enumerate(shipped.classes):
+        for text in (name, name.upper(), name.split()[0], str(index), shipped.classes.title(index)):
+            assert exported.label(text) == shipped.classes.find(text)
+    for text in ("nothing", "200", "-1"):
+        with pytest.raises(ValueError, match="no class is called"):
+            exported.label(text)
+
+
+@with_libraries
+def test_the_verb_writes_the_files_and_replaces_none(
+    single: StraIT, single_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = single_folder / "out"
+    names = ["export.json", "generate.py", "pixels.onnx", "top.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert json.loads((out / "export.json").read_text())["model"] == single.weights_hash()
+    assert main(["export", "--model", str(single_folder / "model"), "--output", str(out)]) == 2
+    assert capsys.readouterr().err == (f"strait: {out} holds an export; choose another --output, or say --overwrite\n")
+
+
+def test_a_library_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["export", "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == "strait: export: it needs the library onnx: pip install 'strait[export]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+@with_libraries
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    from strait.export.onnx_files import export_onnx
+
+    model = random_model(CONFIG, CLASSES)
+    model.trained.discard("bottom")
+    with pytest.raises(ModelError, match="has no bottom yet"):
+        export_onnx(model, tmp_path)
