@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
-from strait.devices import free_bytes, usable_dtype
-from strait.files import write_text
-from strait.hub import find_folder, push_folder
+from strait.devices import free_bytes
 from strait.images_in import Pictures, as_images
 from strait.memory import bytes_an_image, fitting_batch
-from strait.model_card import model_card, with_metadata
 from strait.model_config import ModelConfig
-from strait.model_folder import (
-    ModelError,
-    check_part,
-    load_part,
-    read_description,
-    save_part,
-    write_description,
-)
 from strait.model_parts import LevelNetwork, build_part, level_networks
-from strait.nn.packed import pack_linears
 from strait.nn.rows import pick
 from strait.randomness import as_seed, image_seeds, key
+from strait.sharing import SharedModel
 from strait.tokenizer.build import AnyTokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
@@ -55,7 +40,7 @@ _CLASSES_STREAM = 21
 _BATCH = 64
 
 
-class StraIT(nn.Module):
+class StraIT(SharedModel):
     """Generates and edits images through stratified tokens.
 
     Args:
@@ -63,24 +48,18 @@ class StraIT(nn.Module):
         classes: names in the order of their indices; empty for an unconditional model.
         decoding: defaults for ``generate``.
 
-    ``card`` is the README.md of the folder that it was loaded from; empty where there is none.
-
     A fresh model has random weights and no parts that count as trained: see ``from_pretrained``.
     """
 
     def __init__(
         self, config: ModelConfig, classes: Sequence[str] = (), decoding: DecodingConfig | None = None
     ) -> None:
-        super().__init__()
-        self.config, self.classes = config, ClassNames(classes)
-        self.decoding = decoding or _default_decoding(len(config.grids))
+        super().__init__(config, classes, decoding)
         parts = {part: build_part(config, part, len(classes)) for part in config.parts}
         self.tokenizer = cast(AnyTokenizer, parts["tokenizer"])
         self.top = cast(TopTransformer, parts["top"])
         self.bottom = cast("BottomTransformer | None", parts.get("bottom"))
         self.upsampler = cast("Upsampler | None", parts.get("upsampler"))
-        self.trained: set[str] = set()
-        self.card = ""
         self._draw_rows: Drawer | None = None
         self._graphs = False
         self.eval()
@@ -88,13 +67,6 @@ class StraIT(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def part(self, name: str) -> nn.Module:
-        """One of the model's parts, by its name in ``PARTS``."""
-        module = getattr(self, name)
-        if module is None:
-            raise ModelError(f"this model has no {name}")
-        return module
 
     def levels(self) -> list[Level]:
         """What the decoding loop runs over, coarse to fine: one level, two, or with an upsampler four."""
@@ -112,24 +84,6 @@ class StraIT(nn.Module):
             )
             for number, name in enumerate(self.config.level_names)
         ]
-
-    def require(self, *parts: str) -> None:
-        """Check that parts have been trained.
-
-        Raises:
-            ModelError: naming the first that has not, and the command that makes it.
-        """
-        for part in parts:
-            if part in self.config.parts and part not in self.trained:
-                raise ModelError(
-                    f"the model has no {part} yet; make it with: strait train {part} --data DIR --model M"
-                )
-
-    def default_decoding(self) -> DecodingConfig:
-        """The model's own settings, without the upsampler's levels as long as it is not trained."""
-        if self.upsampler is None or "upsampler" in self.trained:
-            return self.decoding
-        return self.decoding.first(self.config.tokenizer.num_levels)
 
     def labels(self, wanted: Sequence[str | int] | None, count: int, seed: int) -> list[int]:
         """Class indices by name, WordNet id or index; without any, ``count`` classes drawn from the seed."""
@@ -211,16 +165,6 @@ class StraIT(nn.Module):
         ]
         return torch.cat(rows)
 
-    def pack(self) -> StraIT:
-        """Lay the transformers' weights out for fast inference on a CPU; elsewhere nothing changes.
-
-        The same results up to rounding in the last bits, and no gradients from then on. Returns the model.
-        """
-        for name in self.config.parts:
-            if name != "tokenizer":
-                pack_linears(self.part(name))
-        return self
-
     def compile_decoding(self, **options: Any) -> StraIT:
         """Compile what is decoded with; the first image of each batch size then takes a minute or so.
 
@@ -297,150 +241,12 @@ class StraIT(nn.Module):
         ]
         return torch.cat(made)
 
-    def weights_hash(self) -> str:
-        """Twelve digits that tell one set of weights from another, whatever device or folder they are on."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
-
-    def save_pretrained(self, folder: str | Path, parts: Sequence[str] | None = None, dtype: Any = None) -> None:
-        """Write the model folder: its description and the trained parts (or those named).
-
-        Args:
-            folder: made if need be; files of parts that are not written stay as they are, and so does a README.md.
-            parts: which; all trained ones by default.
-            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
-        """
-        folder = Path(folder)
-        write_description(folder, self.config, list(self.classes), self.decoding)
-        for part in sorted(self.trained) if parts is None else parts:
-            save_part(folder, part, self.part(part).state_dict(), dtype)
-        if self.card and not (folder / "README.md").exists():
-            write_text(folder / "README.md", self.card)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        card: str | None = None,
-        commit_message: str = "Upload model",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        dtype: Any = None,
-    ) -> str:
-        """Share the model on a hub: its description, trained parts and model card, in one commit.
-
-        Args:
-            repo_id: ``user/name``; made if there is none.
-            card: Markdown for its README.md. By default ``self.card``, or where that is empty one that says what the
-                model knows of itself. Metadata of the library are added to any.
-            commit_message: of the commit.
-            private: of a repository that is made; the hub's default if None.
-            token: one that may write; that of ``hf auth login`` or ``HF_TOKEN`` by default.
-            revision: the branch to commit to, made if need be; main by default.
-            create_pr: open a pull request instead.
-            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
-
-        Returns:
-            The address of the commit, or of the pull request.
-
-        Raises:
-            ModelError: if nothing is trained, or the hub does not take it.
-        """
-        self.require("tokenizer")
-        text = card or self.card
-        if text:
-            text = with_metadata(text, bool(self.classes))
-        else:
-            sizes = {
-                part: sum(value.numel() for value in self.part(part).state_dict().values())
-                for part in self.config.parts
-                if part in self.trained
-            }
-            text = model_card(
-                repo_id, self.config, list(self.classes), self.default_decoding(), sizes, self.weights_hash()
-            )
-        with TemporaryDirectory() as folder:
-            write_text(Path(folder) / "README.md", text)
-            self.save_pretrained(folder, dtype=dtype)
-            return push_folder(Path(folder), repo_id, commit_message, private, token, revision, create_pr)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        pack: bool = True,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-    ) -> StraIT:
-        """Load a model.
-
-        Args:
-            source: a model folder, a hub id (``user/name``, or ``user/name@revision``), or None for the model that
-                ships with the package.
-            device: where to.
-            dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
-                float32: rounding there would change tokens and pixels.
-            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, or moved.
-            revision: branch, tag or commit of a hub's model.
-            cache_dir: where downloads are kept; the hub library's own cache by default.
-            token: for private models; that of ``hf auth login`` or ``HF_TOKEN`` by default.
-            local_files_only: take what the cache has, and ask no hub.
-
-        Raises:
-            ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
-        """
-        folder = find_folder(source, revision, cache_dir, token, local_files_only)
-        config, classes, decoding = read_description(folder)
-        model = _shaped(config, classes, decoding, usable_dtype(dtype, torch.device(device)))
-        present = [part for part in model.config.parts if (folder / f"{part}.safetensors").exists()]
-        for part in present:
-            check_part(folder, part, model.part(part))
-        model.to_empty(device="cpu")
-        for part in model.config.parts:
-            if part in present:
-                load_part(folder, part, model.part(part))
-                model.trained.add(part)
-            else:
-                for value in model.part(part).parameters():
-                    nn.init.zeros_(value)
-        readme = folder / "README.md"
-        model.card = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
-        model.to(device)
-        return model.pack() if pack else model
-
-
-def _default_decoding(levels: int) -> DecodingConfig:
-    # The paper's 18+6, and its 12 steps of U in the same proportion.
-    return DecodingConfig(steps=(18, 6, 9, 3)[:levels], temperature=(4.5,) * levels)
-
-
-def _shaped(
-    config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig | None, dtype: torch.dtype
-) -> StraIT:
-    """A model without memory for its weights, its transformers of a dtype."""
-    with torch.device("meta"):
-        model = StraIT(config, classes, decoding)
-    for part in config.parts:
-        if part != "tokenizer":
-            model.part(part).to(dtype)
-    return model
-
 
 def unfilled_model(
     config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig, dtype: torch.dtype
 ) -> StraIT:
     """A model whose weights are whatever lies in memory, and count as trained: to be filled by the caller."""
-    model = _shaped(config, classes, decoding, dtype).to_empty(device="cpu")
+    model = StraIT.shaped(config, classes, decoding, dtype).to_empty(device="cpu")
     model.trained = set(config.parts)
     return model
 
