@@ -87,9 +87,10 @@ def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> l
             raise ModelError(f"{folder} has no {part} yet; make it with: strait train {part} --data DIR --model M")
     classes = ClassNames(names)
     threads = max(1, torch.get_num_threads() // config.workers)
-    # Workers inherit this. Batches come in all sizes, and oneDNN keeps what it prepares for each: of its own 1024
-    # places a worker would be filling hundreds of megabytes for hours.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    # Workers inherit this. Batches come in all sizes, and what is prepared for the products of each is kept, half a
+    # megabyte apiece: in oneDNN's 1024 places and PyTorch's, which would take hours to fill.
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "256")
     api = ImagesAPI(source, limits, config.batch, config.delay, threads)
     metrics = Metrics((GENERATE, EDIT, CLASSES, "/health", "/metrics"), BATCH_HEADER)
     gate: dict[str, Any] = {
