@@ -22,6 +22,7 @@ VERBS = (
     "web",
     "serve",
     "study",
+    "completion",
 )
 
 _OUT_OF_MEMORY = (
