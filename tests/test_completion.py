@@ -34,7 +34,7 @@ def offered(bash: Path, line: str) -> list[str]:
     """What bash would offer at the end of a line."""
     words = line.split(" ")
     ask = (
-        f'source {bash}; COMP_WORDS=({" ".join(word or chr(39) * 2 for word in words)}); COMP_CWORD={len(words) - 1}; '
+        f"source {bash}; COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)}); COMP_CWORD={len(words) - 1}; "
         '_strait; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)

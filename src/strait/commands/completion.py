@@ -42,19 +42,29 @@ _ZSH = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
 
 def run(words: list[str]) -> int:
     parser = verb_parser("completion", __doc__, "{bash|zsh|fish}")
-    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="which shell; put what it prints where it reads")
+    parser.add_argument(
+        "shell", choices=["bash", "zsh", "fish"], help="which shell; keep what it prints where that reads"
+    )
     shell = parse(parser, words).shell
     print(_fish() if shell == "fish" else (_ZSH if shell == "zsh" else "") + _bash(), end="")
     return 0
 
 
+def known_options() -> dict[str, set[str]]:
+    """The options of each verb, those of all its actions together."""
+    known: dict[str, set[str]] = {verb: set() for verb in _verbs()}
+    for words, text in _helps().items():
+        known[words[0]].update(_options(text))
+    return known
+
+
 def _bash() -> str:
     helps, verbs = _helps(), _verbs()
-    options = [
-        f"""        {f'"{words[0]} "*' if len(words) == 1 else f'"{" ".join(words)}"'}) options="{' '.join(_options(text))}" ;;"""
-        for words, text in helps.items()
-        if _options(text)
-    ]
+    options = []
+    for words, text in helps.items():
+        pattern = f'"{words[0]} "*' if len(words) == 1 else f'"{" ".join(words)}"'
+        if _options(text):
+            options.append(f'        {pattern}) options="{" ".join(_options(text))}" ;;')
     choices = {name: values for text in helps.values() for name, values in _choices(text).items()}
     return _BASH.format(
         options="\n".join(options),
