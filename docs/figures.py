@@ -6,6 +6,7 @@ python docs/figures.py      into docs/images
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -139,7 +140,7 @@ def steps() -> None:
         shares = [value / length for value in unknown]
         places = list(range(first + 1, first + count + 1))
         axes.bar(places, [1 - share for share in shares[1:]], color=colour, label=f"{name}: known of {length} tokens")
-        drawn = [before - after for before, after in zip(unknown, unknown[1:], strict=False)]
+        drawn = [before - after for before, after in pairwise(unknown)]
         for place, share, number in zip(places, shares[1:], drawn, strict=True):
             axes.text(place, 1 - share + 0.02, f"+{number}", ha="center", fontsize=8, color=colour)
         first += count
