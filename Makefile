@@ -39,9 +39,10 @@ unit: $(DEV)/installed
 slow: $(DEV)/installed
 	$(DEV)/bin/pytest -m slow
 
-# The documentation site, into site/: a warning is an error. The variable keeps an advertisement quiet.
+# The documentation site, into site/: a warning is an error (with --quiet it would not be). The variable keeps an
+# advertisement quiet.
 docs: $(DEV)/installed
-	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict
 	@echo "look at site/index.html"
 
 # A source distribution and the wheel that is built from it, into dist/; the slow tests install it elsewhere.
