@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO = .venv
 DEV = .venv-dev
 
-.PHONY: demo test lint types contract unit slow browser fuzz-service clean
+.PHONY: demo test lint types contract unit docs slow browser fuzz-service packages clean
 
 # Core dependencies alone, then images from the model that ships with the package.
 demo: $(DEMO)/installed
@@ -21,10 +21,10 @@ $(DEV)/installed: pyproject.toml
 	$(DEV)/bin/pip install --quiet "torch>=2.11,<2.14" -e ".[dev]"
 	touch $@
 
-test: lint types contract unit
+test: lint types contract docs unit
 
 lint: $(DEV)/installed
-	$(DEV)/bin/ruff check src tests benchmarks docs
+	$(DEV)/bin/ruff check src tests benchmarks docs notebooks
 	$(DEV)/bin/ruff format --check src tests benchmarks
 
 types: $(DEV)/installed
@@ -38,6 +38,16 @@ unit: $(DEV)/installed
 
 slow: $(DEV)/installed
 	$(DEV)/bin/pytest -m slow
+
+# The documentation site, into site/: a warning is an error (with --quiet it would not be). The variable keeps an
+# advertisement quiet.
+docs: $(DEV)/installed
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict
+	@echo "look at site/index.html"
+
+# A source distribution and the wheel that is built from it, into dist/; the slow tests install it elsewhere.
+packages: $(DEV)/installed
+	$(DEV)/bin/python -m build --no-isolation
 
 # Pages in a real browser: Debian's chromium, unless one is there.
 browser: $(DEV)/installed
@@ -53,4 +63,4 @@ fuzz-service: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/fuzz_service.py --cases $(or $(CASES),5000)
 
 clean:
-	rm -rf $(DEMO) $(DEV) demo.png
+	rm -rf $(DEMO) $(DEV) demo.png site dist

@@ -10,13 +10,13 @@ import pytest
 from strait.config import config_names
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
-    named = {ROOT / path for path in re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+)`", text)}
+    named = {ROOT / path for path in re.findall(r"`((?:src|tests|docs|benchmarks|notebooks)/[\w./-]+)`", text)}
     named |= {page.parent / path for path in re.findall(r"\]\((?!http|#)([\w/.-]+)\)", text)}
     assert sorted(str(path) for path in named if not path.exists()) == []
 
@@ -35,8 +35,8 @@ def test_every_equation_line_table_and_figure_is_on_the_paper_map() -> None:
         assert {int(number) for pair in firsts for number in pair if number} == set(range(1, count + 1)), kind
 
 
-def test_configurations_that_the_readme_names_are_those_there_are() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_configurations_that_the_guide_names_are_those_there_are() -> None:
+    text = (ROOT / "docs" / "train.md").read_text()
     for name in config_names():
         shortened = name.removeprefix("imagenet256").removeprefix("maskgit-imagenet256")
         assert f"`{name}`" in text or f"`{shortened}`" in text, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -23,6 +24,7 @@ VERBS = (
     "web",
     "serve",
     "study",
+    "completion",
 )
 
 _OUT_OF_MEMORY = (
@@ -38,19 +40,13 @@ _OUT_OF_MEMORY = (
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. Errors of the user's are one line on standard error."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if words[0] == "--version":
-        print(f"strait {__version__}")
-        return 0
-    if words[0] not in VERBS:
-        return _fail(f"there is no verb {words[0]!r}; there are {', '.join(VERBS)}")
     try:
-        return _module(words[0]).run(words[1:])
+        return _run(words)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
     except BrokenPipeError:
+        # Whoever read has enough (head, less). What is left must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
         return _fail(str(error) or type(error).__name__)
@@ -62,6 +58,21 @@ def main(arguments: list[str] | None = None) -> int:
             f"there is not enough memory ({reason[:200]}); a smaller batch_size or a smaller model needs less, and so "
             "does training a batch in more pieces (PART_training.accumulate)"
         )
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+    elif words[0] == "--version":
+        print(f"strait {__version__}")
+    elif words[0] not in VERBS:
+        return _fail(f"there is no verb {words[0]!r}; there are {', '.join(VERBS)}")
+    else:
+        status = _module(words[0]).run(words[1:])
+        sys.stdout.flush()
+        return status
+    sys.stdout.flush()
+    return 0
 
 
 def _is_out_of_memory(error: Exception) -> bool:

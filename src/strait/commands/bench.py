@@ -19,7 +19,7 @@ from strait.arguments import (
 def run(words: list[str]) -> int:
     called = next((after for word, after in pairwise(words) if word == "--config"), None)
     config, words = take_config(words)
-    parser = verb_parser("bench", __doc__)
+    parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--part", help="tokenizer, top, bottom, generate or train; all of them by default")
     parser.add_argument("--batch", type=int, default=1, help="images at once")

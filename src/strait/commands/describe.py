@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from strait import __version__
 from strait.arguments import parse, take_config, verb_parser
 
 
 def run(words: list[str]) -> int:
     config, words = take_config(words)
-    parser = verb_parser("describe", __doc__)
+    parser = verb_parser("describe", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--classes", type=int, help="of a configuration; 1000 by default")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -33,5 +34,6 @@ def run(words: list[str]) -> int:
         description = describe_model(model.config, len(model.classes))
         description["hash"] = model.weights_hash()
         description["trained"] = sorted(model.trained)
+    description["version"] = __version__
     print(json.dumps(description) if args.json else describe_table(description))
     return 0

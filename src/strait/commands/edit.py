@@ -34,7 +34,7 @@ ACTIONS = {
 
 def run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print("usage: strait edit ACTION IMAGE [options]      strait edit ACTION --help\n")
+        print(f"usage: strait edit {{{'|'.join(ACTIONS)}}} IMAGE [options]; --help after one lists them\n")
         print("\n".join(f"  {action:<10} {purpose}" for action, purpose in ACTIONS.items()))
         return 0
     action = words[0]

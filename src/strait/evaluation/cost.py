@@ -129,4 +129,6 @@ def describe_table(description: dict[str, Any]) -> str:
             count = entry["parameters"] * entry["times"]
             rows.append((f"  {entry['module']}{times}", " x ".join(map(str, entry["output"])), f"{count:,}"))
         tables.append(aligned(rows, right=(2,)))
+    if "hash" in description:
+        tables.append(f"weights {description['hash']}")
     return "\n\n".join(tables)
