@@ -7,6 +7,7 @@ wait for more than one edit.
 
 # No postponed annotations here: LitServe reads those of decode_request as they stand.
 
+import ctypes
 import logging
 import os
 import signal
@@ -33,6 +34,9 @@ END = (None, None, None, None)
 
 _LOOK_AROUND = 1.0
 """Seconds after which an idle worker looks whether the service is still there."""
+
+_TRIM_EVERY = 32
+"""Rounds of work after which memory that is free is given back."""
 
 
 class Request(NamedTuple):
@@ -85,7 +89,7 @@ class ImagesLoop(LitLoop):
     def __call__(self, lit_api: Any, device: str, worker_id: int, request_queue: Any, *rest: Any) -> None:
         transport, parent = rest[0], os.getppid()
         edits: deque[Request] = deque()
-        is_open = True
+        is_open, rounds = True, 0
         with ThreadPoolExecutor(1) as finishing:
 
             def work(requests: list[Request]) -> None:
@@ -106,6 +110,10 @@ class ImagesLoop(LitLoop):
                 work([request for request in taken if not isinstance(request.body, EditBody)])
                 if edits:
                     work([edits.popleft()])
+                if taken:
+                    rounds += 1
+                    if rounds % _TRIM_EVERY == 0:
+                        _give_back_memory()
 
     def _send(self, transport: Any, request: Request, finish: Callable[[], Response]) -> None:
         try:
@@ -113,6 +121,13 @@ class ImagesLoop(LitLoop):
             self.put_response(transport, request.consumer, request.uid, finish(), is_ok, LoopResponseType.REGULAR)
         except (OSError, EOFError):
             logging.getLogger(__name__).warning("a reply could not be given: the service is gone")
+
+
+def _give_back_memory() -> None:
+    """Batches of all sizes leave free memory in pieces, which the allocator keeps, and more of them every hour."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _take(queue: Any, api: ImagesAPI, patience: float) -> tuple[list[Request], bool]:
