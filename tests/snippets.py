@@ -51,7 +51,7 @@ class Snippet:
                 # Behind four blanks a page says what the command is for; brackets hold what may be left out.
                 said = re.split(r"(?<=\S) {4,}", line)[0] if "\\" not in self.text else line
                 if said.startswith("strait"):
-                    said = said.replace("[", "").replace("]", "")
+                    said = re.sub(r"(?<=\s)\[([^\]]*)\]", r"\1", said)
             try:
                 words = shlex.split(said, comments=True)
             except ValueError:
