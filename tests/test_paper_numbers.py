@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from strait import __version__
 from strait.config import config_path, read_config
 from strait.evaluation.cost import describe, describe_table
 
@@ -114,4 +115,5 @@ def test_the_command_takes_seconds_and_no_weights() -> None:
     megabytes, seconds = (float(number) for number in done.stderr.split())
     assert megabytes < 500
     assert seconds < 30
-    assert json.loads(done.stdout) == json.loads(json.dumps(description("imagenet256")))
+    numbers = json.loads(json.dumps(description("imagenet256")))
+    assert json.loads(done.stdout) == {**numbers, "version": __version__}
