@@ -119,8 +119,8 @@ def size_of(module: nn.Module) -> int:
     return sum(value.numel() for value in module.parameters())
 
 
-def plan(part: Part, gpus: int, how: argparse.Namespace) -> list[str]:
-    """One line of the table."""
+def plan(part: Part, gpus: int, how: argparse.Namespace, reached: dict[str, float]) -> list[str]:
+    """One line of the table; ``reached`` are the operations a second of parts for which they are not assumed."""
     batch = part.batch_size
     while batch < gpus * how.least_images:
         batch *= 2
@@ -135,8 +135,8 @@ def plan(part: Part, gpus: int, how: argparse.Namespace) -> list[str]:
     pieces = 1
     while each // pieces > max(1, room // part.activations) or each % pieces:
         pieces += 1
-    reached = how.reached.get(part.name, how.peak * 1e12 * how.efficiency)
-    compute = 2 * part.multiply_adds * each / reached
+    rate = reached.get(part.name, how.peak * 1e12 * how.efficiency)
+    compute = 2 * part.multiply_adds * each / rate
     share = (gpus - 1) / gpus
     # A ring sends each byte of the gradients twice; shards are gathered for both passes, and gradients scattered.
     sent = (2 if whole_fits else 2 * pieces + pieces) * share * part.parameters * FLOAT32
@@ -243,10 +243,10 @@ def main() -> None:
         assumed = f"Computing is assumed ({how.peak:g} TFLOP/s, of which training reaches {how.efficiency:.0%}):"
         near = f"If a GPU came as near to its {how.peak:g} TFLOP/s as this CPU's steps to its matrix products:"
         tables = [({}, assumed), *([(measured, near)] if measured else [])]
-    for how.reached, title in tables:
+    for reached, title in tables:
         rows = [HEADER, ["---"] * len(HEADER)]
         for part in parts:
-            rows += [plan(part, gpus, how) for gpus in how.gpus]
+            rows += [plan(part, gpus, how, reached) for gpus in how.gpus]
         print(f"\n{title}\n")
         print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     tokens = sum(height * width for height, width in config.model.grids)

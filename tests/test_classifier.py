@@ -338,7 +338,7 @@ def test_settings_that_cannot_be_say_so(
 
 def test_what_is_to_be_trained_for_a_configuration() -> None:
     asking = {name for name in config_names() if "classifier" in read_config(config_path(name)).parts}
-    assert asking == {"tiny-imagenet64", "tiny-imagenet64-cpu"}
+    assert asking == {"tiny-imagenet64"}
     config = read_config(config_path("tiny-imagenet64"))
     assert config.parts == ("classifier", "tokenizer", "top", "bottom")
     assert config.model.parts == ("tokenizer", "top", "bottom")

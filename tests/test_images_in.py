@@ -47,6 +47,7 @@ def every_way(pixels: np.ndarray) -> dict[str, object]:
         "uint8 tensor": tensor,
         "Images": tensor[None].float() / 127.5 - 1,
         "one of them": tensor.float() / 127.5 - 1,
+        "one of 64 bits": tensor.double() / 127.5 - 1,
         "a list of tensors": [tensor],
     }
 

@@ -13,12 +13,8 @@ from torch import nn
 
 from strait.cli import main
 from strait.config import Config, config_path, read_config
-from strait.experiments import budget as budget_file
-from strait.experiments.budget import Budget, share_of, with_steps
 from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
 from strait.experiments.table_report import distance_title, markdown, means, verdicts
-from strait.model_folder import ModelError
-from strait.training.loop import Trainee
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper" / "strait.txt"
 TINY = read_config(config_path("tiny-imagenet64-cpu"))
@@ -189,52 +185,6 @@ def test_what_is_not_inceptions_is_not_called_fid() -> None:
     assert (distance_title("network.pt"), distance_title("inception-v3-compat")) == ("Fréchet distance", "FID")
 
 
-class Sleeper(Trainee):
-    """A trainee whose steps take a known time."""
-
-    def __init__(self, clock: list[float]) -> None:
-        self.clock = clock
-
-    def begin(self, step: int) -> None:
-        assert step == 1800  # late in training, when every loss has begun
-
-    def step(self, step: int) -> dict:
-        self.clock[0] += 0.5 if step >= 1803 else 60.0  # the first ones compile
-        return {}
-
-
-def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    config = with_steps(TINY, "tokenizer", 2000)
-    budget = Budget(tmp_path, 30.0)
-    assert budget.divide(["tokenizer", "top", "bottom"], config) == config
-    settled = budget.settle("tokenizer", config, [lambda: Sleeper(clock)] * 2)
-    # A third of 30 minutes, at a second a step of both networks.
-    assert settled.tokenizer_training.steps == 600
-    assert settled.tokenizer_training.warmup_steps == round(config.tokenizer_training.warmup_steps * 600 / 2000)
-    again = Budget(tmp_path, 30.0)
-    assert again.divide(["tokenizer", "top", "bottom"], config).tokenizer_training.steps == 600
-    assert again.settle("tokenizer", config, []) == settled
-    with pytest.raises(ModelError, match=r"was begun with 10\.00 minutes of it, not 20\.00"):
-        Budget(tmp_path, 60.0).divide(["tokenizer", "top", "bottom"], config)
-    with pytest.raises(ValueError, match="--budget: -1 must be above 0"):
-        Budget(tmp_path, -1)
-
-
-def test_shares_of_a_budget_add_up() -> None:
-    whole = ["tokenizer", "top", "bottom", "upsampler"]
-    for parts in (
-        ["tokenizer"],
-        ["top"],
-        ["tokenizer", "top"],
-        whole,
-        ["classifier", "tokenizer"],
-        ["classifier", *whole],
-    ):
-        assert sum(share_of(part, parts) for part in parts) == pytest.approx(1)
-
-
 class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1) / 255
@@ -313,32 +263,6 @@ def test_a_table_of_tokenizers(words: list[str], capsys: pytest.CaptureFixture[s
     assert psnr[0] != psnr[1]
     assert report["means"]["VQGAN (f of the top)"]["psnr"]["value"] == pytest.approx(sum(psnr) / 2)
     assert any("the top of VQGAN2-R is its complex level: " in line for line in report["verdicts"])
-
-
-def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided_rows(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The classifier has its own steps, whatever the budget; the other parts have the budget alone."""
-    monkeypatch.setattr(budget_file, "_SECONDS", 0.02)
-    more = ["--search-samples", "0", "--samples", "8", "--budget", "0.003", "--tokenizer_training.perceptual"]
-    more += ["classifier", "--classifier.channels", "8", "--classifier.multipliers", "[1,1]"]
-    more += ["--classifier_training.steps", "3", "--decoding.guidance", "1"]
-    assert main(["table", "equal-cost", *words, *more]) == 0
-    report = json.loads(capsys.readouterr().out)
-    folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
-    assert len(set(folders.values())) == 4
-    for name, folder in folders.items():
-        assert folders[name.removesuffix(", guided")] == folder
-        minutes = {
-            part: found["minutes"] for part, found in json.loads((folder / "runs/budget.json").read_text()).items()
-        }
-        assert sum(minutes.values()) == pytest.approx(0.003)
-        assert "classifier" not in minutes
-        assert json.loads((folder / "runs/classifier/finished.json").read_text())["steps"] == 3
-    assert len({(folder / "classifier.safetensors").read_bytes() for folder in folders.values()}) == 1
-    assert (tmp_path / "tables" / "equal-cost.md").read_text().startswith("# Methods at equal cost")
-    guidance = {row["row"]: row["provenance"]["samples"]["decoding"]["guidance"] for row in report["rows"]}
-    assert all((value != 0) == name.endswith(", guided") for name, value in guidance.items())
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from strait.cli import main
 from strait.config import config_path
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
+from strait.experiments.random_tokens import random_token_cache
 from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
 from strait.model_folder import ModelError
@@ -197,3 +198,12 @@ def test_the_upsampler_goes_on_where_it_stopped(photo_folder: Path, trained: Pat
     assert main([*words, "--stop-after", "0", "--run.checkpoint_seconds", "0"]) == 0
     assert main(words) == 0
     assert (trained / "model" / "upsampler.safetensors").read_bytes() == whole
+
+
+def test_noise_to_measure_with_has_every_level(tmp_path: Path) -> None:
+    """Benchmarks train U, too, on tokens that are drawn."""
+    cache = random_token_cache(tmp_path / "noise", CONFIG, len(CLASSES), images=3)
+    levels, labels = cache.read(np.zeros(3, np.int64), np.arange(3))
+    assert [tuple(level.shape) for level in levels] == [(3, height * width) for height, width in GRIDS]
+    assert all(0 <= int(level.min()) <= int(level.max()) < TOKENIZER.codebook_size for level in levels)
+    assert labels.shape == (3,)

@@ -98,7 +98,7 @@ def _tensor_images(tensor: Tensor) -> Images:
         raise ValueError(f"images: a tensor must hold floats in [-1, 1] or uint8, not {images.dtype}")
     if images.numel():
         _check_range(float(images.min()), float(images.max()), -1, "a tensor of floats")
-    return images
+    return images.float()
 
 
 def _check_range(lowest: float, highest: float, floor: int, what: str) -> None:

@@ -16,10 +16,10 @@ from strait.types import NULL_LABEL
 def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
     """Write and open one: ``images`` images, one variant each, every level's tokens uniform over its codes."""
     folder.mkdir(parents=True)
-    generator, levels = np.random.default_rng(0), config.tokenizer.num_levels
-    names, grids = list(config.level_names[:levels]), list(config.grids[:levels])
+    generator = np.random.default_rng(0)
+    names, grids = list(config.level_names), list(config.grids)
     shapes = []
-    for name, (height, width), codes in zip(names, grids, config.level_codebook_sizes, strict=False):
+    for name, (height, width), codes in zip(names, grids, config.level_codebook_sizes, strict=True):
         tokens = generator.integers(0, codes, (1, images, height * width)).astype(np.uint16)
         np.save(folder / f"{name}.npy", tokens)
         shapes.append(list(tokens.shape))

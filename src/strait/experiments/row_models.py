@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,12 +56,10 @@ class Trainer:
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
         # A classifier is every row's, as a network from elsewhere would be: it is no part of their equal minutes.
-        shared = [part for part in parts if part == _SHARED]
-        for some, budget in ((shared, None), ([part for part in parts if part != _SHARED], self.budget)):
-            training = PartTraining(folder, config, self.data, self.device, self.stop, budget=budget, ranks=self.ranks)
-            if some and not training.run(some):
-                return None
-        return folder
+        begin = partial(PartTraining, folder, config, self.data, self.device, self.stop, ranks=self.ranks)
+        if _SHARED in parts and not begin().run([_SHARED]):
+            return None
+        return folder if begin(budget=self.budget).run(_own(parts)) else None
 
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
         """The row's folder, with the parts that other rows have trained already."""
@@ -79,7 +78,7 @@ class Trainer:
             training = getattr(config, f"{part}_training")
             minutes = None
             if self.budget is not None and part != _SHARED:
-                minutes = self.budget * share_of(part, [other for other in parts if other != _SHARED])
+                minutes = self.budget * share_of(part, _own(parts))
             made_from = {
                 "data": source,
                 "image_size": config.image_size,
@@ -130,6 +129,11 @@ class Trainer:
                 known = json.loads(mine.read_text()) if mine.exists() else {}
                 write_text(mine, json.dumps(known | {part: settled[part]}, indent=1))
             return
+
+
+def _own(parts: Sequence[str]) -> list[str]:
+    """The parts that a row has to itself."""
+    return [part for part in parts if part != _SHARED]
 
 
 def slug(name: str) -> str:

@@ -17,7 +17,7 @@ NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 """The paper's tables of results; 11 and 12 are settings (``configs/imagenet256.yaml``)."""
 
 EQUAL_COST = "equal-cost"
-"""A table that is not the paper's: the methods of its Tables 1, 5 and 6 side by side."""
+"""A table that is not the paper's: the methods of its Tables 2, 5 and 6 side by side."""
 
 ORDERING = ("fid", "inception_score", "precision", "recall", "rfid", "psnr")
 """Scores by whose order the paper's rows and ours are compared."""
