@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from strait.cli import main
+from strait.config import config_path, read_config
+from strait.evaluation.cost import describe
 from strait.experiments import budget as budget_file
 from strait.experiments.budget import Budget, share_of, with_steps
+from strait.experiments.tables.equal_cost import maskgit
 from strait.model_folder import ModelError
 from strait.training.loop import Trainee
 from test_tables import TINY, words  # noqa: F401
@@ -59,6 +62,20 @@ def test_shares_of_a_budget_add_up() -> None:
         ["classifier", *whole],
     ):
         assert sum(share_of(part, parts) for part in parts) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["tiny-imagenet64-cpu", "tiny-imagenet64"])
+@pytest.mark.parametrize("fine", [False, True])
+def test_maskgit_fills_the_parameters_of_both_transformers(name: str, fine: bool) -> None:
+    """One more layer of the paper's size would not fit: its products, biases, norms and gains counted by hand."""
+    straits = read_config(config_path(name))
+    single = maskgit(straits, fine)
+    budget = sum(describe(straits.model, 1)["parts"][part]["parameters"] for part in ("top", "bottom"))
+    taken = describe(single.model, 1)["parts"]["top"]["parameters"]
+    width, mlp = straits.top.width, straits.top.mlp
+    products = 4 * width * width + 2 * width * mlp
+    assert budget - products - 20 * width < taken <= budget
+    assert (single.top.width, single.bottom, single.tokenizer.kind) == (width, None, "vqgan")
 
 
 def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided_rows(

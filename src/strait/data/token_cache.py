@@ -167,7 +167,7 @@ def build_token_cache(
     bad_files: BadFiles,
     names: Sequence[str],
     limit: int | None = None,
-    batch_size: int = 128,
+    batch_size: int = 64,
     progress: Callable[[int], object] = lambda count: None,
     ranks: Ranks = ALONE,
     piece_images: int = 4096,

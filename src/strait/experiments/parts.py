@@ -246,7 +246,8 @@ class PartTraining:
         refuse_damaged(self.folder, "tokenizer")
         check_part(self.folder, "tokenizer", tokenizer)
         load_part(self.folder, "tokenizer", tokenizer)
-        return tokenizer.to(self.device).eval()
+        # Convolutions of few channels over whole images are a third faster so, on a CPU too.
+        return tokenizer.to(self.device, memory_format=torch.channels_last).eval()
 
     def _cache(
         self,
