@@ -59,7 +59,7 @@ def trainee(tmp_path: Path) -> TokenizerTrainee:
 def test_equation_2_is_the_weighted_sum_of_its_terms(trainee: TokenizerTrainee, tmp_path: Path) -> None:
     images = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     assert trainee.adversary is not None
-    piece = trainee._loss(images, torch.ones(BATCH, dtype=torch.bool), trainee.adversary, SHARE, None)
+    piece = trainee.objective(images, torch.ones(BATCH, dtype=torch.bool), trainee.adversary, SHARE, None)
     metrics = {name: float(value) for name, value in piece.metrics.items()}
     # Each term from what the pass gave, by its definition.
     pixel = float(((piece.images + 1) / 2 - (images + 1) / 2).square().mean())
@@ -82,8 +82,8 @@ def test_equation_2_is_the_weighted_sum_of_its_terms(trainee: TokenizerTrainee, 
 def test_equation_2_without_an_adversary_leaves_its_term_out(trainee: TokenizerTrainee) -> None:
     images = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     kept = torch.ones(BATCH, dtype=torch.bool)
-    without = trainee._loss(images, kept, None, 0.0, None)
-    with_one = trainee._loss(images, kept, trainee.adversary, SHARE, None)
+    without = trainee.objective(images, kept, None, 0.0, None)
+    with_one = trainee.objective(images, kept, trainee.adversary, SHARE, None)
     assert "adversarial" not in without.metrics
     more = 0.1 * SHARE * float(with_one.metrics["adversarial"])
     assert float(with_one.loss.detach() - without.loss.detach()) == pytest.approx(more, rel=1e-4)

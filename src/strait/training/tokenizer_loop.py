@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
 from PIL import Image
@@ -21,9 +21,9 @@ from strait.randomness import key, uniform
 from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
-from strait.tokenizer.losses import adversarial_ramp, bottom_kept, generator_loss, pixel_loss
+from strait.tokenizer.losses import adversarial_ramp, bottom_kept, pixel_loss
 from strait.tokenizer.perceptual import ClassifierDistance, build_perceptual
-from strait.tokenizer.quantizer import Codebook, Quantized, codebook_entropy_loss, soft_assignments
+from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
 from strait.training.checkpoint import with_prefix
@@ -40,35 +40,10 @@ from strait.training.optimizer import (
     set_learning_rate,
     stage1_optimizer,
 )
+from strait.training.tokenizer_loss import Objective, Piece, ToLoss, eager
 from strait.types import Images
 
 _DROP_BOTTOM = 11
-
-
-def eager() -> Any:
-    """Run compiled networks uncompiled for a while: for passes too rare to be worth compiling."""
-    return torch.compiler.set_stance("force_eager")
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What a pass over a piece of a batch gives; only the loss has a gradient."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    images: Images
-    levels: tuple[Quantized, ...]
-
-
-class _WithLoss(nn.Module):
-    """A tokenizer called to its loss: whoever spreads it over processes sees which weights the loss depends on."""
-
-    def __init__(self, tokenizer: nn.Module, compute: Callable[..., _Piece]) -> None:
-        super().__init__()
-        self.tokenizer, self._compute = tokenizer, compute
-
-    def forward(self, *arguments: Any) -> _Piece:
-        return self._compute(*arguments)
 
 
 class TokenizerTrainee:
@@ -107,9 +82,6 @@ class TokenizerTrainee:
         if run.compile:
             for network in self._networks():
                 network.compile(dynamic=False)
-        self._to_loss = distribute(
-            _WithLoss(self.tokenizer, self._loss), ranks, "ddp", sometimes_unused=config.codebook.start > 0
-        )
         self.optimizer = stage1_optimizer(self.tokenizer, config)
         self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
         self.perceptual = build_perceptual(config.perceptual, device, classifier)
@@ -117,6 +89,8 @@ class TokenizerTrainee:
             self.perceptual.to(memory_format=self._format)  # pyright: ignore
             if run.compile:
                 self.perceptual.compile(dynamic=False)
+        self.objective = Objective(self.tokenizer, config, self.perceptual, self._autocast, ranks)
+        self._to_loss = distribute(ToLoss(self.objective), ranks, "ddp", sometimes_unused=config.codebook.start > 0)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
         self._started: Tensor | None = None  # whether the codes have been: known when the first step is
@@ -152,7 +126,7 @@ class TokenizerTrainee:
             # Its loss depends on the codes it starts: should the step be skipped, they are not.
             before = {name: value.clone() for name, value in self.tensors().items()}
             try:
-                self.care.initialise(lambda: self._quantized(images))
+                self.care.initialise(lambda: self.objective.quantized(images))
                 self._started = torch.tensor(True)
                 return self._learn(images, step, rate)
             except NotFinite:
@@ -190,14 +164,14 @@ class TokenizerTrainee:
 
     def _backward(
         self, images: tuple[Images, ...], step: int, adversary: Adversary | None, share: float
-    ) -> list[_Piece]:
+    ) -> list[Piece]:
         """The gradients of a batch, piece by piece."""
         keep = self._kept(step).chunk(len(images))
-        uses = self._code_use(images)
-        pieces: list[_Piece] = []
+        uses = self.objective.code_use(images)
+        pieces: list[Piece] = []
         for number, some in enumerate(images):
             with no_averaging([self._to_loss], number + 1 < len(images)):
-                piece: _Piece = self._to_loss(some, keep[number], adversary, share, uses)
+                piece: Piece = self._to_loss(some, keep[number], adversary, share, uses)
                 (piece.loss / len(images)).backward()
             pieces.append(replace(piece, loss=piece.loss.detach()))
         return pieces
@@ -208,77 +182,8 @@ class TokenizerTrainee:
         draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
         return bottom_kept(draws, self.config.bottom_dropout)
 
-    @torch.no_grad()
-    def _quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
-        with self._autocast(), eager():
-            return [self.tokenizer(some).levels for some in images]
-
-    def _entropy_weight(self) -> float:
-        return 0.0 if self.tokenizer.codebook(0).bypass else self.config.codebook.entropy_weight
-
-    def _code_use(self, images: tuple[Images, ...]) -> list[Tensor] | None:
-        """How much each level uses each code over the whole batch, which its entropy term needs to know beforehand
-        where a batch is taken in pieces."""
-        if not self._entropy_weight() or len(images) == 1:
-            return None
-        pieces = self._quantized(images)
-        levels = range(self.tokenizer.levels)
-        return [
-            self.ranks.mean(torch.stack([self._soft_use(piece[level], level) for piece in pieces]).mean(0))
-            for level in levels
-        ]
-
-    @torch.no_grad()
-    def _soft_use(self, quantized: Quantized, level: int) -> Tensor:
-        codebook = self.tokenizer.codebook(level)
-        return soft_assignments(quantized, codebook, self.config.batch_size).exp().mean(0)
-
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16")
-
-    def _loss(
-        self, images: Images, kept: Tensor, adversary: Adversary | None, share: float, uses: list[Tensor] | None
-    ) -> _Piece:
-        config, care = self.config, self.config.codebook
-        self.tokenizer.train()
-        with self._autocast():
-            output = self.tokenizer(images, kept if config.bottom_dropout and self.tokenizer.levels == 2 else None)
-        made = output.images.float()
-        pixel = pixel_loss(made, images, config.pixel_loss)
-        commitment = torch.stack([level.commitment_loss() for level in output.levels]).sum()
-        codes = torch.stack([level.codebook_loss() for level in output.levels]).sum()
-        loss = pixel
-        if not self.tokenizer.codebook(0).bypass:
-            loss = loss + care.commitment_weight * commitment + care.codebook_weight * codes
-        metrics = {"pixel": pixel, "commitment": commitment}
-        if self._entropy_weight():
-            entropy = self._entropy(output.levels, uses)
-            loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
-        if config.perceptual_weight and config.perceptual != "none":
-            distance = self.perceptual(made, images)
-            loss, metrics["perceptual"] = loss + config.perceptual_weight * distance, distance
-        if adversary is not None:
-            adversary.network.requires_grad_(False)
-            with self._autocast():
-                logits = adversary.network(output.images).float()
-            fooled = generator_loss(logits, config.adversarial.loss)
-            loss, metrics["adversarial"] = loss + share * config.adversarial.weight * fooled, fooled
-        metrics = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
-        seen = tuple(
-            replace(q, values=q.values.detach(), features=q.features.detach(), codes=q.codes.detach())
-            for q in output.levels
-        )
-        return _Piece(loss, metrics, output.images.detach(), seen)
-
-    def _entropy(self, levels: tuple[Quantized, ...], uses: list[Tensor] | None) -> Tensor:
-        terms = []
-        for level, quantized in enumerate(levels):
-            over_batch = self.ranks.mean if uses is None else _always(uses[level])
-            codebook = self.tokenizer.codebook(level)
-            terms.append(
-                codebook_entropy_loss(quantized, codebook, batch_size=self.config.batch_size, over_batch=over_batch)
-            )
-        return torch.stack(terms).sum()
 
     def _codes_replaced(self, index: int, rows: Tensor) -> None:
         """What was learned about codes that are no more is forgotten; the averaged codes follow at once."""
@@ -335,7 +240,3 @@ class TokenizerTrainee:
             if self.tokenizer.levels == 2:
                 rows.append(self.tokenizer.decode(tokens, levels=1))
         return contact_sheet(torch.cat(rows), columns=self._preview.shape[0])
-
-
-def _always(value: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda _: value
