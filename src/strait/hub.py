@@ -26,8 +26,8 @@ def find_folder(
     """The folder of a model, downloaded first if a hub has it and the cache has not.
 
     Args:
-        source: a folder, ``user/name`` or ``user/name@revision`` of a hub, or None for the model that ships with the
-            package. A folder that is there goes before a hub's model of the same name.
+        source: a folder, ``user/name`` or ``user/name@revision`` of a hub, or None or ``shipped`` for the model that
+            ships with the package. A folder that is there goes before any other of the same name.
         revision: branch, tag or commit of a hub's model.
         cache_dir: where downloads are kept; the hub library's own cache by default.
         token: for private models; True for the one that was logged in with, which is also used without a word.
@@ -36,8 +36,10 @@ def find_folder(
     Raises:
         ModelError: if it is not to be had.
     """
-    if source is None or Path(source).is_dir():
-        folder = SHIPPED if source is None else Path(source)
+    if source is None or (str(source) == "shipped" and not Path(source).is_dir()):
+        source = SHIPPED
+    if Path(source).is_dir():
+        folder = Path(source)
         if revision is not None:
             raise ModelError(f"revision: {folder} is a folder, which has no {revision}; only a hub's models have")
         return folder

@@ -21,7 +21,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
     parser.add_argument("--budget", type=float, help="minutes of training for all parts; settles the steps, once")
-    parser.add_argument("--init-from", help="a model whose weights to start from")
+    parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     stored = None
     for word, following in zip(words, [*words[1:], ""], strict=True):

@@ -40,6 +40,7 @@ from strait.experiments.run_folder import (
     settled_classes,
     settled_config,
 )
+from strait.experiments.starting_weights import start_from
 from strait.experiments.tokenizer_part import Photographs, tokenizer_trainee
 from strait.experiments.transformer_part import Learned, augmentation, transformer_trainee
 from strait.hub import find_folder
@@ -176,8 +177,7 @@ class PartTraining:
 
     def _start_weights(self, part: str, module: torch.nn.Module) -> None:
         if self.init_from is not None and (self.init_from / f"{part}.safetensors").exists():
-            check_part(self.init_from, part, module)
-            load_part(self.init_from, part, module)
+            start_from(self.init_from, part, module, self.config.model, self.classes)
 
     def _train_classifier(self) -> bool:
         def trainee_of() -> ClassifierTrainee:
@@ -247,7 +247,7 @@ class PartTraining:
         check_part(self.folder, "tokenizer", tokenizer)
         load_part(self.folder, "tokenizer", tokenizer)
         # Convolutions of few channels over whole images are a third faster so, on a CPU too.
-        return tokenizer.to(self.device, memory_format=torch.channels_last).eval()
+        return tokenizer.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
 
     def _cache(
         self,

@@ -6,6 +6,8 @@ predicted: ``[MASK]`` and the classes are inputs alone. Source: MaskGIT's transf
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,13 @@ class TokenEmbedding(nn.Module):
         self.positions = nn.Parameter(torch.zeros(length + class_token, width))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
         self.dropout = nn.Dropout(dropout)
+
+    def for_classes(self, ids: Tensor, wanted: Sequence[int | None]) -> Tensor:
+        """A table of ids that knows other classes as one for these: a row for each of ``wanted``, by its label there;
+        None is a class that it does not know, and begins as the null class."""
+        null = len(ids) - 1
+        rows = [null if label is None else self.first_class + label for label in wanted]
+        return torch.cat([ids[: self.first_class], ids[[*rows, null]]])
 
     def class_ids(self, labels: Tensor) -> Tensor:
         """Labels ``[batch]`` (``NULL_LABEL`` for none) -> input ids ``[batch]``."""

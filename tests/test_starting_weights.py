@@ -1,0 +1,74 @@
+"""Training that starts from another model: of other classes, and from the one that ships."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from strait.cli import main
+from strait.experiments.starting_weights import start_from
+from strait.hub import find_folder
+from strait.model import StraIT
+from strait.model_folder import SHIPPED, ModelError
+from strait.model_parts import build_part
+from strait.types import Canvas, Condition
+
+
+@pytest.mark.parametrize("part", ["top", "bottom"])
+def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(part: str) -> None:
+    model = StraIT.from_pretrained(pack=False)
+    theirs, level = model.part(part).eval(), 0 if part == "top" else 1
+    module = build_part(model.config, part, 3).eval()
+    start_from(SHIPPED, part, module, model.config, ["Goldfish", "my cat", "n04399382 teddy"])
+    draws = torch.Generator().manual_seed(0)
+    grids = [torch.randint(1024, (1, *grid), generator=draws) for grid in model.config.grids]
+    canvas = Canvas.blank(1, model.config.grids[level], "cpu")
+
+    def logits(network: torch.nn.Module, label: int) -> torch.Tensor:
+        with torch.no_grad():
+            return network(Condition(torch.tensor([label]), tuple(grids[:level])), canvas)
+
+    for own, other in ((0, model.classes.find("goldfish")), (1, -1), (2, model.classes.find("teddy")), (-1, -1)):
+        assert torch.equal(logits(module, own), logits(theirs, other))
+    assert not torch.equal(logits(module, 0), logits(module, 1))
+
+
+def test_weights_of_another_shape_are_refused_by_name() -> None:
+    config = StraIT.from_pretrained().config
+    small = dataclasses.replace(config, top=dataclasses.replace(config.top, layers=2))
+    with pytest.raises(ModelError, match=r"top\.safetensors does not fit"):
+        start_from(SHIPPED, "top", build_part(small, "top", 3), small, ["a", "b", "c"])
+
+
+def test_shipped_names_the_packages_model_unless_a_folder_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_folder("shipped") == SHIPPED
+    (tmp_path / "shipped").mkdir()
+    assert find_folder("shipped") == Path("shipped")
+
+
+def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    few = ["--run.compile", "false", "--data.cache_variants", "1", "--tokenizer_training.codebook.start", "0"]
+    for part, rate in (("tokenizer", "1e-9"), ("top", "1e-9"), ("bottom", "1e-9")):
+        few += [f"--{part}_training.steps", "1", f"--{part}_training.batch_size", "4"]
+        few += [f"--{part}_training.learning_rate", rate, f"--{part}_training.warmup_steps", "0"]
+    words = ["train", "--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    assert main([*words, "--init-from", "shipped", *few]) == 0
+    assert (model / "classes.txt").read_text().split("\n")[0] != (SHIPPED / "classes.txt").read_text().split("\n")[0]
+    for part in ("tokenizer", "top", "bottom"):
+        begun, ours = load_file(SHIPPED / f"{part}.safetensors"), load_file(model / f"{part}.safetensors")
+        assert begun.keys() == ours.keys()
+        for name in (name for name in begun if "codebook" not in name and not name.endswith("ids.weight")):
+            torch.testing.assert_close(ours[name].float(), begun[name].float(), atol=1e-3, rtol=0)
+    sheet = tmp_path / "sheet.png"
+    assert main(["generate", "--model", str(model), "--count", "2", "--grid", str(sheet)]) == 0
+    with Image.open(sheet) as picture:
+        assert picture.size[0] > 64
