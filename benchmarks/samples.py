@@ -42,7 +42,7 @@ def main() -> None:
     model, network = StraIT.from_pretrained(args.model), open_features(args.features, torch.device("cpu"))
     about = {"model": model.weights_hash()}
     labels = [(2 * place + 1) * len(model.classes) // (2 * _CLASSES) for place in range(_CLASSES)]
-    names = [model.classes[label].partition(" ")[2] for label in labels]
+    names = [model.classes.title(label) for label in labels]
 
     by_seed = [model.generate(labels, seed=seed) for seed in range(_SEEDS)]
     samples = torch.stack(by_seed, 1).flatten(0, 1)  # a class a row

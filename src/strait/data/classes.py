@@ -37,6 +37,11 @@ class ClassNames(Sequence[str]):
         match = _WORDNET.match(self._names[index])
         return match.group(2) if match and match.group(2) else self._names[index]
 
+    def named(self, name: str) -> int | None:
+        """The index of the class of this name in any case, or of this WordNet id; None where there is none. Digits are
+        a name here, not an index."""
+        return self._index.get(" ".join(name.replace("_", " ").split()).casefold())
+
     def find(self, label: str | int) -> int:
         """The index of a class.
 
@@ -54,9 +59,10 @@ class ClassNames(Sequence[str]):
             raise ValueError(f"label: index {label} is not among the {len(self)} classes (0 to {len(self) - 1})")
         if label in self._names:
             return self._names.index(label)
+        named = self.named(label)
+        if named is not None:
+            return named
         text = " ".join(label.replace("_", " ").split()).casefold()
-        if text in self._index:
-            return self._index[text]
         if text.isdecimal() and int(text) < len(self._names):
             return int(text)
         if text.removeprefix("-").isdecimal():

@@ -246,7 +246,7 @@ class PartTraining:
         refuse_damaged(self.folder, "tokenizer")
         check_part(self.folder, "tokenizer", tokenizer)
         load_part(self.folder, "tokenizer", tokenizer)
-        # Convolutions of few channels over whole images are a third faster so, on a CPU too.
+        # Encoding is faster so, on a CPU too.
         return tokenizer.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
 
     def _cache(

@@ -84,12 +84,12 @@ class TokenizerTrainee:
                 network.compile(dynamic=False)
         self.optimizer = stage1_optimizer(self.tokenizer, config)
         self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
-        self.perceptual = build_perceptual(config.perceptual, device, classifier)
-        if isinstance(self.perceptual, ClassifierDistance):
-            self.perceptual.to(memory_format=self._format)  # pyright: ignore
+        perceptual = build_perceptual(config.perceptual, device, classifier)
+        if isinstance(perceptual, ClassifierDistance):
+            perceptual.to(memory_format=self._format)  # pyright: ignore
             if run.compile:
-                self.perceptual.compile(dynamic=False)
-        self.objective = Objective(self.tokenizer, config, self.perceptual, self._autocast, ranks)
+                perceptual.compile(dynamic=False)
+        self.objective = Objective(self.tokenizer, config, perceptual, self._autocast, ranks)
         self._to_loss = distribute(ToLoss(self.objective), ranks, "ddp", sometimes_unused=config.codebook.start > 0)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
