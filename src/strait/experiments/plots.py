@@ -80,7 +80,7 @@ def table_plot(
         axis.set_frame_on(False)
         axis.set_xticks(list(places), [row.name for row in rows], rotation=30, ha="right")
         title = column_title(ours, network).partition(" (")[0]
-        axis.set_ylabel(f"{title}, ours (two standard errors)", color=_OURS)
+        axis.set_ylabel(f"{title},\nours (two standard errors)", color=_OURS)
     return _png(figure)
 
 
