@@ -1,6 +1,6 @@
 """The shipped model against the plain loop: 16 images, warm, in one process, both in turns.
 
-    python benchmarks/generation.py [--model M] [--images 16] [--repeats 9] [--json]
+    python benchmarks/generation.py [--model M] [--images 16] [--repeats 9] [--compile] [--json]
 
 Both draw the same tokens (checked) and decode the same pixels; times are medians over the repeats.
 """
@@ -27,12 +27,15 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="draw by one compiled kernel")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     plain = StraIT.from_pretrained(args.model, pack=False)
     ours = copy.deepcopy(plain).pack()
+    if args.compile:
+        ours.compile_decoding()
     labels = torch.arange(args.images) % max(1, len(plain.classes))
-    report = {"images": args.images, "threads": torch.get_num_threads()}
+    report = {"images": args.images, "threads": torch.get_num_threads(), "compiled": args.compile}
     for guidance in (0.0, 1.0):
         decoding = replace(plain.default_decoding(), guidance=guidance)
         times: dict[str, list[float]] = {"plain": [], "ours": [], "pixels": []}
