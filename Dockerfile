@@ -9,7 +9,7 @@
 FROM python:3.11-slim
 
 ARG TORCH_INDEX=""
-ARG EXTRAS="train,eval,app,serve"
+ARG EXTRAS="train,eval,app,serve,export"
 
 COPY pyproject.toml README.md LICENSE /source/
 COPY src /source/src

@@ -221,6 +221,15 @@ def test_the_verb_writes_the_files_and_replaces_none(
     assert capsys.readouterr().err == (f"strait: {out} holds an export; choose another --output, or say --overwrite\n")
 
 
+@pytest.mark.parametrize("name", ["generate.py", "top.onnx", "pixels.onnx"])
+def test_a_file_of_the_users_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_text("mine")
+    assert main(["export", "--output", str(tmp_path)]) == 2
+    said = f"strait: {tmp_path / name} exists; choose another --output, or say --overwrite\n"
+    assert capsys.readouterr().err == said
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_a_library_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,17 +6,18 @@ import sys
 from pathlib import Path
 
 from strait.arguments import parse, verb_parser
+from strait.model_config import level_names
 
 
 def run(words: list[str]) -> int:
     parser = verb_parser("export", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--output", required=True, help="folder for the files")
-    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     args = parse(parser, words)
     output = Path(args.output)
-    if (output / "export.json").exists() and not args.overwrite:
-        raise FileExistsError(f"{output} holds an export; choose another --output, or say --overwrite")
+    if not args.overwrite:
+        _check_free(output)
 
     from strait.export.onnx_files import export_onnx, largest_difference
     from strait.model import StraIT
@@ -27,3 +28,12 @@ def run(words: list[str]) -> int:
     difference = largest_difference(model, output)
     print(f"checked in onnxruntime: logits and pixels differ by {difference:.1e} at most", file=sys.stderr)
     return 0
+
+
+def _check_free(output: Path) -> None:
+    """Refuse early to replace what is there: an export, or files of the user's that are called as ours are."""
+    if (output / "export.json").exists():
+        raise FileExistsError(f"{output} holds an export; choose another --output, or say --overwrite")
+    for name in ("generate.py", *(f"{graph}.onnx" for graph in (*level_names(4), "pixels"))):
+        if (output / name).exists():
+            raise FileExistsError(f"{output / name} exists; choose another --output, or say --overwrite")
