@@ -293,6 +293,17 @@ def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: p
     assert len(model.generate([0, 1], batch_size=9)) == 2  # two are all there are
 
 
+@pytest.mark.parametrize("wanted", [0, -1])
+def test_a_batch_of_none_says_so(model: StraIT, wanted: int):
+    with pytest.raises(ValueError, match=f"^batch_size: {wanted} must be at least 1$"):
+        model.generate([0], batch_size=wanted)
+
+
+def test_settings_for_more_levels_than_there_are_say_so(model: StraIT):
+    with pytest.raises(ValueError, match=r"gives 3 levels, the model has 2$"):
+        model.generate([0], decoding=DecodingConfig(steps=(1, 1, 1), temperature=(1.0, 1.0, 1.0)))
+
+
 def test_bfloat16_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: False)
     devices._say_once.cache_clear()
