@@ -84,6 +84,7 @@ class Codebook(nn.Module):
         return F.embedding(ids, self.codes).movedim(-1, 1)
 
     def forward(self, features: Tensor) -> Quantized:
+        """Features ``[batch, code_dim, h, w]`` -> the lookup of each."""
         with _full_precision(features.device):
             features = self.prepare(features)
             batch, width, height, columns = features.shape
