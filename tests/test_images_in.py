@@ -102,6 +102,7 @@ def test_transparency_and_grey() -> None:
         (torch.full((1, 3, 16, 16), 128.0), "must lie in [-1, 1]; this one reaches from 128 to 128"),
         ([], "none were given"),
         (["photo.jpg"], "str is no picture"),
+        ([torch.zeros(3, 32, 16), np.zeros((8, 8, 3))], "must be equally large, not 16x16 and 32x16"),
     ],
 )
 def test_what_is_no_picture_says_so(model: StraIT, picture: object, message: str) -> None:

@@ -202,6 +202,15 @@ def test_packed_layers_refuse_what_they_cannot_do():
     assert layer.to("cpu")(torch.zeros(1, 3)).shape == (1, 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_layers_of_other_dtypes_stay_as_they_are(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """On processors that compute in bfloat16, too."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    layer = nn.Sequential(nn.Linear(3, 2, dtype=dtype))
+    pack_linears(layer)
+    assert type(layer[0]) is nn.Linear
+
+
 def test_packing_keeps_hash_and_files(model: StraIT, tmp_path: Path):
     packed = copy.deepcopy(model).pack()
     assert packed.weights_hash() == model.weights_hash()
@@ -284,6 +293,17 @@ def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: p
     assert len(model.generate([0, 1], batch_size=9)) == 2  # two are all there are
 
 
+@pytest.mark.parametrize("wanted", [0, -1])
+def test_a_batch_of_none_says_so(model: StraIT, wanted: int):
+    with pytest.raises(ValueError, match=f"^batch_size: {wanted} must be at least 1$"):
+        model.generate([0], batch_size=wanted)
+
+
+def test_settings_for_more_levels_than_there_are_say_so(model: StraIT):
+    with pytest.raises(ValueError, match=r"gives 3 levels, the model has 2$"):
+        model.generate([0], decoding=DecodingConfig(steps=(1, 1, 1), temperature=(1.0, 1.0, 1.0)))
+
+
 def test_bfloat16_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: False)
     devices._say_once.cache_clear()
@@ -293,6 +313,12 @@ def test_bfloat16_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, c
     assert capfd.readouterr().err == "this cpu cannot compute in bfloat16; float32 is used instead\n"
     monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: True)
     assert devices.usable_dtype(torch.bfloat16, cpu) == torch.bfloat16
+
+
+def test_without_onednn_a_cpu_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert not devices._has_bfloat16("cpu")
 
 
 def test_bfloat16_is_the_transformers_alone(monkeypatch: pytest.MonkeyPatch):

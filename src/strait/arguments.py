@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from strait.config import Config, config_path, read_config
 from strait.model_config import from_dict
@@ -28,9 +28,11 @@ def verb_parser(verb: str, purpose: str | None, usage: str = "[options]") -> Arg
 
 
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    """Parse, with the library's errors brought to one line of ours."""
-    from jsonargparse import ArgumentError
+    """Parse, with the library's errors brought to one line of ours.
 
+    Raises:
+        ValueError: for what the parser does not know or take.
+    """
     try:
         return parser.parse_args(words)
     except ArgumentError as error:
@@ -39,6 +41,11 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
 
 
 def device_named(name: str) -> Any:
+    """The ``torch.device`` of ``--device``: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ValueError: for another name, or a device that is not there.
+    """
     import torch
 
     if name == "auto":

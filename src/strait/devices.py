@@ -25,7 +25,10 @@ def usable_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def _has_bfloat16(device_type: str) -> bool:
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device_type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device_type != "cpu":
+        return True
+    # A build without oneDNN does not even have the question.
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache

@@ -122,11 +122,12 @@ def _reason(error: Exception, local_files_only: bool) -> str:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalEntryNotFoundError):
-        what = "the cache has a part of it alone" if isinstance(error, errors.IncompleteSnapshotError) else ""
-        what = what or "the cache does not have it"
+        # Earlier versions of the library do not tell the two apart.
+        in_part = isinstance(error, getattr(errors, "IncompleteSnapshotError", ()))
+        what = "the cache has a part of it alone" if in_part else "the cache does not have it"
         if local_files_only:
             return f"{what}, and local_files_only forbids to download it"
-        if constants.is_offline_mode():
+        if constants.HF_HUB_OFFLINE:
             return f"{what}, and HF_HUB_OFFLINE forbids to download it"
         return f"{what}, and {constants.ENDPOINT} cannot be reached"
     if isinstance(error, errors.OfflineModeIsEnabled):

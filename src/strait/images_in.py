@@ -6,7 +6,7 @@
 | numpy array | ``[height, width, 3 or 4]``, or ``[height, width]`` for grey | uint8, or floats in [0, 1] |
 | tensor | ``[3, height, width]`` | floats in [-1, 1] (``Images``), or uint8 |
 
-An array or a tensor may have a batch dimension in front; a list holds any of them.
+An array or a tensor may have a batch dimension in front; a list holds any of these but arrays with one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def as_images(pictures: Pictures, size: int) -> Images:
     Args:
         pictures: see above.
         size: PIL pictures and arrays are brought to it as training does: the shorter side resampled, the middle
-            square cut out, transparency on white. Tensors stay as large as they are.
+            square cut out, transparency on white. Tensors stay as large as they are; what else stands in their list
+            must then be as large.
 
     Returns:
         float32 ``[batch, 3, height, width]`` in [-1, 1].
@@ -49,7 +50,11 @@ def as_images(pictures: Pictures, size: int) -> Images:
         pictures = [pictures]
     if not len(pictures):
         raise ValueError("images: none were given")
-    return torch.cat([_tensor_images(one) if isinstance(one, Tensor) else _square(one, size) for one in pictures])
+    found = [_tensor_images(one) if isinstance(one, Tensor) else _square(one, size) for one in pictures]
+    sides = sorted({f"{images.shape[2]}x{images.shape[3]}" for images in found})
+    if len(sides) > 1:
+        raise ValueError(f"images: those of one list must be equally large, not {' and '.join(sides)}")
+    return torch.cat(found)
 
 
 def pixels_of(picture: Picture) -> np.ndarray:

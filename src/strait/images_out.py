@@ -23,7 +23,7 @@ def to_pictures(images: Images) -> list[Image.Image]:
 
 
 def contact_sheet(images: Images, columns: int, titles: Sequence[str] = (), gap: int = 2) -> Image.Image:
-    """A grid of images, row by row, on white; ``titles`` name the rows, above them."""
+    """A grid of images, row by row, on white, ``gap`` pixels apart; ``titles`` name the rows, one each, above them."""
     pictures = to_pictures(images)
     width, height = pictures[0].size
     band = 16 if titles else 0

@@ -14,17 +14,17 @@ def bytes_an_image(config: ModelConfig, decoding: DecodingConfig, element: int, 
 
     Args:
         config: of the model.
-        decoding: steps of as many levels as are decoded; guidance doubles each.
+        decoding: steps of as many levels as are decoded, of those that the model has; guidance doubles each.
         element: bytes of a number in the transformers.
         pixels_at_once: whether a batch's pixels are decoded together (on a GPU), or one image after the other.
     """
     networks: list[TransformerConfig | None] = [config.top, config.bottom, config.upsampler, config.upsampler]
+    levels = zip(networks, config.grids, config.level_codebook_sizes, decoding.steps, strict=False)
     rows = 2 if decoding.guidance else 1
     largest, seen = 0, 0
-    for level in range(len(decoding.steps)):
-        network, (height, width) = networks[level], config.grids[level]
+    for network, (height, width), codes, _ in levels:
         assert network is not None
-        length, codes = height * width, config.level_codebook_sizes[level]
+        length = height * width
         # Residual, its norm, queries, keys, values and attention; the MLP twice, before and after its activation.
         a_layer = length * (6 * network.width + 2 * network.mlp) * element
         context = seen * 2 * network.width * network.layers * element

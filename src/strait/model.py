@@ -186,8 +186,10 @@ class StraIT(SharedModel):
         """How many images to decode at once: those wanted, or without a wish as many as fit, 64 at most.
 
         Raises:
-            ValueError: if so many do not fit into the memory that is free; it says how many would.
+            ValueError: for none or fewer; if so many do not fit into the memory that is free it says how many would.
         """
+        if wanted is not None and wanted < 1:
+            raise ValueError(f"batch_size: {wanted} must be at least 1")
         free = free_bytes(self.device)
         element = next(self.part(self.config.parts[-1]).parameters()).element_size()
         settings = self.default_decoding() if decoding is None else decoding

@@ -72,13 +72,18 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
 
 
 def save_part(folder: Path, part: str, weights: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """``PART.safetensors``, without any changing metadata, put in place whole."""
+    """``PART.safetensors``, without any changing metadata, put in place whole.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is untouched.
+    """
     path = folder / f"{part}.safetensors"
     aside = path.with_name(path.name + ".tmp")
     tensors = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in weights.items()}
     try:
         save_file(dict(sorted(tensors.items())), str(aside))
     except SafetensorError as error:  # a full disk, for one
+        aside.unlink(missing_ok=True)
         raise OSError(f"{path}: {error}") from error
     # The library makes files that their owner alone can read; a model folder is for sharing.
     aside.chmod((folder / "config.json").stat().st_mode if (folder / "config.json").exists() else 0o644)

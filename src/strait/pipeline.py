@@ -77,7 +77,8 @@ class StraITPipeline:
             num_images_per_label: images of each label, one after the other; without labels, of all.
             generator: gives the seed: a number is one, as for ``StraIT.generate``; a ``torch.Generator`` is asked for
                 one (and then has moved on, so that the next call gives other images); a list has one for each image,
-                which then depends on nothing else. By default every call has a new seed.
+                which then depends on its label and that alone (labels that are not given are drawn by the first). By
+                default every call has a new seed.
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
             return_dict: False gives ``(images,)``.
             callback_on_step_end: is called as ``callback(pipe, step, timestep, values)`` after every step: ``step``

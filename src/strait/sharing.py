@@ -133,7 +133,7 @@ class SharedModel(nn.Module):
             The address of the commit, or of the pull request.
 
         Raises:
-            ModelError: if nothing is trained, or the hub does not take it.
+            ModelError: if the tokenizer is not trained, or the hub does not take it.
         """
         self.require("tokenizer")
         text = card or self.card

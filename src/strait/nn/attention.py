@@ -61,6 +61,7 @@ class CrossAttention(nn.Module):
         return self.key_norm(key), value
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
+        """``[batch, length, width]`` and what ``keys_values`` gave -> ``[batch, length, width]``."""
         query = self.query_norm(_split_heads(self.query(x), self.heads))
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, *keys_values, dropout_p=dropout)

@@ -21,11 +21,12 @@ def full_precision_convolutions() -> AbstractContextManager[object]:
 
 
 def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, swish, conv3, twice, with a true residual.
+    """GroupNorm, swish, conv3, twice, with a true residual: ``[batch, inputs, h, w]`` -> ``[batch, outputs, h, w]``.
 
     MaskGIT takes its 1x1 shortcut from the branch's output, which drops the residual where channels change; ours
     takes it from the input (docs/choices.md).
@@ -46,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest x2, then conv3."""
+    """Nearest x2, then conv3: ``[batch, inputs, h, w]`` -> ``[batch, outputs, 2h, 2w]``."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def downsample(x: Tensor) -> Tensor:
-    """Average over 2x2 pixels."""
+    """Average over 2x2 pixels: ``[batch, c, 2h, 2w]`` -> ``[batch, c, h, w]``."""
     return F.avg_pool2d(x, 2)
 
 

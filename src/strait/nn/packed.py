@@ -45,7 +45,7 @@ class PackedLinear(nn.Module):
 def pack_linears(module: nn.Module) -> None:
     """Replace every linear layer below a module, one after the other: at most one is in memory twice.
 
-    Where the layout is not to be had (another device, another processor) nothing happens.
+    Where the layout is not to be had (another device, processor or dtype than float32 and bfloat16) nothing happens.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
@@ -58,4 +58,6 @@ def pack_linears(module: nn.Module) -> None:
 def _can_be_packed(weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return weight.dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32

@@ -66,6 +66,7 @@ class TokenizerConfig:
 
     @property
     def num_levels(self) -> int:
+        """How many token grids an image becomes: 1 or 2."""
         return 1 if self.kind == "vqgan" else 2
 
     @property

@@ -1,4 +1,4 @@
-"""E: pixels to features at f and 2f (the paper's 8 and 16).
+"""E: pixels to features at two resolutions, f / 2 and f pixels to a feature's side (8 and 16 in the paper).
 
 MaskGIT's encoder: residual blocks and average pooling, no attention. Source: StraIT section 3.1, Table 11.
 """
@@ -11,6 +11,20 @@ from torch import Tensor, nn
 from strait.nn.convolution import ResidualBlock, conv3, downsample, group_norm
 from strait.tokenizer.config import TokenizerConfig
 from strait.types import Images
+
+
+def check_images(images: Images, downsampling: int) -> None:
+    """Images a tokenizer can take.
+
+    Raises:
+        ValueError: for another shape, or sides that the downsampling does not divide.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected [batch, 3, height, width], not {tuple(images.shape)}")
+    if images.shape[2] % downsampling or images.shape[3] % downsampling:
+        raise ValueError(
+            f"images: {images.shape[2]}x{images.shape[3]} is not a multiple of the downsampling {downsampling}"
+        )
 
 
 class Encoder(nn.Module):

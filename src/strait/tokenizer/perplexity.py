@@ -1,7 +1,8 @@
 """Equation 5, and the stratification report that judges a tokenizer.
 
-Perplexity saturates when measured over few tokens: over a batch it says little, so it is counted here over at least
-a hundred tokens per code, the same number at each level, and the training log keeps the per-batch figure apart.
+Perplexity saturates when measured over few tokens: over a batch it says little. So it is counted here over all images
+that are given, over the same number of tokens at each level, and the report says how many that is per code: below a
+hundred it comes out too low. The training log keeps the per-batch figure apart.
 """
 
 from __future__ import annotations
@@ -87,10 +88,14 @@ def stratification_report(
         seen: called with each batch and its reconstructions: for a progress bar, or for further scores.
 
     Returns:
-        Each level's ``perplexity``, ``usage`` (share of codes used), ``tokens`` counted for them; the ``overlap``
+        The number of ``images``; each level's ``perplexity``, ``usage`` (share of codes used), ``tokens_counted``
+        for them, and how many those are for each code of the larger codebook (``tokens_per_code``); the ``overlap``
         (share of used codes that both levels use); PSNR in dB of the full image, the top alone, the bottom or the
         top exchanged between images, and the thumbnails of the grids. Beside each perplexity and PSNR, from two
         images on, its sampling error (``psnr_error`` ...).
+
+    Raises:
+        ValueError: if there are no images.
     """
     names = ("top", "bottom") if tokenizer.levels == 2 else ("tokens",)
     seen_codes: list[list[Tensor]] = [[] for _ in codebook_sizes]

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.randomness import key, uniform
-from strait.types import Images
 
 _ENTROPY_ROWS = 4096
 _PIECE = 16384  # rows of the distance matrix computed at once: it never stands in memory whole
@@ -85,6 +84,7 @@ class Codebook(nn.Module):
         return F.embedding(ids, self.codes).movedim(-1, 1)
 
     def forward(self, features: Tensor) -> Quantized:
+        """Features ``[batch, code_dim, h, w]`` -> the lookup of each."""
         with _full_precision(features.device):
             features = self.prepare(features)
             batch, width, height, columns = features.shape
@@ -227,17 +227,3 @@ def codebook_entropy_loss(
         # d(sum m log m) = sum (log m) dm, since the dm add up to nothing: so log m may be held fixed.
         log_mean = over_batch(mean.detach()).clamp(min=1e-12).log()
         return -(p * log_p).sum(-1).mean() + (mean * log_mean).sum()
-
-
-def check_images(images: Images, downsampling: int) -> None:
-    """Images a tokenizer can take.
-
-    Raises:
-        ValueError: for another shape, or sides that the downsampling does not divide.
-    """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images: expected [batch, 3, height, width], not {tuple(images.shape)}")
-    if images.shape[2] % downsampling or images.shape[3] % downsampling:
-        raise ValueError(
-            f"images: {images.shape[2]}x{images.shape[3]} is not a multiple of the downsampling {downsampling}"
-        )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from strait.nn.convolution import full_precision_convolutions
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
-from strait.tokenizer.encoder import Encoder
-from strait.tokenizer.quantizer import Codebook, check_images
+from strait.tokenizer.encoder import Encoder, check_images
+from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import Reconstruction
 from strait.types import Images, Tokens
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from strait.nn.convolution import ResidualBlock, Upsample, conv3, full_precision_convolutions, group_norm
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
-from strait.tokenizer.encoder import Encoder
-from strait.tokenizer.quantizer import Codebook, Quantized, check_images
+from strait.tokenizer.encoder import Encoder, check_images
+from strait.tokenizer.quantizer import Codebook, Quantized
 from strait.types import Images, StratifiedTokens, Tokens
 
 
