@@ -90,6 +90,4 @@ def test_trained_apart_from_the_command_line(photo_folder: Path, tmp_path: Path)
     for name, value in expected.items():
         assert torch.equal(found[f"coarse.{name}"], value), name
     assert any(name.startswith("fine.") for name in found)
-    fine = build_tokenizer(TokenizerConfig(**{**vars(CONFIG), "kind": "cascade"}))
-    assert isinstance(fine, CascadeTokenizer)
     assert main(["evaluate", "reconstruction", "--model", str(both), "--data", str(photo_folder), "--json"]) == 0

@@ -126,12 +126,14 @@ def test_all_good_ones_are_trained_on_and_all_bad_ones_reported_once(
 
 def test_two_processes_report_a_bad_one_once(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
+    data = tmp_path / "data"
+    data.mkdir()
     for number in range(12):
-        make_photograph("square", number).save(tmp_path / f"{number:02d}.png")
-        (tmp_path / f"{number:02d}-bad.png").write_bytes(b"no picture")
+        make_photograph("square", number).save(data / f"{number:02d}.png")
+        (data / f"{number:02d}-bad.png").write_bytes(b"no picture")
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words += ["-m", "strait.cli", "train", "tokenizer", "--config", "smoke", "--data", str(tmp_path)]
-    words += ["--model", str(tmp_path.with_name(tmp_path.name + "-model")), "--device", "cpu"]
+    words += ["-m", "strait.cli", "train", "tokenizer", "--config", "smoke", "--data", str(data)]
+    words += ["--model", str(tmp_path / "model"), "--device", "cpu"]
     # One step, which is one epoch: half of it is seen by the second process alone.
     words += ["--run.sample_every", "0", "--tokenizer_training.batch_size", "24"]
     words += ["--tokenizer_training.steps", "1", "--tokenizer_training.codebook.start", "0"]

@@ -64,6 +64,26 @@ def test_one_logit_an_image(size: int, normalize: bool) -> None:
     assert any(isinstance(module, nn.GroupNorm) for module in network.modules()) == (normalize and size > 4)
 
 
+def leaky(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_network_is_stylegans_with_a_slope_of_a_fifth(normalize: bool) -> None:
+    """Each block: two convolutions, the blur between them, beside a blurred 1x1 shortcut; their sum over sqrt 2."""
+    torch.manual_seed(0)
+    network = Discriminator(8, 4, 8, normalize)
+    (block,) = network.blocks
+    assert isinstance(block.norm1, nn.GroupNorm) == isinstance(block.norm2, nn.GroupNorm) == normalize
+    images = torch.rand(3, 3, 8, 8) * 2 - 1
+    x = leaky(network.conv_in(images))
+    hidden = naive_blur(leaky(block.norm1(block.conv1(x))))
+    shortcut = torch.einsum("oi,bihw->bohw", block.shortcut.weight[:, :, 0, 0], naive_blur(x))
+    x = (leaky(block.norm2(block.conv2(hidden))) + shortcut) / math.sqrt(2)
+    x = leaky(network.hidden(leaky(network.conv_out(x)).flatten(1)))
+    torch.testing.assert_close(network(images), network.logit(x)[:, 0], atol=1e-5, rtol=1e-5)
+
+
 def test_the_width_doubles_up_to_its_limit() -> None:
     network = Discriminator(64, 8, 32, True)
     widths = [network.conv_in.out_channels, *(block.conv2.out_channels for block in network.blocks)]

@@ -233,7 +233,7 @@ def test_each_token_is_counted_at_the_step_that_kept_it(model: StraIT) -> None:
 
 
 def test_a_wrong_token_is_one_that_would_change(model: StraIT) -> None:
-    """The likeliest token given all others would change less often than two draws differ, a random one more often."""
+    """How likely it is to change: one minus its own chance, given all others. Two draws: one minus chances squared."""
     labels = torch.tensor([3])
     steps = list(model.decoding_steps(labels, seed=1))
     blanks = [Canvas.blank(1, (4, 4)), Canvas.blank(1, (8, 8))]
@@ -244,7 +244,6 @@ def test_a_wrong_token_is_one_that_would_change(model: StraIT) -> None:
         chance = model.levels()[0].bind(Condition(labels))(canvas)[0, 5].softmax(-1)
     assert float(top.change.flatten()[5]) == pytest.approx(1 - float(chance[tokens.flatten()[5]]), abs=1e-5)
     assert float(top.expected.flatten()[5]) == pytest.approx(1 - float((chance**2).sum()), abs=1e-5)
-    assert 1 - float(chance.max()) < float(top.expected.flatten()[5])
 
 
 def test_heat_maps_grow_lighter() -> None:

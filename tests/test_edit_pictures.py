@@ -106,8 +106,9 @@ def test_files_that_are_no_pictures_say_so(tmp_path: Path, monkeypatch: pytest.M
         ("text.png", "is not a picture, or is damaged"),
         ("cut.png", r"cannot be read \("),
     ):
-        with pytest.raises(PictureError, match=rf"picture: .*{name}|picture: {said}") as caught:
+        with pytest.raises(PictureError, match=rf"^picture: .*{said}") as caught:
             read_picture(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(PictureError, match="there is no file"):
         read_picture(tmp_path)
@@ -482,10 +483,10 @@ def test_extensions_that_cannot_be_are_refused(model: StraIT, monkeypatch: pytes
         ((64, 64), Sides(up=10**400), rf"4x{10**400 + 4}"),
         ((64, 64), Sides(right=253), "257x4"),
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(PictureError, match=rf"extend: the canvas would have {canvas} top tokens, more than 64 of"):
             next(extend_picture(Edit(model), Picture(np.zeros((*size, 3), np.uint8)), sides))
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
     with pytest.raises(ValueError, match=r"extend: a canvas of 3x5 top tokens must be at least 4x4"):
         extend(model, torch.zeros(1, 3, 48, 64), Sides(right=1), torch.tensor([3]))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)

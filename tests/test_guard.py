@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     assert train(good, "toy", tmp_path / "good", 17, settings(), Stop())  # three steps fewer, and the same weight
     assert torch.equal(bad.weight, good.weight)
     assert [line.get("skipped") for line in log(tmp_path / "bad")] == [None, 2, 1, None]
-    assert all(line["loss"] == pytest.approx(line["loss"]) for line in log(tmp_path / "bad"))  # no NaN in the means
+    assert all(math.isfinite(line["loss"]) for line in log(tmp_path / "bad"))
     assert capsys.readouterr().err.count("is skipped") == 3
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,8 @@ from strait.experiments import room
 from strait.experiments.room import least_parameters, refuse_what_cannot_fit
 from strait.model_folder import ModelError
 from strait.model_parts import build_part
-from test_resume import command, environment
-
-
-def line_of(words: list[str], **settings: object) -> str:
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("strait: ")]
-    return line
+from test_disasters import refused
+from test_resume import command
 
 
 def test_a_batch_that_does_not_fit(photo_folder: Path, tmp_path: Path) -> None:
@@ -32,7 +24,7 @@ def test_a_batch_that_does_not_fit(photo_folder: Path, tmp_path: Path) -> None:
     words = command(photo_folder, tmp_path / "model", "--tokenizer_training.batch_size", "3000", "--device", "cpu")
     words += ["--run.precision", "float32", "--tokenizer.channels", "64"]
     limit = 4 << 30
-    line = line_of(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    line = refused(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     assert "there is not enough memory" in line
     assert "batch_size" in line
     assert "accumulate" in line
@@ -42,7 +34,7 @@ def test_a_batch_that_does_not_fit(photo_folder: Path, tmp_path: Path) -> None:
 def test_a_part_larger_than_the_machine_is_refused_at_once(
     photo_folder: Path, tmp_path: Path, setting: tuple[str, str]
 ) -> None:
-    line = line_of(command(photo_folder, tmp_path / "model", "--device", "cpu", *setting))
+    line = refused(command(photo_folder, tmp_path / "model", "--device", "cpu", *setting))
     assert "its weights alone are at least" in line
     assert "GB are free on cpu" in line
     assert not (tmp_path / "model" / "runs").exists()

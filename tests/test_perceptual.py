@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,8 +173,8 @@ def test_a_file_that_is_no_torchscript_is_said_in_one_line(write: Callable[[Path
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_lpips_without_torchvision_says_what_to_install() -> None:
+def test_lpips_without_torchvision_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # which is as if it were not installed
     with pytest.raises(ValueError, match=r"perceptual: 'lpips' needs .*torchvision.*pip install") as caught:
         build_perceptual("lpips", CPU)
     assert "\n" not in str(caught.value)

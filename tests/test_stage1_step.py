@@ -1,4 +1,4 @@
-"""Equation 2: the loss of a step of stage 1 is the weighted sum of its terms, at the weights of Table 11."""
+"""Equation 2: the losses of a step of stage 1 are weighted sums of their terms, at the weights of Table 11."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from strait.data.images import BadFiles
+from strait.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
+from strait.training.adversary import Adversary
 from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig
 from strait.training.tokenizer_loop import TokenizerTrainee
 
@@ -87,3 +89,19 @@ def test_equation_2_without_an_adversary_leaves_its_term_out(trainee: TokenizerT
     assert "adversarial" not in without.metrics
     more = 0.1 * SHARE * float(with_one.metrics["adversarial"])
     assert float(with_one.loss.detach() - without.loss.detach()) == pytest.approx(more, rel=1e-4)
+
+
+@pytest.mark.parametrize(("step", "counted"), [(0, 4), (1, 0), (3, 0), (4, 4)])
+def test_the_discriminator_learns_to_tell_apart_and_half_ten_times_its_penalty(step: int, counted: int) -> None:
+    """R1 is half its cost times the squared gradient; taken at every fourth step, it is counted four times over."""
+    torch.manual_seed(0)
+    config = TokenizerTrainingConfig(steps=10, batch_size=BATCH, adversarial=AdversarialConfig(channels=8, r1_every=4))
+    adversary = Adversary(SIZE, config, CPU, torch.contiguous_format, ALONE)
+    images, made = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    judged = adversary.judge([(images, made)], step, lambda: torch.autocast("cpu", enabled=False))
+    wanted = F.softplus(-adversary.network(images)).mean() + F.softplus(adversary.network(made)).mean()
+    from_0_to_1 = ((images + 1) / 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(adversary.network(2 * from_0_to_1 - 1).sum(), from_0_to_1)
+    wanted = wanted + 10 / 2 * counted * gradient.square().sum((1, 2, 3)).mean()
+    assert ("r1" in judged) == (counted > 0)
+    assert float(judged["discriminator"]) == pytest.approx(float(wanted.detach()), rel=1e-4)

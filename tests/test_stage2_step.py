@@ -231,3 +231,20 @@ def test_a_gradient_is_shortened_to_the_clip_and_not_turned(part: str) -> None:
     norm = float(free.norm())
     torch.testing.assert_close(gradient(2 * norm), free)
     torch.testing.assert_close(gradient(norm / 3), free / 3)
+
+
+# The rate of a step
+
+
+@parts
+def test_a_step_trains_at_the_rate_of_its_place(part: str) -> None:
+    """A line over four steps, a cosine over the other six; in training mode, whatever came before."""
+    training = trainee(part, RandomTokens(), learning_rate=1e-3, warmup_steps=4)
+    rates = []
+    for step in range(10):
+        training.transformer.eval()  # as a sample grid leaves it
+        training.step(step)
+        assert training.transformer.training
+        rates.append([group["lr"] for group in training.optimizer.param_groups])
+    shares = [0.25, 0.5, 0.75, 1.0, *((1 + math.cos(math.pi * step / 6)) / 2 for step in range(6))]
+    assert rates == [[pytest.approx(1e-3 * share)] * 2 for share in shares]

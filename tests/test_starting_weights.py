@@ -71,4 +71,4 @@ def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_fol
     sheet = tmp_path / "sheet.png"
     assert main(["generate", "--model", str(model), "--count", "2", "--grid", str(sheet)]) == 0
     with Image.open(sheet) as picture:
-        assert picture.size[0] > 64
+        assert picture.size == (2 * (64 + 2) + 2, 64 + 2 + 2)

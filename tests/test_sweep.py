@@ -17,7 +17,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from strait.cli import main
 from strait.data.sources import open_images
@@ -29,6 +28,7 @@ from strait.experiments.sweep import GUIDANCE, TOTALS, decoding_of, everywhere, 
 from strait.model import StraIT
 from strait.model_config import from_dict
 from strait.ranks import Stopped
+from test_tables import Network
 
 START = DecodingConfig(steps=(12, 12), temperature=(3.0, 3.0), guidance=0.0)
 GRIDS = ((16, 16), (32, 32))
@@ -141,12 +141,6 @@ def test_the_front_is_what_nothing_betters(pairs: list[tuple[int, int]]) -> None
     bettered = {one for one in pairs for other in pairs if other != one and other[0] <= one[0] and other[1] <= one[1]}
     assert sorted(found) == sorted(set(pairs) - bettered)
     assert found == sorted(found)
-
-
-class Network(nn.Module):
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1) / 255
-        return features, features[:, :5] * 20
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from strait.config import Config, config_path, read_config
 from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
 from strait.experiments.table_report import distance_title, markdown, means, verdicts
 
-PAPER = Path(__file__).parents[2] / "shared" / "paper" / "strait.txt"
 TINY = read_config(config_path("tiny-imagenet64-cpu"))
 
 
@@ -72,26 +70,113 @@ def test_single_scale_rows_have_the_grids_of_either_level() -> None:
     assert single_scale(TINY, fine=True).model.grids == ((8, 8),)
 
 
-def printed_in(number: int) -> set[float]:
-    lines = PAPER.read_text().splitlines()
-    (end,) = (i for i, line in enumerate(lines) if line.startswith(f"Table {number}. "))
-    start = end - 1
-    while start > 0 and not re.match(r"(Table|Figure) \d+\.|#", lines[start]) and end - start < 30:
-        start -= 1
-    return {float(text) for text in re.findall(r"\d+(?:\.\d+)?", "\n".join(lines[start:end]))}
+# As the paper prints them: columns, then rows by our names for them; None where a cell is empty. The row of Table 3
+# without guidance is that of Table 2.
+FID, BOTH = ("fid",), ("fid", "inception_score")
+PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]] = {
+    1: (
+        ("rfid", "psnr", "perplexity_tokens", "perplexity_top", "perplexity_bottom"),
+        {
+            "VQGAN (f of the top)": (2.04, 19.9, 5893, None, None),
+            "VQGAN (f of the bottom)": (0.81, 24.3, 6387, None, None),
+            "VQGAN2-C": (0.65, 24.9, None, 405, 6428),
+            "VQGAN2-R": (0.67, 24.8, None, 5632, 1644),
+        },
+    ),
+    2: (
+        (*BOTH, "precision", "recall"),
+        {
+            "VQVAE-2": (31.11, 45, 0.36, 0.57),
+            "VQGAN, autoregressive": (15.78, 78.3, None, None),
+            "RQ-Transformer": (7.55, 137, None, None),
+            "ViT-VQ + VIM": (4.17, 175.1, None, None),
+            "Improved DDPM": (12.26, None, 0.70, 0.62),
+            "ADM": (10.94, 101.0, 0.69, 0.63),
+            "VQ-Diffusion": (11.89, None, None, None),
+            "LDM": (10.56, 103.49, 0.71, 0.62),
+            "CDM": (4.88, 158.71, None, None),
+            "MaskGIT, 8 steps": (6.18, 182.1, 0.80, 0.51),
+            "MaskGIT large, 12 steps": (5.84, 180.3, 0.73, 0.54),
+            "MaskGIT large, 36 steps": (5.71, 185.9, 0.73, 0.56),
+            "StraIT, 18+6 steps": (3.96, 214.1, 0.74, 0.62),
+        },
+    ),
+    3: (
+        BOTH,
+        {
+            "Improved VQ-Diffusion": (4.83, None),
+            "Token-Critic": (4.69, 174.5),
+            "DPC": (4.45, 244.8),
+            "f-DM": (6.8, None),
+            "Draft-and-Revise": (3.41, 224.6),
+            "StraIT, no guidance": (3.96, 214.1),
+            "StraIT, guidance 0.2": (3.36, 259.3),
+        },
+    ),
+    4: (
+        BOTH,
+        {
+            "Token-Critic": (6.80, 182.1),
+            "ADM": (23.24, 58.06),
+            "ADM-U": (9.96, 121.78),
+            "ADM-U-G": (3.85, 221.72),
+            "StraIT-U": (3.82, 253.6),
+        },
+    ),
+    5: (
+        ("multiply_adds", "training_cost", *BOTH),
+        {
+            "MaskGIT, short (f of the top)": (48.2e9, 1, 6.05, 203),
+            "MaskGIT, long (f of the bottom)": (216.5e9, 2.6, 6.61, 177.7),
+        },
+    ),
+    6: (FID, {"VQGAN2-C": (6.11,), "VQGAN2-R": (3.96,), "cascade, top alone": (6.05,), "cascade": (5.71,)}),
+    7: (
+        (*BOTH, "speedup"),
+        {
+            "3+21": (5.4, 193, 0.6),
+            "6+18": (5.6, 192, 0.7),
+            "9+15": (4.5, 201.3, 0.9),
+            "12+12": (4.21, 202.7, 1),
+            "15+9": (4.05, 214, 1.2),
+            "18+6": (3.97, 214.1, 1.5),
+            "21+3": (4.0, 209, 1.6),
+        },
+    ),
+    8: (BOTH, {"shared": (3.96, 214.1), "separate": (3.89, 216.3)}),
+    9: (
+        BOTH,
+        {
+            "original": (3.96, 214.1),
+            "augmented, 10%": (4.03, 212.8),
+            "augmented, 30%": (4.05, 208.7),
+            "augmented, 50%": (3.99, 213.5),
+        },
+    ),
+    10: (
+        BOTH,
+        {
+            "logarithmic": (11.32, 167.3),
+            "square root": (7.89, 187.5),
+            "linear": (5.13, 200.3),
+            "cosine": (3.96, 214.1),
+            "square": (4.13, 209.5),
+            "cubic": (4.97, 203.1),
+            "exponential": (4.09, 212.7),
+        },
+    ),
+}
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not here")
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_figures_of_a_table_are_the_papers(number: int) -> None:
-    """Each figure stands in the lines that belong to the table, as the paper prints it."""
-    printed = printed_in(number)
-    if number == 3:  # StraIT without guidance stands in Table 2
-        printed |= printed_in(2)
-    for row in find_table(number).rows:
-        for name, value in row.paper.items():
-            value = value / 1e9 if name == "multiply_adds" else value
-            assert float(value) in printed, (row.name, name)
+    """Each in its own row and column, and no others."""
+    columns, rows = PRINTED[number]
+    printed = {
+        name: {column: figure for column, figure in zip(columns, figures, strict=True) if figure is not None}
+        for name, figures in rows.items()
+    }
+    assert {row.name: dict(row.paper) for row in find_table(number).rows} == printed
 
 
 def test_steps_shrink_with_the_grid() -> None:

@@ -357,21 +357,11 @@ def test_what_a_dead_process_had_finished_is_not_made_again(source: FolderSource
 
 @pytest.mark.parametrize("other", [{"made_from": {"tokenizer": "another"}}, {"piece_images": 9}])
 def test_pieces_of_another_cache_are_not_taken_up(source: FolderSource, folder: Path, other: dict[str, Any]) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        build(folder, source, CountingEncoder(), piece_images=10, progress=_StopAfter(20))
+    with pytest.raises(Killed):
+        build(folder, source, CountingEncoder(), piece_images=10, progress=kill_after(21))
     again = CountingEncoder()
     build(folder, source, again, **{"piece_images": 10, **other})
     assert again.images == 40
-
-
-class _StopAfter:
-    def __init__(self, images: int) -> None:
-        self.left = images
-
-    def __call__(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

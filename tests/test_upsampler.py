@@ -61,6 +61,14 @@ def test_one_loop_runs_over_four_levels(model: StraIT) -> None:
     assert [tuple(grid.shape[1:]) for grid in tokens.levels] == list(GRIDS)
 
 
+def test_without_settings_of_its_own_it_takes_the_papers_steps() -> None:
+    """18+6, and U's 12 shared by three to one, too."""
+    assert random_model(CONFIG, CLASSES).decoding == DecodingConfig((18, 6, 9, 3), (4.5,) * 4)
+    assert random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), CLASSES).decoding == DecodingConfig(
+        (18, 6), (4.5, 4.5)
+    )
+
+
 def test_it_goes_on_from_the_very_tokens_of_the_small_image(model: StraIT) -> None:
     labels = torch.tensor([1, 0, 1])
     whole = final_tokens(model.decoding_steps(labels, seed=4))
