@@ -217,6 +217,9 @@ class ClassifierTrainingConfig:
 
     def __post_init__(self) -> None:
         _check_batch("classifier_training", self.steps, self.batch_size, self.accumulate)
+        names = ("learning_rate", "warmup_steps", "weight_decay")
+        _check("classifier_training", {name: getattr(self, name) for name in names}, 0)
+        _check_betas("classifier_training", self.betas)
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"classifier_training.{name}: {getattr(self, name)} must lie in [0, 1)")
