@@ -41,7 +41,8 @@ class RunConfig:
             training.
         parallel: how several processes share a transformer: each holds all of it (ddp), or a part (fsdp).
         log_every: steps between lines of the log, each the mean since the last.
-        sample_every: steps between sample grids; 0 for none.
+        sample_every: steps between sample grids, and between looks at images kept apart (the validation loss, by
+            which the best checkpoint is known); 0 for neither.
         recompute: activation checkpointing: blocks keep their inputs alone and compute the rest again in the backward
             pass, a third more work for a fraction of the memory.
         compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
