@@ -226,7 +226,7 @@ def test_settings_are_read_without_torch() -> None:
     [
         *(
             (part, name, value)
-            for part in ("tokenizer_training", "top_training")
+            for part in ("tokenizer_training", "top_training", "classifier_training")
             for name, value in (
                 ("learning_rate", -1.0),
                 ("learning_rate", float("nan")),
@@ -241,7 +241,7 @@ def test_settings_are_read_without_torch() -> None:
 )
 def test_numbers_that_training_cannot_take_are_named(tmp_path: Path, part: str, setting: str, value: object) -> None:
     tree = yaml.safe_load(config_path("smoke").read_text())
-    tree[part][setting] = value
+    tree.setdefault(part, {})[setting] = value
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(tree))
     with pytest.raises(ValueError, match=rf"training\.{setting}: .*must"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from strait.editing.confidence import redraw
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, upsample_picture
+from strait.editing.edits import Edit, transfer_picture, upsample_picture
 from strait.editing.infilling import encode_for_infilling, hidden, infill, infill_canvases
 from strait.editing.masks import depths, dilate, inward_ramp, thinned, token_masks
 from strait.editing.pictures import Picture
@@ -27,7 +27,7 @@ from strait.randomness import image_seeds
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.perplexity import peak_signal_to_noise
 from strait.transformer.config import TransformerConfig
-from strait.types import Canvas, Condition, Images, Tokens
+from strait.types import Canvas, Condition, DecodingStep, Images, Tokens
 
 LABELS = torch.tensor([3, 40])
 
@@ -325,14 +325,21 @@ def test_upsampling_keeps_the_pair_and_draws_the_rest() -> None:
 
 def test_an_upsampled_picture_keeps_its_transparency() -> None:
     config = ModelConfig(16, replace(TOKENIZER, kind="vqgan2-r"), SMALL, SMALL, SMALL)
-    edit = Edit(random_model(config, ["disc", "square"], seed=1), 0)
+    seen: list[DecodingStep] = []
+    edit = Edit(random_model(config, ["disc", "square"], seed=1), 0, watch=seen.append)
     pixels = np.zeros((32, 48, 4), np.uint8)
     pixels[:16, :, 3] = 255
     (made,) = upsample_picture(edit, Picture(pixels))
+    assert list(dict.fromkeys(step.level for step in seen)) == list(config.level_names)
     (opaque,) = upsample_picture(edit, Picture(np.asarray(Picture(pixels).rgb())))
     assert made.shape == (32, 32, 4)
     assert np.array_equal(made[..., 3], pixels[:, 8:40, 3])  # the middle square, here of the result's own size
     assert np.array_equal(made[..., :3], opaque)
+
+
+def test_a_way_to_choose_that_is_none_is_refused(model: StraIT) -> None:
+    with pytest.raises(ValueError, match="choose: 'confident' is not one of random, confidence"):
+        next(transfer_picture(Edit(model, 3), Picture(np.zeros((64, 64, 3), np.uint8)), choose="confident"))  # pyright: ignore
 
 
 def test_a_model_without_an_upsampler_says_so(model: StraIT, images: Images) -> None:

@@ -65,6 +65,11 @@ class WithoutLogits(nn.Module):
         return images.mean((2, 3))
 
 
+class ThreeThings(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return images, images, images
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "cache"))
@@ -227,6 +232,18 @@ def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
     assert len(list(cache.glob("features-*"))) == 4
 
 
+def test_features_that_cannot_be_kept_are_used_all_the_same(
+    photo_folder: Path, network: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = open_features(str(network), CPU)
+    reference = ReferenceSet(FolderSource(photo_folder), "validation", 16, 12)
+    first = reference_features(reference, features, CPU)
+    shutil.rmtree(cache)
+    cache.write_text("")  # a file in the folder's place: nothing can be put there, whoever asks
+    assert torch.equal(reference_features(reference, features, CPU).values, first.values)
+    assert "cannot be written, and is worked out again the next time" in capsys.readouterr().err
+
+
 def rewritten(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     """A cache file of sound format whose content is not what was kept, with its note as it was."""
     with safe_open(str(file), framework="pt") as opened:
@@ -377,6 +394,9 @@ def test_networks_that_cannot_be_used_say_so(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(FeatureError, match="is not a TorchScript file"):
         open_features(str(tmp_path / "text.pt"), CPU)
+    torch.jit.script(ThreeThings()).save(str(tmp_path / "three.pt"))
+    with pytest.raises(FeatureError, match=r"three\.pt must give features \[batch, width\], not tuple"):
+        open_features(str(tmp_path / "three.pt"), CPU)(torch.zeros(2, 3, 8, 8))
 
 
 def test_pixels_are_those_of_a_png() -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from strait.cli import main
+from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import halton_scores
 from strait.decoding.stratified import final_tokens
@@ -66,6 +67,31 @@ def test_the_schedule_leaves_as_many_masked(schedule: str) -> None:
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (3, 5), (8, 8)])
 def test_the_halton_order_is_the_same(grid: tuple[int, int]) -> None:
     assert np.array_equal(numpy_side.halton_scores(*grid), halton_scores(grid, torch.device("cpu")).numpy())
+
+
+@pytest.mark.parametrize(
+    "classes", [["n00000001 cat", "cat"], ["n95 mask", "Mask"], ["n00000001 crane", "n00000002 crane", "n00000003"]]
+)
+def test_labels_of_classes_with_a_word_in_common(classes: list[str]) -> None:
+    exported = numpy_side.Exported.__new__(numpy_side.Exported)
+    exported.classes = classes
+    words = {
+        text for name in classes for text in (name, name.upper(), name.lower(), name.split()[-1], name.split()[0])
+    }
+    for text in words - {"n95"}:
+        assert exported.label(text) == ClassNames(classes).find(text)
+    with pytest.raises(ValueError, match="no class is called 'n95'"):
+        exported.label("n95")
+
+
+def test_a_library_that_the_written_program_lacks_is_named() -> None:
+    run = "import runpy, sys; sys.modules['onnxruntime'] = None; sys.argv = ['generate.py', '--output', 'out']; "
+    run += f"runpy.run_path({numpy_side.__file__!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("generate.py: ")
+    assert done.stderr.endswith("; pip install numpy onnxruntime pillow\n")
+    assert done.stderr.count("\n") == 1
 
 
 # The files.
@@ -196,6 +222,25 @@ def test_without_torch_the_pictures_are_those_of_the_package(
     assert done.stdout.split() == [str(path) for path in paths]
     for path, own in zip(paths, wanted, strict=True):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(own).astype(int)).max() <= 1
+
+
+@with_libraries
+def test_the_written_program_replaces_no_other_picture(
+    single_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate.py", "--model", str(single_folder / "out"), "--output", str(tmp_path), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert numpy_side.main() == 0
+    assert numpy_side.main() == 0, "the same picture again"
+    picture = tmp_path / "0000.png"
+    own = picture.read_bytes()
+    picture.write_bytes(b"another")
+    with pytest.raises(FileExistsError, match="say --overwrite"):
+        numpy_side.main()
+    assert picture.read_bytes() == b"another"
+    monkeypatch.setattr(sys, "argv", [*words, "--overwrite"])
+    assert numpy_side.main() == 0
+    assert picture.read_bytes() == own
 
 
 @with_libraries

@@ -494,6 +494,18 @@ def test_one_parquet_file_and_labels_without_names(library, tmp_path: Path) -> N
     assert [source.read(index)[1] for index in range(5)] == [0, 1, 2, 0, 1]
 
 
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
+def test_a_row_without_a_label_is_of_no_class(library, tmp_path: Path, names: list[str] | None) -> None:
+    picture = {"bytes": encoded(Image.fromarray(noise(9, 9)), "PNG"), "path": None}
+    kind = library.ClassLabel(names=names) if names else library.Value("int64")
+    features = library.Features({"image": library.Image(), "label": kind})
+    columns = {"image": [picture] * 3, "label": [2, None, 0]}
+    library.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "a.parquet")
+    source = open_images(str(tmp_path), "train")
+    assert len(source.classes) == 3
+    assert [source.read(index)[1] for index in range(3)] == [2, -1, 0]
+
+
 def test_parquet_without_labels_has_no_classes(library, tmp_path: Path) -> None:
     parquet(library, tmp_path / "photos.parquet", 2, None)
     source = open_images(str(tmp_path), "train")

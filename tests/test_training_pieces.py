@@ -16,7 +16,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from strait.ranks import ALONE
+from strait.tokenizer.config import TokenizerConfig
+from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.checkpoint import write_tensors
+from strait.training.codebook_care import CodebookCare
 from strait.training.config import (
     AdversarialConfig,
     CodebookConfig,
@@ -315,6 +319,37 @@ def test_tensorboard_gets_the_same_values(tmp_path: Path) -> None:
     tracker._board.flush()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.5), (2, 3.0)]
+    # Resumed from step 1: the second is taken again, and the first one's value of it is seen no more.
+    resumed = Tracker(tmp_path, every=1, step=1, notes={})
+    resumed.add(2, {"loss": 7.0})
+    resumed._board.flush()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.5), (2, 7.0)]
+
+
+# Codebooks.
+
+
+def test_the_log_counts_the_restarted_codes_of_both_codebooks() -> None:
+    torch.manual_seed(0)
+    tokenizer = StratifiedTokenizer(
+        TokenizerConfig(
+            channels=8,
+            multipliers=(1, 1, 2),
+            res_blocks=1,
+            stem_blocks=1,
+            codebook_size=24,
+            bottom_codebook_size=40,
+            code_dim=4,
+        )
+    )
+    replaced: dict[int, int] = {}
+    config = CodebookConfig(restart_below=0.97, restart_every=1)  # a code that one batch does not use is dead
+    care = CodebookCare(tokenizer, config, 0, ALONE, lambda index, rows: replaced.update({index: int(rows.sum())}))
+    metrics = care.watch([tokenizer(torch.rand(2, 3, 16, 16) * 2 - 1).levels], step=1)
+    assert sorted(replaced) == [0, 1]
+    assert min(replaced.values()) > 0
+    assert metrics["restarted"] == sum(replaced.values())
 
 
 # Settings.

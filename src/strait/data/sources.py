@@ -115,7 +115,8 @@ class DatasetSource:
             if isinstance(kind, ClassLabel):
                 names = kind.names
             else:
-                names = [str(index) for index in range(max(dataset[self._label], default=-1) + 1)]
+                highest = max((label for label in dataset[self._label] if label is not None), default=-1)
+                names = [str(index) for index in range(highest + 1)]
         self.classes = ClassNames(names)
 
     def __len__(self) -> int:
@@ -135,7 +136,8 @@ class DatasetSource:
         if picture is None:
             raise ValueError("the row holds no image")
         opened = io.BytesIO(picture["bytes"]) if picture["bytes"] is not None else picture["path"]
-        return Image.open(opened, formats=FORMATS), -1 if self._label is None else int(row[self._label])
+        label = None if self._label is None else row[self._label]
+        return Image.open(opened, formats=FORMATS), -1 if label is None else int(label)
 
 
 class ClassesOf:

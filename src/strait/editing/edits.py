@@ -161,7 +161,12 @@ def transfer_picture(
 
     Yields:
         uint8 ``[side, side, 3 or 4]``, the square at the picture's own size; its transparency is the picture's own.
+
+    Raises:
+        ValueError: if ``keep`` is no share, or ``choose`` neither of its words.
     """
+    if choose not in ("random", "confidence"):
+        raise ValueError(f"choose: {choose!r} is not one of random, confidence")
     edit, size, picture = edit.base(), edit.model.config.image_size, as_picture(picture)
     window = centre_window(picture.size)
     chosen = np.zeros(picture.size, bool) if region is None else as_mask(region, picture.size)
@@ -200,7 +205,8 @@ def upsample_picture(edit: Edit, picture: AnyPicture) -> Iterator[np.ndarray]:
     images = to_images(Image.fromarray(to_square(picture.rgb(), size))).to(edit.model.device)
     for indices in edit.batches():
         many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
-        for made in upsample(edit.model, many, labels, edit.seed, indices, edit.decoding).cpu().split(1):
+        results = upsample(edit.model, many, labels, edit.seed, indices, edit.decoding, edit.watch)
+        for made in results.cpu().split(1):
             yield np.concatenate([enlarged(made, 2 * size, 2 * size), alpha], axis=2)
 
 

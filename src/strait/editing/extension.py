@@ -150,7 +150,7 @@ def extend(
     """
     tokens = model.encode(images)
     top = tokens.levels[0]
-    own = torch.ones(top.shape[1:], dtype=torch.bool, device=top.device) if known is None else known
+    own = torch.ones(top.shape[1:], dtype=torch.bool, device=top.device) if known is None else known.to(top.device)
     padded = Tokens(tuple(F.pad(grid, sides.padding(grid.shape[1] // top.shape[1])) for grid in tokens.levels))
     grown = F.pad(own, sides.padding())
     return model.decode(extend_tokens(model, padded, grown, labels, seed, indices, decoding, watch))

@@ -103,6 +103,7 @@ def infill(
     """
     config = config or EditConfig()
     check_masks(images, masks)
+    images, masks = images.to(model.device), masks.to(model.device)
     places = torch.arange(len(images)) if indices is None else indices
     tokens = encode_for_infilling(model, images, masks, config.strength)
     canvases = infill_canvases(tokens, masks, image_seeds(seed, places.to(images.device)), config)

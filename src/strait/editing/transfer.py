@@ -77,5 +77,5 @@ def transfer(
     Returns:
         ``[batch, 3, size, size]`` in [-1, 1].
     """
-    canvases = transfer_canvases(model.encode(images), kept, keep_bottom)
+    canvases = transfer_canvases(model.encode(images), kept.to(model.device), keep_bottom)
     return finish(model, canvases, labels, seed, indices, base_decoding(model, decoding))

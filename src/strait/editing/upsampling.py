@@ -5,6 +5,8 @@ Source: StraIT section 4.2 (higher resolution), Table 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from strait.decoding.config import DecodingConfig
 from strait.editing.infilling import finish
 from strait.model import StraIT
 from strait.model_folder import ModelError
-from strait.types import Canvas, Images
+from strait.types import Canvas, DecodingStep, Images
 
 
 def upsample(
@@ -22,6 +24,7 @@ def upsample(
     seed: int = 0,
     indices: Tensor | None = None,
     decoding: DecodingConfig | None = None,
+    watch: Callable[[DecodingStep], None] | None = None,
 ) -> Images:
     """Draw images at twice their size.
 
@@ -32,6 +35,7 @@ def upsample(
         seed: the user's.
         indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
         decoding: for four levels; the model's own by default.
+        watch: is told of every step.
 
     Returns:
         ``[batch, 3, 2 size, 2 size]`` in [-1, 1].
@@ -48,7 +52,7 @@ def upsample(
     high = model.config.grids[len(low) :]
     canvases = [
         *(Canvas.known(grid) for grid in low),
-        *(Canvas.blank(len(labels), grid, images.device) for grid in high),
+        *(Canvas.blank(len(labels), grid, model.device) for grid in high),
     ]
     places = torch.arange(len(images)) if indices is None else indices
-    return finish(model, canvases, labels, seed, places, decoding or model.default_decoding())
+    return finish(model, canvases, labels, seed, places, decoding or model.default_decoding(), watch)

@@ -83,18 +83,19 @@ class TorchScriptFeatures:
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise FeatureError(f"--features: {path} is not a TorchScript file ({reason})") from error
+        self._device = device
         self.digest = hashlib.sha256(content).hexdigest()[:12]
 
     @torch.no_grad()
     def __call__(self, images: Images) -> Features:
         try:
-            output = self._network(as_bytes(images).float())
+            output = self._network(as_bytes(images).to(self._device).float())
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise FeatureError(
                 f"--features: {self.name} does not take {list(images.shape)} images ({last})"
             ) from error
-        values, logits = output if isinstance(output, tuple | list) else (output, None)
+        values, logits = output if isinstance(output, tuple | list) and len(output) == 2 else (output, None)
         if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
             shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise FeatureError(f"--features: {self.name} must give features [batch, width], not {shape}")

@@ -171,10 +171,14 @@ def precision_and_recall(
         FeatureError: if a set has no k neighbours.
     """
     for values, whose in ((real, "real"), (generated, "generated")):
-        if len(values) <= neighbours:
-            raise FeatureError(f"precision and recall: {len(values)} {whose} images are too few for k = {neighbours}")
+        _refuse_too_few(len(values), whose, neighbours)
     radii = _radii(real, neighbours, piece), _radii(generated, neighbours, piece)
     return _coverage(real, generated, *radii, piece)
+
+
+def _refuse_too_few(count: int, whose: str, neighbours: int) -> None:
+    if count <= neighbours:
+        raise FeatureError(f"precision and recall: {count} {whose} images are too few for k = {neighbours}")
 
 
 def _radii(values: Tensor, neighbours: int, piece: int = _PIECE) -> Tensor:
@@ -214,10 +218,7 @@ def fidelity(reference: Features | Summary, generated: Features | Summary) -> di
     if theirs.values.shape[1] != width:
         raise FeatureError(f"features: {width} dimensions against the reference's {theirs.values.shape[1]}")
     for some, whose in ((theirs, "reference"), (ours, "generated")):
-        if len(some.values) <= NEIGHBOURS:
-            raise FeatureError(
-                f"precision and recall: {len(some.values)} {whose} images are too few for k = {NEIGHBOURS}"
-            )
+        _refuse_too_few(len(some.values), whose, NEIGHBOURS)
     warn_if_few(min(len(ours.values), len(theirs.values)), width)
     logits = ours.features.logits
     score, spread = (None, None) if logits is None else inception_score(logits)

@@ -1,9 +1,11 @@
 """What a score depends on, as values beside it and as lines for people: a figure without them is worth nothing.
 
-features    network, digest of its weights or file, what it does to images of other sizes
-reference   photographs: fingerprint, split, how many of how many, order, size, crop, filter
-samples     what was generated: how many, in which order, seed, settings of decoding
-model       hash of its weights
+features       network, digest of its weights or file, what it does to images of other sizes
+neighbours     k of precision and recall
+reference      photographs: fingerprint, split, how many of how many, order, size, crop, filter
+reconstructed  in which order they were, and how many at once
+samples        what was generated: how many, in which order, seed, settings of decoding
+model          hash of its weights
 versions, hardware
 """
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,18 @@ def reference_features(
 
 
 def _keep(path: Path, key: str, found: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put features in their file; where that cannot be written, a line says so, and they serve this once."""
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     tensors = {"values": found.values, "indices": found.indices, "logits": found.logits}
     tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
-    save_file(tensors, str(aside), {_DIGEST: f"{key} {weights_digest(tensors)}"})
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(aside), {_DIGEST: f"{key} {weights_digest(tensors)}"})
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:  # a full disk is either
+        print(f"{path} cannot be written, and is worked out again the next time ({error})", file=sys.stderr)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def _kept(path: Path, key: str, count: int) -> Features | None:

@@ -9,6 +9,7 @@ in the last bits of its pixels. This file stands beside the files it reads, and 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -128,11 +129,13 @@ class Exported:
 
     def label(self, wanted: str) -> int:
         """The index of a class by its name in any case, its WordNet id or its index."""
+        if wanted in self.classes:
+            return self.classes.index(wanted)
         text = _folded(wanted)
         for index, name in enumerate(map(_folded, self.classes)):
             first, _, rest = name.partition(" ")
-            has_id = first[:1] == "n" and first[1:].isdecimal()
-            if text == name or (has_id and text in (first, rest)):
+            has_id = len(first) == 9 and first[0] == "n" and first[1:].isdecimal()
+            if text == name or (has_id and text in (first, rest or first)):
                 return index
         if text.isdecimal() and int(text) < len(self.classes):
             return int(text)
@@ -233,6 +236,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="for onnxruntime; its own choice by default")
     parser.add_argument("--model", default=str(Path(__file__).parent), help="folder of the exported files")
     parser.add_argument("--output", required=True, help="folder for the images, one PNG each")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     args = parser.parse_args()
     model = Exported(args.model, args.threads)
     decoding, levels = model.about["decoding"], len(model.levels)
@@ -259,8 +263,11 @@ def main() -> int:
         labels, indices = zip(*images[start : start + args.batch_size], strict=True)
         made = model.pixels(model.tokens(labels, args.seed, indices, steps, heat, guidance))
         for place, pixels in enumerate(made, start=start):
-            path = Path(args.output) / f"{place:04d}.png"
-            Image.fromarray(pixels).save(path)
+            path, content = Path(args.output) / f"{place:04d}.png", io.BytesIO()
+            Image.fromarray(pixels).save(content, "PNG")
+            if path.exists() and not args.overwrite and path.read_bytes() != content.getvalue():
+                raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite")
+            path.write_bytes(content.getvalue())
             print(path)
     return 0
 
@@ -270,4 +277,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ValueError, OSError) as error:
         print(f"generate.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        print(f"generate.py: {error}; pip install numpy onnxruntime pillow", file=sys.stderr)
         sys.exit(2)

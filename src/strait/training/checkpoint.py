@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill at any moment: written aside, flushed, renamed; verified before they are believed.
 
 runs/PART/checkpoints/step-00001000/state.safetensors   every tensor of the training state
-                                    state.json          step, means of the log in progress
+                                    state.json          step, and what log and guard go on from
                                     manifest.json       size and hash of both; written last
 """
 

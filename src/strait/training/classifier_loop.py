@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from strait.tokenizer.classifier import Classifier
 from strait.training.checkpoint import with_prefix
 from strait.training.config import ClassifierTrainingConfig, RunConfig
 from strait.training.distributed import distribute, no_averaging
-from strait.training.ema import ExponentialMovingAverage
+from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import gradient_norm, require_finite
 from strait.training.optimizer import (
     adamw,
@@ -120,9 +119,7 @@ class ClassifierTrainee:
         """Loss and accuracy on whole images never trained on, with the weights that would be kept."""
         self.classifier.eval()
         total, correct, known = 0.0, 0, 0
-        averaged = self.ema.applied() if self.ema is not None else nullcontext()
-        # Batches of other sizes than training's: to compile for each takes longer than to run them.
-        with torch.compiler.set_stance("force_eager"), averaged:
+        with as_shipped(self.ema):
             for batch in batches:
                 labels = batch.labels.to(self.device)
                 images = batch.images(self.device).to(memory_format=self._format)

@@ -61,7 +61,8 @@ class CodebookCare:
 
     @torch.no_grad()
     def watch(self, pieces: list[tuple[Quantized, ...]], step: int) -> dict[str, Tensor | float]:
-        """Count the codes of a batch, restart dead ones; perplexity and usage of each level for the log."""
+        """Count the codes of a batch, restart dead ones; perplexity and usage of each level for the log, and how
+        many codes of all codebooks were restarted."""
         names = _LEVELS[self.tokenizer.levels]
         metrics: dict[str, Tensor | float] = {}
         for index, levels in enumerate(self._levels_of):
@@ -79,7 +80,7 @@ class CodebookCare:
                 codebook = self.tokenizer.codebook(levels[0])
                 dead = health.restart(codebook, self._features(pieces, levels), draw, self._pick)
                 self._replaced(index, dead)
-                metrics["restarted"] = dead.float().sum()
+                metrics["restarted"] = metrics.get("restarted", 0.0) + dead.float().sum()
         return metrics
 
     def _features(self, pieces: list[tuple[Quantized, ...]], levels: list[int]) -> list[Tensor]:

@@ -41,7 +41,8 @@ class RunConfig:
             training.
         parallel: how several processes share a transformer: each holds all of it (ddp), or a part (fsdp).
         log_every: steps between lines of the log, each the mean since the last.
-        sample_every: steps between sample grids; 0 for none.
+        sample_every: steps between sample grids, and between looks at images kept apart (the validation loss, by
+            which the best checkpoint is known); 0 for neither.
         recompute: activation checkpointing: blocks keep their inputs alone and compute the rest again in the backward
             pass, a third more work for a fraction of the memory.
         compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
@@ -217,6 +218,9 @@ class ClassifierTrainingConfig:
 
     def __post_init__(self) -> None:
         _check_batch("classifier_training", self.steps, self.batch_size, self.accumulate)
+        names = ("learning_rate", "warmup_steps", "weight_decay")
+        _check("classifier_training", {name: getattr(self, name) for name in names}, 0)
+        _check_betas("classifier_training", self.betas)
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"classifier_training.{name}: {getattr(self, name)} must lie in [0, 1)")

@@ -21,7 +21,7 @@ def crop_windows(keys: Tensor, smallest: float) -> Tensor:
     Args:
         keys: int64 ``[batch]``; the same one gives the same crop.
         smallest: share of the image's area; each crop has between this and all of it, and sides in a ratio of 3:4 to
-            4:3 where the image leaves room.
+            4:3. Where the image has no room for its longer side, that is cut off: above 3/4 a crop can have less.
     """
     area = smallest + (1 - smallest) * uniform(key(keys, _AREA))
     ratio = torch.exp(_LONGEST * (2 * uniform(key(keys, _SHAPE)) - 1))

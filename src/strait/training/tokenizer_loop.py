@@ -6,7 +6,6 @@ A step takes this process's share of the batch in pieces; means, codebooks and g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -30,7 +29,7 @@ from strait.training.checkpoint import with_prefix
 from strait.training.codebook_care import CodebookCare
 from strait.training.config import RunConfig, TokenizerTrainingConfig
 from strait.training.distributed import distribute, no_averaging
-from strait.training.ema import ExponentialMovingAverage
+from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import NotFinite, gradient_norm, require_finite
 from strait.training.optimizer import (
     forget,
@@ -40,7 +39,7 @@ from strait.training.optimizer import (
     set_learning_rate,
     stage1_optimizer,
 )
-from strait.training.tokenizer_loss import Objective, Piece, ToLoss, eager
+from strait.training.tokenizer_loss import Objective, Piece, ToLoss
 from strait.types import Images
 
 _DROP_BOTTOM = 11
@@ -224,7 +223,7 @@ class TokenizerTrainee:
     def _validation_loss(self) -> float:
         """The pixel loss on the images of the sample grid, with the weights that would be shipped."""
         self.tokenizer.eval()
-        with eager(), self.ema.applied() if self.ema is not None else nullcontext():
+        with as_shipped(self.ema):
             made = self.tokenizer.decode(self.tokenizer.encode(self._preview))
         return float(pixel_loss(made, self._preview, self.config.pixel_loss))
 
@@ -234,7 +233,7 @@ class TokenizerTrainee:
         if not self.ranks.first:
             return None
         self.tokenizer.eval()
-        with eager(), self.ema.applied() if self.ema is not None else nullcontext():
+        with as_shipped(self.ema):
             tokens = self.tokenizer.encode(self._preview)
             rows = [self._preview, self.tokenizer.decode(tokens)]
             if self.tokenizer.levels == 2:

@@ -19,11 +19,6 @@ from strait.training.config import TokenizerTrainingConfig
 from strait.types import Images
 
 
-def eager() -> Any:
-    """Run compiled networks uncompiled for a while: for passes too rare to be worth compiling."""
-    return torch.compiler.set_stance("force_eager")
-
-
 @dataclass(frozen=True)
 class Piece:
     """What a pass over a piece of a batch gives; only the loss has a gradient.
@@ -105,7 +100,8 @@ class Objective:
     @torch.no_grad()
     def quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
         """What each level of each piece becomes, and nothing else."""
-        with self.autocast(), eager():
+        # Uncompiled: without gradients it would be compiled a second time.
+        with self.autocast(), torch.compiler.set_stance("force_eager"):
             return [self.tokenizer(some).levels for some in images]
 
     def _entropy_weight(self) -> float:

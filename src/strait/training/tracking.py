@@ -33,7 +33,7 @@ class Tracker:
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             self._drop_after(step)
-            self._board = _tensorboard(folder)
+            self._board = _tensorboard(folder, step)
         self.latest: dict[str, float] = {}
 
     def _drop_after(self, step: int) -> None:
@@ -98,9 +98,10 @@ def _step_of(line: str) -> int:
         return 1 << 62  # half a line, from a kill while it was written
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer of the steps after this one; what an earlier run wrote of them is no longer shown."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -7,7 +7,6 @@ upsampler's two networks do so in one step, each guided by the true tokens of al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, placed, whole
-from strait.training.ema import ExponentialMovingAverage
+from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import require_finite
 from strait.training.optimizer import (
     learning_rate,
@@ -177,7 +176,7 @@ class TransformerTrainee:
         """The training loss on images never trained on, with the weights that would be shipped."""
         self.transformer.eval()
         total = 0.0
-        with _uncompiled(), self.ema.applied() if self.ema is not None else nullcontext():
+        with as_shipped(self.ema):
             for start in range(0, len(cache), batch_size):
                 images = np.arange(start, min(start + batch_size, len(cache)))
                 levels, labels = cache.read(np.zeros_like(images), images)
@@ -219,7 +218,7 @@ class TransformerTrainee:
         if not self.ranks.first:
             return None
         self.transformer.eval()
-        with _uncompiled(), self.ema.applied() if self.ema is not None else nullcontext():
+        with as_shipped(self.ema):
             return self.preview()
 
 
@@ -228,8 +227,3 @@ def _joined(values: list[Any]) -> Any:
     if isinstance(values[0], tuple):
         return tuple(torch.stack(list(part)).sum() for part in zip(*values, strict=True))
     return torch.stack(values).mean()
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Batches of other sizes than training's: to compile for each takes longer than to run them."""
-    return torch.compiler.set_stance("force_eager")
