@@ -15,6 +15,10 @@ from strait.training.tracking import Tracker
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 
 
+def aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def leads_to_a_full_disk(path: Path) -> None:
     path.symlink_to("/dev/full")
 
@@ -26,7 +30,7 @@ def test_what_was_there_before_a_full_disk_is_still_there(tmp_path: Path, overwr
     path = tmp_path / "0.png"
     if overwrite:
         path.write_bytes(b"before")
-    leads_to_a_full_disk(tmp_path / "0.png.tmp")
+    leads_to_a_full_disk(aside(path))
     with pytest.raises(OSError, match=r"No space left on device: '.*/0\.png'$"):
         write_new(path, b"after", overwrite)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("0.png", b"before")] * overwrite
@@ -35,7 +39,7 @@ def test_what_was_there_before_a_full_disk_is_still_there(tmp_path: Path, overwr
 @full
 def test_a_full_disk_names_the_settings(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    leads_to_a_full_disk(tmp_path / "runs" / "config.yaml.tmp")
+    leads_to_a_full_disk(aside(tmp_path / "runs" / "config.yaml"))
     with pytest.raises(OSError, match=r"No space left on device: '.*/runs/config\.yaml'$"):
         write_config(tmp_path / "runs" / "config.yaml", Config())
 

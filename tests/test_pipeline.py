@@ -82,6 +82,12 @@ def test_with_a_generator_each_an_image_depends_on_its_own_alone(pipe: StraITPip
     three, two = images(1, 2, 3), images(3, 1)
     assert torch.equal(three[[2, 0]], two)
     assert not torch.equal(three[0], three[1])
+
+    def drawn(*seeds: int) -> Any:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return pipe(num_images_per_label=len(seeds), generator=generators, output_type="pt").images
+
+    assert torch.equal(drawn(1, 2)[1:], drawn(2)), "its class, too"
     with pytest.raises(ValueError, match="generator: 2 of them were given for 3 images"):
         pipe([0, 1, 2], generator=[torch.Generator(), torch.Generator()])
 

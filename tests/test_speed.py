@@ -306,7 +306,6 @@ def test_settings_for_more_levels_than_there_are_say_so(model: StraIT):
 
 def test_bfloat16_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setattr(devices, "_has_bfloat16", lambda kind: False)
-    devices._say_once.cache_clear()
     cpu = torch.device("cpu")
     assert [devices.usable_dtype(torch.bfloat16, cpu) for _ in range(3)] == [torch.float32] * 3
     assert devices.usable_dtype(torch.float32, cpu) == torch.float32

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from functools import cache
 from pathlib import Path
 
 import torch
+
+from strait.messages import say_once
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Those a transformer can run in, by their names in settings."""
@@ -18,7 +18,7 @@ def usable_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     imitated, many times slower."""
     if dtype != torch.bfloat16 or _has_bfloat16(device.type):
         return dtype
-    _say_once(f"this {device.type} cannot compute in bfloat16; float32 is used instead")
+    say_once(f"this {device.type} cannot compute in bfloat16; float32 is used instead")
     return torch.float32
 
 
@@ -29,11 +29,6 @@ def _has_bfloat16(device_type: str) -> bool:
         return True
     # A build without oneDNN does not even have the question.
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@cache
-def _say_once(warning: str) -> None:
-    print(warning, file=sys.stderr, flush=True)
 
 
 def free_bytes(device: torch.device) -> int | None:

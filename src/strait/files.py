@@ -40,7 +40,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: naming it; what was there before is untouched.
     """
-    aside = path.with_name(path.name + ".tmp")
+    # Of its own for each process: two may write the same settings.
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         try:
             aside.write_bytes(content)

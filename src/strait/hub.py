@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from strait.messages import first_line
 from strait.model_config import PARTS
 from strait.model_folder import SHIPPED, ModelError
 
@@ -141,4 +142,4 @@ def _reason(error: Exception, local_files_only: bool) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return f"the token does not allow it ({status}); log in with hf auth login, or give another token"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -62,8 +62,8 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
                 raise ValueError(f"it has no {name!r}")
         config = from_dict(ModelConfig, content["model"], "model")
         decoding = from_dict(DecodingConfig, content["decoding"], "decoding")
-        names = folder / "classes.txt"
-        classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
+        path = folder / "classes.txt"
+        classes = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except FileNotFoundError as error:
         raise ModelError(f"--model: {folder} is not a model folder (it has no config.json)") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -77,8 +77,8 @@ class StraITPipeline:
             num_images_per_label: images of each label, one after the other; without labels, of all.
             generator: gives the seed: a number is one, as for ``StraIT.generate``; a ``torch.Generator`` is asked for
                 one (and then has moved on, so that the next call gives other images); a list has one for each image,
-                which then depends on its label and that alone (labels that are not given are drawn by the first). By
-                default every call has a new seed.
+                which then depends on that and its label alone, its class too where none is given. By default every
+                call has a new seed.
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
             return_dict: False gives ``(images,)``.
             callback_on_step_end: is called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
@@ -99,6 +99,8 @@ class StraITPipeline:
         wanted = None if class_labels is None else self._labels(class_labels, num_images_per_label)
         count = num_images_per_label if wanted is None else len(wanted)
         seeds, indices = _seeds(generator, count)
+        if wanted is None and isinstance(generator, Sequence):
+            wanted = [self.model.labels(None, 1, int(seed))[0] for seed in seeds]
         labels = torch.tensor(self.model.labels(wanted, count, int(seeds[0])), dtype=torch.int64)
         batch_size = self.model.batch_size(None if batch_size is None else min(batch_size, count), decoding)
         made: list[Tensor] = []

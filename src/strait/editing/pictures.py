@@ -17,6 +17,7 @@ from torch import Tensor
 from strait.data.images import eight_bits, on_white
 from strait.data.sources import FORMATS
 from strait.images_in import pixels_of
+from strait.messages import first_line
 
 
 class PictureError(ValueError):
@@ -206,5 +207,5 @@ def _readable(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(FORMATS)} are read)") from error
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise PictureError(f"{name} cannot be read ({reason})") from error

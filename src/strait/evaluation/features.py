@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from strait.messages import first_line
 from strait.types import Images
 
 INCEPTION = "inception-v3-compat"
@@ -81,7 +82,7 @@ class TorchScriptFeatures:
         except FileNotFoundError as error:
             raise FeatureError(f"--features: there is no file {path}") from error
         except (OSError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise FeatureError(f"--features: {path} is not a TorchScript file ({reason})") from error
         self._device = device
         self.digest = hashlib.sha256(content).hexdigest()[:12]
@@ -115,7 +116,7 @@ class InceptionFeatures:
         except Exception as error:  # beside some builds of torch, torchvision raises a RuntimeError when imported
             raise FeatureError(
                 "--features: inception needs the library torch-fidelity: pip install 'strait[inception]' "
-                f"({str(error).splitlines()[0]}); or name a TorchScript file"
+                f"({first_line(error)}); or name a TorchScript file"
             ) from error
         try:
             self._network: Any = create_feature_extractor(
@@ -124,7 +125,7 @@ class InceptionFeatures:
         except Exception as error:
             raise FeatureError(
                 "--features: the weights of inception could not be fetched "
-                f"({str(error).splitlines()[0]}); they are downloaded once"
+                f"({first_line(error)}); they are downloaded once"
             ) from error
         self._device = device
         self.digest = weights_digest(self._network.state_dict())

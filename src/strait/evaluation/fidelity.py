@@ -5,16 +5,15 @@ Source: StraIT section 4.2 (FID, IS; precision and recall as its Table 2 has the
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import sys
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from strait.evaluation.features import FeatureError, Features
+from strait.messages import say_once
 from strait.randomness import permutation
 
 NEIGHBOURS = 3
@@ -233,9 +232,3 @@ def fidelity(reference: Features | Summary, generated: Features | Summary) -> di
         "recall": recall,
         "samples": len(ours.values),
     }
-
-
-@functools.cache
-def say_once(message: str) -> None:
-    """A search judges many sets of images alike; one line about it is enough."""
-    print(message, file=sys.stderr)

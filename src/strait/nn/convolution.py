@@ -16,8 +16,18 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def full_precision_convolutions() -> AbstractContextManager[object]:
-    """Convolutions without TF32 on a GPU: tokens and pixels must not depend on ten bits of a mantissa."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    """Convolutions without TF32 on a GPU, otherwise as the user has them.
+
+    Tokens and pixels must not depend on ten bits of a mantissa.
+    """
+    now = torch.backends.cudnn
+    return now.flags(
+        enabled=now.enabled,
+        benchmark=now.benchmark,
+        benchmark_limit=now.benchmark_limit,
+        deterministic=now.deterministic,
+        allow_tf32=False,
+    )
 
 
 def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:

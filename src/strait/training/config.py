@@ -103,6 +103,8 @@ class AdversarialConfig:
             1,
         )
         shares = {"weight": self.weight, "start": self.start, "ramp": self.ramp}
+        if self.start > 1:
+            raise ValueError(f"adversarial.start: {self.start} is a share of training, 1 at most")
         _check("adversarial", {**shares, "r1_weight": self.r1_weight, "lecam_weight": self.lecam_weight}, 0)
 
 

@@ -70,7 +70,8 @@ def _silence(rank: int) -> Iterator[None]:
         except OtherProcessFailed:
             raise SystemExit(2) from None  # it has been said already
         except (ValueError, OSError) as error:
-            raise type(error)(f"process {rank}: {error}") from error
+            kind = OSError if isinstance(error, OSError) else ValueError  # their own may take other arguments
+            raise kind(f"process {rank}: {error}") from error
         finally:
             sys.stdout, sys.stderr = spoken
 

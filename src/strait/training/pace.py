@@ -61,5 +61,5 @@ def mean_seconds(folder: Path) -> float | None:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else nothing has been asked of one
         torch.cuda.synchronize()
