@@ -162,6 +162,8 @@ def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> No
         assert same(pictures(reply), list(expected)), body
         inside = json.loads(opened(reply.json()["images"][1]["png"]).info["strait"])
         assert (inside["edit"], inside["seed"], inside["index"]) == (body["action"], 4, 1)
+        if body["action"] == "transfer":
+            assert inside["keep"] == body.get("keep", "region")
 
 
 @given(st.data())

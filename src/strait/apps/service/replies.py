@@ -163,7 +163,7 @@ class Replier:
             if body.count * pixels.shape[0] * pixels.shape[1] > _PICTURES * self.limits.pixels:
                 most = f"{_PICTURES * self.limits.megapixels:g}"
                 raise ValueError(f"count: the results together would have more than {most} million pixels")
-            settings = edit_settings(edit, self.digest, body.action, options, index)
+            settings = edit_settings(edit, self.digest, body.action, mask, options, index)
             made.append((Image.fromarray(pixels), settings))
         return made
 
