@@ -152,7 +152,7 @@ def passes_of(
 def edit_settings(
     edit: Edit, digest: str, action: str, mask: np.ndarray | None, options: EditOptions, index: int
 ) -> dict[str, Any]:
-    """What the PNG of an edited picture says of its making; of a mask, that it took the place of a transfer's share."""
+    """What the PNG of an edited picture says of its making; of a mask, that it stood in for a transfer's share."""
     decoding = edit.decoding or edit.model.default_decoding()
     settings = settings_inside(edit.model, digest, Wanted(edit.label, edit.seed, index, decoding))
     region = {"keep": "region"} if action == "transfer" and mask is not None else {}
