@@ -36,7 +36,8 @@ from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_
 from strait.editing.extension import Sides
 from strait.editing.pictures import Picture
 from strait.images_out import to_pictures
-from strait.model import StraIT
+from strait.model import StraIT, random_model
+from test_upsampler import CLASSES, CONFIG
 
 pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
 
@@ -45,6 +46,7 @@ from strait.apps.service.limits import Limits
 from strait.apps.service.metrics import Metrics
 from strait.apps.service.replies import BATCH_HEADER, Replier, problem
 from strait.apps.service.schema import EditBody, GenerateBody
+from strait.apps.service.server import ServiceConfig, build_server
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
 
@@ -506,6 +508,18 @@ def test_a_dead_worker_is_said_at_once_and_ends_the_service() -> None:
         assert "Traceback" not in "".join(server.lines)
 
 
+def test_an_end_before_the_start_is_over_is_no_loss() -> None:
+    with serving("serve", "--port", 0, "--device", "cpu") as server:
+        words = b""
+        while b"spawn_main" not in words:  # a worker, which has not loaded its model yet
+            time.sleep(0.01)
+            with contextlib.suppress(OSError):
+                words = b"".join(Path(f"/proc/{child}/cmdline").read_bytes() for child in children(server.process.pid))
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert "lost" not in "".join(server.lines)
+
+
 def lives(process: int) -> bool:
     """Whether a process is there and not just waiting to be taken note of."""
     try:
@@ -556,6 +570,14 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     assert all(operation.get("summary") for path in about["paths"].values() for operation in path.values())
     assert set(about["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
     assert "securitySchemes" not in about["components"]
+
+
+def test_settings_are_those_of_a_model_that_waits_for_its_upsampler(tmp_path: Path) -> None:
+    made = random_model(CONFIG, CLASSES)
+    made.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
+    app = build_server(str(tmp_path), ServiceConfig(), Limits()).app
+    (ask,) = [route.endpoint for route in app.routes if getattr(route, "path", "") == "/v1/classes"]
+    assert asyncio.run(ask())["decoding"]["steps"] == made.decoding.steps[:2]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:
