@@ -324,7 +324,12 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (GENERATE, {"unknown": 1}, 422, "unknown: Extra inputs"),
         (EDIT, {"action": "infill", "image": "%%%"}, 422, "image: it is not base64"),
         (EDIT, {"action": "infill", "image": ""}, 422, "image is empty"),
-        (EDIT, {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()}, 422, "image is not a picture"),
+        (
+            EDIT,
+            {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()},
+            422,
+            "image is not a picture, or is damaged (PNG, JPEG, WEBP are read)",
+        ),
         (EDIT, {"action": "infill", "image": small}, 422, "mask: infill needs"),
         (EDIT, {"action": "infill", "image": small, "mask": png(Image.new("L", (9, 9)))}, 422, "mask is 9x9 pixels"),
         (EDIT, {"action": "relabel", "image": small, "mask": small}, 422, "label: relabel needs the new class"),

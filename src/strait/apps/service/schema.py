@@ -48,7 +48,7 @@ class EditBody(DecodingBody):
 
     action: Literal["infill", "extend", "relabel", "transfer"]
     image: str = Field(description="PNG, JPEG or WebP, base64")
-    mask: str | None = Field(None, description="PNG, JPEG or WebP of its size, base64; white to fill")
+    mask: str | None = Field(None, description="PNG, JPEG or WebP of the picture's size, base64; white where to fill")
     label: Label | None = Field(None, description="name, WordNet id or index")
     count: Count = 1
     strength: float = Field(1.0, gt=0, le=1, description="infill, relabel: share of the masked tokens drawn anew")
