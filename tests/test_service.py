@@ -47,6 +47,7 @@ from strait.apps.service.metrics import Metrics
 from strait.apps.service.replies import BATCH_HEADER, Replier, problem
 from strait.apps.service.schema import EditBody, GenerateBody
 from strait.apps.service.server import ServiceConfig, build_server
+from strait.apps.service.worker import ImagesLoop, Request
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
 
@@ -234,6 +235,17 @@ def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatc
     replies = replier.replies(bodies)
     assert [reply.status_code for reply in replies] == [200, 500, 422]
     assert b"a fault of ours" not in bytes(replies[1].body)
+
+
+def test_a_reply_that_cannot_be_encoded_is_still_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise MemoryError
+
+    sent: list[Any] = []
+    monkeypatch.setattr(ImagesLoop, "put_response", lambda self, *values: sent.append(values))
+    ImagesLoop()._send(None, Request(0, "number", 0.0, GenerateBody()), broken)
+    ((_, consumer, number, reply, *_),) = sent
+    assert (consumer, number, reply.status_code) == (0, "number", 500)
 
 
 def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: StraIT) -> None:

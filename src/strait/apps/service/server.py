@@ -94,7 +94,7 @@ def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> l
     # megabyte apiece: in oneDNN's 1024 places and PyTorch's, which would take hours to fill.
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "256")
-    api = ImagesAPI(source, limits, config.batch, config.delay, threads)
+    api = ImagesAPI(str(folder), limits, config.batch, config.delay, threads)
     metrics = Metrics((GENERATE, EDIT, CLASSES, "/health", "/metrics"), BATCH_HEADER)
     gate: dict[str, Any] = {
         "limits": limits,
