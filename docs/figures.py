@@ -129,7 +129,7 @@ def pipeline() -> None:
 
 
 def steps() -> None:
-    """How many tokens are still unknown after each of the paper's 18 + 6 steps, by the function that decoding uses."""
+    """How many tokens are known after each of the paper's 18 + 6 steps, by the function that decoding uses."""
     figure, axes = plt.subplots(figsize=(8.4, 3.2))
     first = 0
     for name, length, count, colour in (("top", 256, 18, TOP), ("bottom", 1024, 6, BOTTOM)):

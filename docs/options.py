@@ -19,4 +19,6 @@ def _options(match: re.Match[str]) -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([*match[2].split(), "--help"])
+    if not said.getvalue():
+        raise ValueError(f"<!-- options: {match[2]} -->: there is no such verb")
     return textwrap.indent(f"```text\n{said.getvalue().strip()}\n```", match[1])

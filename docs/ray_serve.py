@@ -5,6 +5,7 @@ serve run docs.ray_serve:service          from the repository, or with its path 
 
 Ray places the replicas, restarts those that die and balances the load. Its own settings take the place of ours:
 max_queued_requests for the queue's bound (Ray then answers 503), and a proxy in front for keys and sizes of uploads.
+A body that is no request at all is refused in FastAPI's own words.
 """
 
 # No postponed annotations here: FastAPI reads those of the class before Ray has made it.
@@ -25,7 +26,7 @@ app = FastAPI(title="strait on Ray Serve")
 
 @serve.deployment(
     num_replicas=1,  # as many as there are machines or GPUs
-    ray_actor_options={"num_cpus": 1},  # on GPUs: {"num_gpus": 1}
+    ray_actor_options={"num_cpus": 1},  # on GPUs: {"num_gpus": 1}, and below Images.bind(device="cuda")
     max_ongoing_requests=64,
     max_queued_requests=64,
 )

@@ -36,7 +36,8 @@ from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_
 from strait.editing.extension import Sides
 from strait.editing.pictures import Picture
 from strait.images_out import to_pictures
-from strait.model import StraIT
+from strait.model import StraIT, random_model
+from test_upsampler import CLASSES, CONFIG
 
 pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
 
@@ -45,6 +46,8 @@ from strait.apps.service.limits import Limits
 from strait.apps.service.metrics import Metrics
 from strait.apps.service.replies import BATCH_HEADER, Replier, problem
 from strait.apps.service.schema import EditBody, GenerateBody
+from strait.apps.service.server import ServiceConfig, build_server
+from strait.apps.service.worker import ImagesLoop, Request
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
 
@@ -162,6 +165,8 @@ def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> No
         assert same(pictures(reply), list(expected)), body
         inside = json.loads(opened(reply.json()["images"][1]["png"]).info["strait"])
         assert (inside["edit"], inside["seed"], inside["index"]) == (body["action"], 4, 1)
+        if body["action"] == "transfer":
+            assert inside["keep"] == body.get("keep", "region")
 
 
 @given(st.data())
@@ -230,6 +235,17 @@ def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatc
     replies = replier.replies(bodies)
     assert [reply.status_code for reply in replies] == [200, 500, 422]
     assert b"a fault of ours" not in bytes(replies[1].body)
+
+
+def test_a_reply_that_cannot_be_encoded_is_still_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise MemoryError
+
+    sent: list[Any] = []
+    monkeypatch.setattr(ImagesLoop, "put_response", lambda self, *values: sent.append(values))
+    ImagesLoop()._send(None, Request(0, "number", 0.0, GenerateBody()), broken)
+    ((_, consumer, number, reply, *_),) = sent
+    assert (consumer, number, reply.status_code) == (0, "number", 500)
 
 
 def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: StraIT) -> None:
@@ -320,7 +336,12 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (GENERATE, {"unknown": 1}, 422, "unknown: Extra inputs"),
         (EDIT, {"action": "infill", "image": "%%%"}, 422, "image: it is not base64"),
         (EDIT, {"action": "infill", "image": ""}, 422, "image is empty"),
-        (EDIT, {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()}, 422, "image is not a picture"),
+        (
+            EDIT,
+            {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()},
+            422,
+            "image is not a picture, or is damaged (PNG, JPEG, WEBP are read)",
+        ),
         (EDIT, {"action": "infill", "image": small}, 422, "mask: infill needs"),
         (EDIT, {"action": "infill", "image": small, "mask": png(Image.new("L", (9, 9)))}, 422, "mask is 9x9 pixels"),
         (EDIT, {"action": "relabel", "image": small, "mask": small}, 422, "label: relabel needs the new class"),
@@ -504,6 +525,18 @@ def test_a_dead_worker_is_said_at_once_and_ends_the_service() -> None:
         assert "Traceback" not in "".join(server.lines)
 
 
+def test_an_end_before_the_start_is_over_is_no_loss() -> None:
+    with serving("serve", "--port", 0, "--device", "cpu") as server:
+        words = b""
+        while b"spawn_main" not in words:  # a worker, which has not loaded its model yet
+            time.sleep(0.01)
+            with contextlib.suppress(OSError):
+                words = b"".join(Path(f"/proc/{child}/cmdline").read_bytes() for child in children(server.process.pid))
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert "lost" not in "".join(server.lines)
+
+
 def lives(process: int) -> bool:
     """Whether a process is there and not just waiting to be taken note of."""
     try:
@@ -554,6 +587,14 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     assert all(operation.get("summary") for path in about["paths"].values() for operation in path.values())
     assert set(about["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
     assert "securitySchemes" not in about["components"]
+
+
+def test_settings_are_those_of_a_model_that_waits_for_its_upsampler(tmp_path: Path) -> None:
+    made = random_model(CONFIG, CLASSES)
+    made.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
+    app = build_server(str(tmp_path), ServiceConfig(), Limits()).app
+    (ask,) = [route.endpoint for route in app.routes if getattr(route, "path", "") == "/v1/classes"]
+    assert asyncio.run(ask())["decoding"]["steps"] == made.decoding.steps[:2]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:

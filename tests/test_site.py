@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,14 @@ def test_every_verb_has_a_page_that_shows_its_options(site: Path) -> None:
         page = (site / "verbs" / f"{verb}.html").read_text()
         assert f"usage: strait {verb}" in page
         assert "--help" in page
+
+
+def test_options_of_a_verb_that_is_not_there_end_the_build() -> None:
+    hook = runpy.run_path(str(ROOT / "docs" / "options.py"))["on_page_markdown"]
+    assert "usage: strait describe" in hook("<!-- options: describe -->")
+    for words in ("nothing", "edit nothing"):
+        with pytest.raises(ValueError, match=f"options: {words} -->: there is no such verb"):
+            hook(f"<!-- options: {words} -->")
 
 
 def test_the_reference_shows_docstrings(pages: dict[Path, Page]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import hashlib
 import io
@@ -351,6 +352,26 @@ def test_pages_answer_wrong_requests_with_a_reason(study: Study) -> None:
             "questions": 7,
         }
         assert "1 of 7 answered" in server.get(f"/r/{token}").text
+
+
+def test_a_disk_that_takes_nothing_is_told_to_the_rater(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("starlette")
+    from strait.apps.study.server import study_app
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for name in ("record", "submit"):
+        monkeypatch.setattr(Study, name, full)
+    transport = httpx.ASGITransport(study_app(study))
+
+    async def post(path: str, body: dict[str, int]) -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://study") as client:
+            return await client.post(f"/r/{tokens(study)[0]}/{path}", json=body)
+
+    for path, body in (("answers", {"position": 0, "shown": 1}), ("submit", {})):
+        reply = asyncio.run(post(path, body))
+        assert (reply.status_code, "disk is full" in reply.json()["error"]) == (503, True)
 
 
 def test_the_verb_makes_a_study_and_counts_it(

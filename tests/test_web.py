@@ -19,12 +19,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from servers import serving
-from strait.apps.jobs import EditOptions, settings_inside
+from strait.apps.jobs import EditOptions, edit_settings, settings_inside
 from strait.cli import main
 from strait.editing.edits import Edit, infill_picture
 from strait.editing.pictures import Picture
 from strait.images_out import png_bytes, to_pictures
-from strait.model import StraIT
+from strait.model import StraIT, random_model
+from test_upsampler import CLASSES, CONFIG, DECODING
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
 
@@ -146,6 +147,20 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
     assert np.array_equal(np.asarray(Image.open(process.files[-1])), dropped)
 
 
+def test_an_edit_comes_back_where_the_model_goes_on_to_upsample() -> None:
+    model = random_model(CONFIG, CLASSES)
+    model.decoding = DECODING
+    controls = Controls(model)
+    with gr.Blocks(analytics_enabled=False):
+        controls.build()
+    edit = Edit(model, 1, seed=3, decoding=DECODING.first(2))
+    stored = stored_in(edit_settings(edit, "", "extend", None, EditOptions(), 0), MOST_IMAGES)
+    values = controls.values(tuple(controls.restored(stored)))
+    assert (values.label, values.seed, values.decoding) == (1, 3, DECODING)
+    with pytest.raises(ValueError, match="made at 2 levels, and this page works at 4"):
+        controls.restored(dataclasses.replace(stored, edit=None))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -155,7 +170,9 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
         '{"seed": 1, "index": 0, "label": ["x"], "decoding": DECODING}',
         '{"seed": 1, "index": 0, "label": null, "decoding": {"steps": 4}}',
         '{"seed": 1, "index": 0, "label": null, "decoding": [1]}',
+        '{"seed": 1, "index": 0, "label": null, "decoding": {"steps": [1], "temperature": ["x"], "guidance": 0}}',
         '{"seed": 1, "labels": {}, "count": 2, "decoding": DECODING}',
+        '{"seed": 1, "labels": [], "count": 2, "decoding": DECODING}',
         '{"seed": 1, "index": 0, "label": null, "decoding": DECODING, "edit": "infill", "config": 3}',
         '{"seed": 1, "index": 0, "label": null, "decoding": DECODING, "edit": "extend", "left": -1}',
     ],

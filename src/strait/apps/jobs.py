@@ -149,11 +149,14 @@ def passes_of(
     return each + (asked if mask is None else 0)
 
 
-def edit_settings(edit: Edit, digest: str, action: str, options: EditOptions, index: int) -> dict[str, Any]:
-    """What the PNG of an edited picture says of its making."""
+def edit_settings(
+    edit: Edit, digest: str, action: str, mask: np.ndarray | None, options: EditOptions, index: int
+) -> dict[str, Any]:
+    """What the PNG of an edited picture says of its making; of a mask, that it stood in for a transfer's share."""
     decoding = edit.decoding or edit.model.default_decoding()
-    wanted = Wanted(edit.label, edit.seed, index, decoding)
-    return {**settings_inside(edit.model, digest, wanted), "edit": action, **dataclasses.asdict(options)}
+    settings = settings_inside(edit.model, digest, Wanted(edit.label, edit.seed, index, decoding))
+    region = {"keep": "region"} if action == "transfer" and mask is not None else {}
+    return {**settings, "edit": action, **dataclasses.asdict(options), **region}
 
 
 def batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[int]]:

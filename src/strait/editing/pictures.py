@@ -111,15 +111,15 @@ def read_picture(path: str | Path, option: str = "picture") -> Picture:
     return picture_of(_content(path, option), f"{option}: {path}")
 
 
-def picture_of(content: bytes, name: str, formats: Sequence[str] | None = None) -> Picture:
+def picture_of(content: bytes, name: str, formats: Sequence[str] = FORMATS) -> Picture:
     """The same from a file's content.
 
     Args:
         content: of the file.
         name: what an error message starts with.
-        formats: those of PIL that are taken; ``FORMATS`` by default.
+        formats: those of PIL that are taken.
     """
-    with _readable(name):
+    with _readable(name, formats):
         picture = _opened(content, name, formats)
         return Picture(np.array(eight_bits(picture)), getattr(picture, "n_frames", 1))
 
@@ -133,9 +133,9 @@ def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -
     return mask_of(_content(path, option), size, f"{option}: {path}")
 
 
-def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[str] | None = None) -> Mask:
+def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[str] = FORMATS) -> Mask:
     """The same from a file's content."""
-    with _readable(name):
+    with _readable(name, formats):
         picture = _opened(content, name, formats)
         # By the file's head, before its pixels take memory; EXIF may still turn it by a quarter.
         if sorted(picture.size) != sorted(size):
@@ -184,16 +184,16 @@ def _content(path: str | Path, option: str) -> bytes:
     return path.read_bytes()
 
 
-def _opened(content: bytes, name: str, formats: Sequence[str] | None) -> Image.Image:
+def _opened(content: bytes, name: str, formats: Sequence[str]) -> Image.Image:
     """By its head alone; the pixels are read when they are asked for."""
     if not content:
         raise PictureError(f"{name} is empty (0 bytes)")
     # Never all of PIL's formats: to some it starts other programs, whatever the file is called.
-    return Image.open(io.BytesIO(content), formats=list(formats or FORMATS))
+    return Image.open(io.BytesIO(content), formats=list(formats))
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def _readable(name: str, formats: Sequence[str]) -> Iterator[None]:
     """Whatever a file can raise, as a line for people."""
     try:
         with warnings.catch_warnings():
@@ -205,7 +205,7 @@ def _readable(name: str) -> Iterator[None]:
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
         raise PictureError(f"{name} has too many pixels to be opened (more than {limit} million)") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(FORMATS)} are read)") from error
+        raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(formats)} are read)") from error
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
         reason = first_line(error)
         raise PictureError(f"{name} cannot be read ({reason})") from error

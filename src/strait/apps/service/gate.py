@@ -207,8 +207,8 @@ class Gate:
         return bounded
 
     def _busy(self) -> None:
-        wait = max(1, math.ceil(self.accepted * self._seconds_each))
-        raise Refusal(429, f"the queue is full; try again in {wait} seconds", {"Retry-After": str(min(wait, 600))})
+        wait = min(max(1, math.ceil(self.accepted * self._seconds_each)), 600)
+        raise Refusal(429, f"the queue is full; try again in {wait} seconds", {"Retry-After": str(wait)})
 
     def _note_end(self) -> None:
         """Between two ends lies, while requests wait, the time that one takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 BODIES = 16
+"""How many times the largest body all bodies in memory may have together."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Limits:
         images: of one request.
         steps: of one image, all levels together.
         passes: through the model that one request takes, each image's counted: its work, known before it begins.
-        megabytes: of a request's body; all bodies in memory at once may have ``BODIES`` times as many.
+        megabytes: of a request's body, 2^20 bytes each; all bodies in memory at once may have ``BODIES`` times as
+            many.
         megapixels: of an uploaded picture, and of an extended one; all results of an edit together have four times
             as many at most.
         queue: requests accepted and not yet answered; one more is told to come back (429).
@@ -35,7 +37,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not 0 < getattr(self, field.name) < 1e9:
-                raise ValueError(f"--max-{field.name.replace('_', '-')}: {getattr(self, field.name)} must be above 0")
+                name, value = field.name.replace("_", "-"), getattr(self, field.name)
+                raise ValueError(f"--max-{name}: {value} must be above 0 and below 1e9")
 
     @property
     def bytes(self) -> int:

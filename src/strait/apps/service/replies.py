@@ -85,18 +85,18 @@ class Replier:
             try:
                 asked[number] = self._wanted(body)
             except Exception as error:
-                yield number, _refusal(error)
+                yield number, refusal(error)
         try:
             yield from self._generate(asked)
         except Exception as error:
             # A reply given twice would be another's; those that have none yet are told.
             logging.getLogger(__name__).exception("images could not be generated")
-            yield from ((number, _refusal(error)) for number in asked)
+            yield from ((number, refusal(error)) for number in asked)
         for number, body in edits:
             try:
                 made = self._edit(body)
             except Exception as error:
-                yield number, _refusal(error)
+                yield number, refusal(error)
             else:
                 yield number, partial(self._reply, made, 1)
 
@@ -163,7 +163,7 @@ class Replier:
             if body.count * pixels.shape[0] * pixels.shape[1] > _PICTURES * self.limits.pixels:
                 most = f"{_PICTURES * self.limits.megapixels:g}"
                 raise ValueError(f"count: the results together would have more than {most} million pixels")
-            settings = edit_settings(edit, self.digest, body.action, options, index)
+            settings = edit_settings(edit, self.digest, body.action, mask, options, index)
             made.append((Image.fromarray(pixels), settings))
         return made
 
@@ -179,7 +179,7 @@ class Replier:
         return JSONResponse({"images": images, "model": self.digest}, headers={BATCH_HEADER: str(batch)})
 
 
-def _refusal(error: Exception) -> Callable[[], Response]:
+def refusal(error: Exception) -> Callable[[], Response]:
     """A reply that says what was wrong, to the one whose request it was: its batch knows nothing of it."""
     if isinstance(error, ValueError):
         return partial(problem, 422, str(error))

@@ -18,7 +18,7 @@ Whole = Annotated[StrictInt, BeforeValidator(_whole)]
 Label = Annotated[StrictStr, Field(max_length=200)] | Annotated[Whole, Field(ge=0, le=10**6)]
 Count = Annotated[Whole, Field(ge=1, le=10**4)]
 Temperature = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Tokens = Annotated[Whole, Field(ge=0, le=16)]
+TopTokens = Annotated[Whole, Field(ge=0, le=16)]
 Pixels = Annotated[Whole, Field(ge=0, le=64)]
 
 
@@ -48,7 +48,7 @@ class EditBody(DecodingBody):
 
     action: Literal["infill", "extend", "relabel", "transfer"]
     image: str = Field(description="PNG, JPEG or WebP, base64")
-    mask: str | None = Field(None, description="PNG of the picture's size, base64; white where to fill")
+    mask: str | None = Field(None, description="PNG, JPEG or WebP of the picture's size, base64; white where to fill")
     label: Label | None = Field(None, description="name, WordNet id or index")
     count: Count = 1
     strength: float = Field(1.0, gt=0, le=1, description="infill, relabel: share of the masked tokens drawn anew")
@@ -58,10 +58,10 @@ class EditBody(DecodingBody):
     )
     feather: Pixels = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
     composite: bool = Field(True, description="infill, relabel, extend: keep the picture's own pixels")
-    left: Tokens = Field(0, description="extend: top tokens")
-    right: Tokens = 0
-    up: Tokens = 0
-    down: Tokens = 0
+    left: TopTokens = Field(0, description="extend: top tokens")
+    right: TopTokens = 0
+    up: TopTokens = 0
+    down: TopTokens = 0
     keep: float = Field(0.5, ge=0, le=1, description="transfer: share of the top tokens that stay")
     choose: Literal["random", "confidence"] = Field("random", description="transfer: which of them")
     keep_bottom: bool = Field(False, description="transfer: without drawing the bottom anew")

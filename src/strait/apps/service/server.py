@@ -2,6 +2,7 @@
 
 # No postponed annotations here: FastAPI reads those of the routes as they stand.
 
+import math
 import multiprocessing
 import os
 import signal
@@ -85,13 +86,15 @@ def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> l
     for part in model.parts:
         if part != "upsampler" and not (folder / f"{part}.safetensors").exists():
             raise ModelError(f"{folder} has no {part} yet; make it with: strait train {part} --data DIR --model M")
+    if "upsampler" in model.parts and not (folder / "upsampler.safetensors").exists():
+        decoding = decoding.first(model.tokenizer.num_levels)  # as the workers' model decodes
     classes = ClassNames(names)
     threads = max(1, torch.get_num_threads() // config.workers)
     # Workers inherit this. Batches come in all sizes, and what is prepared for the products of each is kept, half a
     # megabyte apiece: in oneDNN's 1024 places and PyTorch's, which would take hours to fill.
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "256")
-    api = ImagesAPI(source, limits, config.batch, config.delay, threads)
+    api = ImagesAPI(str(folder), limits, config.batch, config.delay, threads)
     metrics = Metrics((GENERATE, EDIT, CLASSES, "/health", "/metrics"), BATCH_HEADER)
     gate: dict[str, Any] = {
         "limits": limits,
@@ -215,7 +218,7 @@ def serve(server: litserve.LitServer, host: str, port: int, limits: Limits) -> i
         The exit status: 0 when told to stop, 1 when a process of the service was lost.
     """
     main = os.getpid()
-    server.uvicorn_graceful_timeout = int(2 * limits.seconds)
+    server.uvicorn_graceful_timeout = math.ceil(2 * limits.seconds)
     # Its own answer to a lost worker waits for replies that will not come.
     server._monitor_workers = False
     is_lost, is_told = threading.Event(), threading.Event()
@@ -245,9 +248,10 @@ def serve(server: litserve.LitServer, host: str, port: int, limits: Limits) -> i
             access_log=False,
             http=impatient_protocol(limits.upload_seconds),
         )
-    except (KeyboardInterrupt, RuntimeError, OSError, EOFError):
-        # Before its start is over, or with its queue gone: nothing is left to be answered.
-        is_lost.set()
+    except KeyboardInterrupt:
+        pass  # before its start was over: nothing is left to be answered
+    except (RuntimeError, OSError, EOFError):
+        is_lost.set()  # a worker could not start, or the queue is gone
     finally:
         for child in multiprocessing.active_children():
             child.kill()

@@ -25,7 +25,7 @@ from litserve.loops.base import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType
 
 from strait.apps.service.limits import Limits
-from strait.apps.service.replies import Replier, problem
+from strait.apps.service.replies import Replier, problem, refusal
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
 from strait.model import StraIT
 
@@ -52,14 +52,14 @@ class ImagesAPI(litserve.LitAPI):
     """Decodes what the queue holds, as many rows together as fit.
 
     Args:
-        source: of the model.
+        source: the model's folder.
         limits: what a request may ask for.
         batch: rows decoded at once.
         delay: seconds to wait for further requests.
         threads: of a CPU worker.
     """
 
-    def __init__(self, source: str | None, limits: Limits, batch: int, delay: float, threads: int) -> None:
+    def __init__(self, source: str, limits: Limits, batch: int, delay: float, threads: int) -> None:
         super().__init__(max_batch_size=1, loop=ImagesLoop(), api_path="/v1/images/generate")
         self.source, self.limits, self.rows, self.delay, self.threads = source, limits, batch, delay, threads
 
@@ -117,8 +117,12 @@ class ImagesLoop(LitLoop):
 
     def _send(self, transport: Any, request: Request, finish: Callable[[], Response]) -> None:
         try:
+            reply = finish()
+        except Exception as error:  # no memory for the PNGs, for one; without a reply the client would wait for ever
+            reply = refusal(error)()
+        try:
             is_ok: Any = LitAPIStatus.OK
-            self.put_response(transport, request.consumer, request.uid, finish(), is_ok, LoopResponseType.REGULAR)
+            self.put_response(transport, request.consumer, request.uid, reply, is_ok, LoopResponseType.REGULAR)
         except (OSError, EOFError):
             logging.getLogger(__name__).warning("a reply could not be given: the service is gone")
 

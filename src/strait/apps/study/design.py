@@ -23,7 +23,8 @@ class Design:
     """Settings of a study.
 
     Args:
-        questions: comparisons of the first method with each other one, of each kind; 0 for none of a kind.
+        quality: comparisons of two images, of the first method with each other one; 0 for none.
+        diversity: comparisons of two sets of images, likewise.
         raters: answers to each comparison; the paper's 15.
         sheet: questions that one invitation holds, as the tabs of Figure 11.
         checks: attention checks added to each sheet: clear cases with one right answer.

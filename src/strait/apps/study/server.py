@@ -71,18 +71,16 @@ def study_app(study: Study) -> Starlette:
         try:
             study.record(token, position, shown)
             sheet = study.sheet(token)
-        except Refused as error:
-            return JSONResponse({"error": str(error)}, 409)
-        except sqlite3.Error as error:  # a full disk, for one: the rater must know, and may try again
-            return JSONResponse({"error": f"it could not be stored: {error}"}, 503)
+        except (Refused, sqlite3.Error) as error:
+            return _refusal(error)
         assert sheet is not None
         return JSONResponse({"answered": sheet.answered, "questions": len(sheet.questions)})
 
     def submit(request: Request) -> Response:
         try:
             study.submit(request.path_params["token"])
-        except Refused as error:
-            return JSONResponse({"error": str(error)}, 409)
+        except (Refused, sqlite3.Error) as error:
+            return _refusal(error)
         return JSONResponse({"submitted": True})
 
     def picture(request: Request) -> Response:
@@ -100,6 +98,13 @@ def study_app(study: Study) -> Starlette:
             Route("/pictures/{name}", picture),
         ]
     )
+
+
+def _refusal(error: Refused | sqlite3.Error) -> Response:
+    if isinstance(error, Refused):
+        return JSONResponse({"error": str(error)}, 409)
+    # A full disk, for one: the rater must know, and may try again.
+    return JSONResponse({"error": f"it could not be stored: {error}"}, 503)
 
 
 def _question(sheet: Sheet, wanted: str) -> dict[str, Any]:

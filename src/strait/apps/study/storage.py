@@ -211,7 +211,7 @@ class Study:
         return dict(rows)
 
     def invitations(self) -> list[dict[str, Any]]:
-        """Each invitation: token, kind, questions, answered, submitted."""
+        """Each invitation: token, kind, sheet (from 0), questions, answered, submitted."""
         with self._connect() as database:
             database.row_factory = sqlite3.Row
             rows = database.execute(

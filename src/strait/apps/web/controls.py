@@ -109,7 +109,15 @@ class Controls:
         Raises:
             ValueError: if this model has no such class, or other levels, or the page goes not so far.
         """
-        decoding, wanted = stored.decoding, len(self.model.default_decoding().steps)
+        own, decoding = self.model.default_decoding(), stored.decoding
+        base, wanted = self.model.config.tokenizer.num_levels, len(own.steps)
+        if stored.edit is not None and len(decoding.steps) == base:
+            # An edit ends at the base size, and its picture says nothing of an upsampler's levels.
+            decoding = dataclasses.replace(
+                decoding,
+                steps=(*decoding.steps, *own.steps[base:]),
+                temperature=(*decoding.temperature, *own.temperature[base:]),
+            )
         number = NULL_LABEL if stored.label is None else self.model.classes.find(stored.label)
         if len(decoding.steps) != wanted:
             raise ValueError(f"picture: it was made at {len(decoding.steps)} levels, and this page works at {wanted}")

@@ -203,7 +203,7 @@ def _chosen(event: gr.SelectData) -> int:
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> None:
-    """Serve the page until told to stop."""
+    """Start to serve the page, on threads of its own; returns when it can be opened."""
     page.queue(default_concurrency_limit=1, api_open=False)
     page.launch(
         server_name=host,

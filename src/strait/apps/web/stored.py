@@ -99,14 +99,14 @@ def stored_in(settings: dict[str, Any], most: int) -> Stored:
         model = settings.get("model")
         seed = _whole(settings["seed"], -(2**63), 2**63 - 1)
         return Stored(label, seed, first, count, decoding, edit, model if isinstance(model, str) else None, notes)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(_DAMAGED) from error
 
 
 def _decoding(stored: dict[str, Any]) -> DecodingConfig:
     """All of it; files of before there was a choice have its default."""
-    values = {**stored, "steps": tuple(stored["steps"]), "temperature": tuple(map(float, stored["temperature"]))}
-    return DecodingConfig(**{**values, "guidance": float(stored["guidance"])})
+    values = {**stored, "steps": tuple(stored["steps"]), "temperature": tuple(map(_number, stored["temperature"]))}
+    return DecodingConfig(**{**values, "guidance": _number(stored["guidance"])})
 
 
 def _of_sheet(labels: list[str] | None, notes: list[str]) -> tuple[str | None]:
@@ -136,7 +136,7 @@ def _edit(settings: dict[str, Any], notes: list[str]) -> StoredEdit | None:
         EditOptions(
             EditConfig(**{name: flat[name] for name in _CONFIG if name in flat}),
             Sides(**{name: _whole(flat[name], 0, 10**3) for name in _SIDES if name in flat}),
-            float(keep),
+            _number(keep),
             flat.get("choose", "random"),
             bool(flat.get("keep_bottom", False)),
         ),
@@ -147,3 +147,9 @@ def _whole(value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise TypeError(value)
     return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)

@@ -131,7 +131,7 @@ class Studio:
                 watched = dataclasses.replace(edit, watch=watch)
                 for number, pixels in enumerate(edited(watched, action, picture, mask, options)):
                     index = edit.first + number
-                    settings = edit_settings(edit, self.digest, action, options, index)
+                    settings = edit_settings(edit, self.digest, action, mask, options, index)
                     news.put(self._write(Image.fromarray(pixels), settings, f"{action}-{edit.seed}-{index}"))
                 news.put(None)
             except _Stopped:
