@@ -366,6 +366,19 @@ def test_wrong_settings_are_one_line(words: list[str], message: str, capfd: pyte
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["bench"], ["generate", "--output", "out"]])
+def test_compiling_without_a_compiler_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    from strait.cli import main
+
+    monkeypatch.setattr(devices, "can_compile", lambda device: False)
+    assert main([*words, "--compile", "--device", "cpu"]) == 2
+    error = capfd.readouterr().err
+    assert "--compile: no compiler for cpu was found here" in error
+    assert error.count("\n") == 1
+
+
 def test_training_falls_back_too(monkeypatch: pytest.MonkeyPatch):
     config, cpu = read_config(config_path("imagenet256")), torch.device("cpu")
     assert config.run.precision == "bfloat16"

@@ -39,6 +39,11 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
 
 
 def device_named(name: str) -> Any:
+    """The device that ``--device`` names: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+
+    Raises:
+        ValueError: if it is none of those, or is not to be had here.
+    """
     import torch
 
     if name == "auto":
@@ -51,6 +56,18 @@ def device_named(name: str) -> Any:
         raise ValueError(f"--device: {name} is not to be had here ({str(error).splitlines()[0]})") from error
 
 
+def check_compile(device: Any) -> None:
+    """Refuse ``--compile`` before anything is loaded, where nothing can compile for the device.
+
+    Raises:
+        ValueError: saying so.
+    """
+    from strait.devices import can_compile
+
+    if not can_compile(device):
+        raise ValueError(f"--compile: no compiler for {device.type} was found here; leave it out")
+
+
 def add_inference_options(parser: ArgumentParser) -> None:
     """The options that ``inference_model`` reads beside ``--model``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
@@ -59,10 +76,16 @@ def add_inference_options(parser: ArgumentParser) -> None:
 
 
 def inference_model(args: Namespace) -> Any:
-    """The model that the options name, ready to generate."""
+    """The model that the options name, ready to generate.
+
+    Raises:
+        ValueError: for an option that is wrong or cannot be had here, or a model that is not there (``ModelError``).
+    """
     if args.precision not in ("float32", "bfloat16"):
         raise ValueError(f"--precision: {args.precision!r} is neither float32 nor bfloat16")
     device = device_named(args.device)
+    if args.compile:
+        check_compile(device)
 
     from strait.devices import DTYPES
     from strait.model import StraIT

@@ -8,6 +8,7 @@ from typing import Any
 
 from strait.arguments import (
     add_decoding_options,
+    check_compile,
     chosen_decoding,
     device_named,
     parse,
@@ -45,7 +46,10 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--dtype: {args.dtype!r} is not one of {', '.join(DTYPES)}")
     if args.part is not None and args.part not in PARTS:
         raise ValueError(f"--part: {args.part!r} is not one of {', '.join(PARTS)}")
-    machine = Machine(device_named(args.device), DTYPES[args.dtype])
+    device = device_named(args.device)
+    if args.compile:
+        check_compile(device)
+    machine = Machine(device, DTYPES[args.dtype])
     model = _model(config, args.model, machine)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     decoding = decoding.first(model.config.tokenizer.num_levels)
