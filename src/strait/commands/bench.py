@@ -18,7 +18,11 @@ from strait.arguments import (
 
 
 def run(words: list[str]) -> int:
-    called = next((after for word, after in pairwise(words) if word == "--config"), None)
+    called = [
+        word.partition("=")[2] or after
+        for word, after in pairwise([*words, ""])
+        if word.partition("=")[0] == "--config"
+    ]
     config, words = take_config(words)
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
@@ -51,8 +55,8 @@ def run(words: list[str]) -> int:
         check_compile(device)
     machine = Machine(device, DTYPES[args.dtype])
     model = _model(config, args.model, machine)
-    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
-    decoding = decoding.first(model.config.tokenizer.num_levels)
+    levels = model.config.tokenizer.num_levels  # those before an upsampler
+    decoding = chosen_decoding(model.default_decoding().first(levels), levels, args)
     model.batch_size(args.batch, decoding)  # refuses one that does not fit
     if not args.no_pack:
         model.pack()
@@ -63,7 +67,7 @@ def run(words: list[str]) -> int:
     wanted: list[Any] = single if args.part is None else [args.part]
     reports = [bench.run(part, decoding) for part in wanted]
     for report in reports:
-        report["model"] = called or args.model or "shipped"
+        report["model"] = called[-1] if called else args.model or "shipped"
     if args.json:
         print(json.dumps(reports[0] if args.part is not None else {"parts": {r["part"]: r for r in reports}}))
     else:
