@@ -217,6 +217,8 @@ def words(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_table_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tables" / "models").mkdir(parents=True)
+    (tmp_path / "tables" / "models" / "notes.txt").write_text("a file of the user's is no model")
     assert main(["table", "9", *words]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["row"] for row in report["rows"]] == [row.name for row in find_table(9).rows]

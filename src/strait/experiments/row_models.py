@@ -64,7 +64,7 @@ class Trainer:
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
         """The row's folder, with the parts that other rows have trained already."""
         folder = self._folder(name, keys)
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
         write_text(folder / "runs" / "keys.json", json.dumps(self._known_keys(folder) | keys, indent=1))
         for part, key in keys.items():
             self._borrow(folder, part, key)
@@ -106,7 +106,6 @@ class Trainer:
     @staticmethod
     def _known_keys(folder: Path) -> dict[str, str]:
         path = folder / "runs" / "keys.json"
-        path.parent.mkdir(exist_ok=True)
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _borrow(self, folder: Path, part: str, key: str) -> None:

@@ -12,7 +12,7 @@ from strait.evaluation.provenance import photographs_in_words, provenance_lines
 from strait.experiments.plots import table_plot
 from strait.experiments.table_report import markdown, means, verdicts
 from strait.experiments.table_rows import TableRun
-from strait.files import write_text
+from strait.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def write_table(
     scores = [("psnr", "psnr")] if table.tokenizer_alone else [("fid_to_reconstructions", "fid"), ("fid", "fid")]
     picture = table_plot(table, found, scores, run.network.name)
     if picture is not None:
-        target.with_suffix(".png").write_bytes(picture)
+        write_bytes(target.with_suffix(".png"), picture)
     return Written(text, content)
 
 
