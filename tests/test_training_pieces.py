@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from strait.experiments.preview import spread
 from strait.training.checkpoint import write_tensors
 from strait.training.config import (
     AdversarialConfig,
@@ -315,6 +316,14 @@ def test_tensorboard_gets_the_same_values(tmp_path: Path) -> None:
     tracker._board.flush()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.5), (2, 3.0)]
+
+
+# Sample grids.
+
+
+def test_a_grid_shows_each_image_once() -> None:
+    assert spread(3) == [0, 1, 2]
+    assert spread(16) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 # Settings.
