@@ -206,6 +206,7 @@ def test_damaged_images_are_named_skipped_and_counted(
         (["train", "middle", "--config", "smoke", "--data", ".", "--model", "m"], "no part 'middle'"),
         (["train", "--data", ".", "--model", "m"], "--config"),
         (["describe", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["describe", "--config", "smoke", "--classes", "-1"], "--classes: -1 must not be negative"),
     ],
 )
 def test_errors_are_one_line_that_names_the_cause(
