@@ -116,10 +116,10 @@ class Trainer:
             same = other != folder and self._known_keys(other).get(part) == key
             if not same or not is_finished(other, part, 1):
                 continue
-            shutil.copytree(other / "runs" / part, folder / "runs" / part)
             shutil.copy2(other / f"{part}.safetensors", folder / f"{part}.safetensors")
             tokens = other / "runs" / "tokens"
             if part == "tokenizer" and tokens.exists():
+                shutil.rmtree(folder / "runs" / "tokens", ignore_errors=True)  # half of them, after a kill
                 shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
             budget = other / "runs" / "budget.json"
             settled = json.loads(budget.read_text()) if budget.exists() else {}
@@ -127,6 +127,11 @@ class Trainer:
                 mine = folder / "runs" / "budget.json"
                 known = json.loads(mine.read_text()) if mine.exists() else {}
                 write_text(mine, json.dumps(known | {part: settled[part]}, indent=1))
+            # Last and whole: where it stands, nothing is borrowed again.
+            aside = folder / "runs" / f"{part}.tmp"
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(other / "runs" / part, aside)
+            aside.replace(folder / "runs" / part)
             return
 
 
