@@ -233,3 +233,6 @@ def test_a_missing_part_says_which_command_makes_it(
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     assert run("generate", "--model", tmp_path, "--labels", "0", "--output", tmp_path / "out") == 2
     assert "strait train bottom" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert run("sweep", "--model", tmp_path, "--data", tmp_path, "--output", tmp_path / "out") == 2
+    assert "strait train bottom" in capsys.readouterr().err
