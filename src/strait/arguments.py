@@ -28,7 +28,11 @@ def verb_parser(verb: str, purpose: str | None, usage: str = "[options]") -> Arg
 
 
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    """Parse, with the library's errors brought to one line of ours."""
+    """Parse words.
+
+    Raises:
+        ValueError: the library's errors, brought to one line of ours.
+    """
     from jsonargparse import ArgumentError
 
     try:
@@ -95,7 +99,11 @@ def inference_model(args: Namespace) -> Any:
 
 
 def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
-    """The configuration that ``--config`` names, and the remaining words."""
+    """The configuration that ``--config`` names, if any does, and the remaining words.
+
+    Raises:
+        ValueError: if there is none of that name, or it is wrong.
+    """
     rest: list[str] = []
     config: Config | None = None
     queue = iter(words)
@@ -109,7 +117,11 @@ def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
 
 
 def override(config: Config, words: list[str], parser: ArgumentParser) -> tuple[Config, Namespace]:
-    """Add every setting to a parser, as ``--top.layers 8``, and parse."""
+    """Add every setting to a parser, as ``--top.layers 8``, and parse; the settings, and the verb's own options.
+
+    Raises:
+        ValueError: naming the option or setting that is unknown or wrong.
+    """
     parser.add_argument("--settings", type=Config, default=config, help=argparse.SUPPRESS)
     names = {field.name for field in dataclasses.fields(Config)}
 
@@ -129,7 +141,15 @@ def _tree(value: Any) -> Any:
 
 
 def split_labels(text: str, classes: Any) -> list[str]:
-    """Labels between commas; names that hold commas themselves are found too."""
+    """Labels between commas; names that hold commas themselves are found too.
+
+    Args:
+        text: as typed.
+        classes: the model's (``ClassNames``).
+
+    Raises:
+        ValueError: if it holds no label.
+    """
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[str] = []
     while pieces:
@@ -151,7 +171,16 @@ def add_decoding_options(parser: ArgumentParser) -> None:
 
 
 def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
-    """A model's own settings with those of the command line in their place."""
+    """A model's own settings with those of the command line in their place.
+
+    Args:
+        decoding: the model's.
+        base_levels: how many levels there are before an upsampler; ``--steps`` for so many stops there.
+        args: with the options of ``add_decoding_options``.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
     changes: dict[str, Any] = {}
     levels = len(decoding.steps)
     if args.steps is not None:
