@@ -238,8 +238,9 @@ def main() -> None:
     how.steps = {name: getattr(config, f"{name}_training").steps for name in config.model.parts}
     parts = parts_of(config, how.classes)
     measured = measure(config, parts, how) if how.measure else {}
-    tables = [(measured, "The steps' computing is as measured; transfers and memory are assumed:")]
-    if torch.device(how.device).type != "cuda":
+    if measured and torch.device(how.device).type == "cuda":
+        tables = [(measured, "The steps' computing is as measured; transfers and memory are assumed:")]
+    else:
         assumed = f"Computing is assumed ({how.peak:g} TFLOP/s, of which training reaches {how.efficiency:.0%}):"
         near = f"If a GPU came as near to its {how.peak:g} TFLOP/s as this CPU's steps to its matrix products:"
         tables = [({}, assumed), *([(measured, near)] if measured else [])]

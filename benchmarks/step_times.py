@@ -1,4 +1,6 @@
-"""What training steps take on this machine, beside what its matrix products do: ``scaling.py --measure``."""
+"""Training steps of each part on noise, and the rate of matrix products: for ``scaling.py --measure`` and
+``paper_size.py``.
+"""
 
 from __future__ import annotations
 

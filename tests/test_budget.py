@@ -49,6 +49,8 @@ def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         Budget(tmp_path, 60.0).divide(["tokenizer", "top", "bottom"], config)
     with pytest.raises(ValueError, match="--budget: -1 must be above 0"):
         Budget(tmp_path, -1)
+    with pytest.raises(ValueError, match="--budget: inf must be above 0"):
+        Budget(tmp_path, float("inf"))
 
 
 def test_shares_of_a_budget_add_up() -> None:

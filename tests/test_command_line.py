@@ -208,6 +208,7 @@ def test_damaged_images_are_named_skipped_and_counted(
         (["train", "middle", "--config", "smoke", "--data", ".", "--model", "m"], "no part 'middle'"),
         (["train", "--data", ".", "--model", "m"], "--config"),
         (["describe", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["describe", "--config", "smoke", "--classes", "-1"], "--classes: -1 must not be negative"),
     ],
 )
 def test_errors_are_one_line_that_names_the_cause(
@@ -235,4 +236,7 @@ def test_a_missing_part_says_which_command_makes_it(
     for name in ("config.json", "classes.txt", "tokenizer.safetensors", "top.safetensors"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     assert run("generate", "--model", tmp_path, "--labels", "0", "--output", tmp_path / "out") == 2
+    assert "strait train bottom" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert run("sweep", "--model", tmp_path, "--data", tmp_path, "--output", tmp_path / "out") == 2
     assert "strait train bottom" in capsys.readouterr().err

@@ -658,6 +658,7 @@ def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: py
     from strait.cli import main
 
     (tmp_path / "key").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
     taken = socket.create_server(("127.0.0.1", 0))
     used = str(taken.getsockname()[1])
     for words in (
@@ -666,6 +667,7 @@ def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: py
         ["--max-queue", "0"],
         ["--model", str(tmp_path)],
         ["--key-file", str(tmp_path / "key")],
+        ["--key-file", str(tmp_path / "binary")],
         ["--host", "example.org"],
         ["--port", "99999"],
         ["--port", "-1"],

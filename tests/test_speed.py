@@ -363,8 +363,9 @@ def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
         assert 0 < report["fraction_loader"] < 1
 
 
-def test_the_command_prints_one_object():
-    words = ["bench", "--config", "smoke", "--part", "top", "--repeats", "1", "--warm-up", "0", "--json"]
+@pytest.mark.parametrize("config", [["--config", "smoke"], ["--config=smoke"]])
+def test_the_command_prints_one_object(config: list[str]):
+    words = ["bench", *config, "--part", "top", "--repeats", "1", "--warm-up", "0", "--json"]
     done = subprocess.run([sys.executable, "-m", "strait.cli", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -380,6 +381,7 @@ def test_the_command_prints_one_object():
         (["--batch", "0"], "--batch: 0 must be at least 1"),
         (["--dtype", "float8"], "--dtype: 'float8' is not one of float32, bfloat16"),
         (["--batch", "100000000"], "images at once need about"),
+        (["--config", "imagenette128-cpu", "--steps", "4+2+2+1"], "--steps: 4+2+2+1 must give 2 number(s)"),
     ],
 )
 def test_wrong_settings_are_one_line(words: list[str], message: str, capfd: pytest.CaptureFixture[str]):
@@ -388,6 +390,19 @@ def test_wrong_settings_are_one_line(words: list[str], message: str, capfd: pyte
     assert main(["bench", *words]) == 2
     error = capfd.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["bench"], ["generate", "--output", "out"]])
+def test_compiling_without_a_compiler_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    from strait.cli import main
+
+    monkeypatch.setattr(devices, "can_compile", lambda device: False)
+    assert main([*words, "--compile", "--device", "cpu"]) == 2
+    error = capfd.readouterr().err
+    assert "--compile: no compiler for cpu was found here" in error
     assert error.count("\n") == 1
 
 

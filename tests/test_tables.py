@@ -12,8 +12,10 @@ from torch import nn
 
 from strait.cli import main
 from strait.config import Config, config_path, read_config
+from strait.decoding.config import DecodingConfig
 from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
 from strait.experiments.table_report import distance_title, markdown, means, verdicts
+from strait.experiments.table_rows import starting_point
 
 TINY = read_config(config_path("tiny-imagenet64-cpu"))
 
@@ -168,6 +170,15 @@ PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]] 
 }
 
 
+def test_rows_of_two_levels_stop_before_an_upsampler() -> None:
+    own = DecodingConfig(steps=(12, 6, 6, 3), temperature=(3.0, 2.0, 1.0, 0.5))
+    grids = ((4, 4), (8, 8), (8, 8), (16, 16))
+    start, fixed = starting_point(own, grids, Row("two", steps=(18, 6)))
+    assert (start.steps, start.temperature, fixed) == ((12, 4), (3.0, 2.0), {"steps"})
+    start, _ = starting_point(own, grids, Row("four", steps=(18, 6, 9, 3)))
+    assert (len(start.steps), start.temperature) == (4, own.temperature)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_figures_of_a_table_are_the_papers(number: int) -> None:
     """Each in its own row and column, and no others."""
@@ -291,6 +302,8 @@ def words(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_table_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tables" / "models").mkdir(parents=True)
+    (tmp_path / "tables" / "models" / "notes.txt").write_text("a file of the user's is no model")
     assert main(["table", "9", *words]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["row"] for row in report["rows"]] == [row.name for row in find_table(9).rows]
@@ -354,7 +367,7 @@ def test_a_table_of_tokenizers(words: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 7, 10])
 def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--search-samples", "0"]
-    if number == 4:
+    if number in (3, 4):  # the third is of two levels, with an upsampler or without
         more += [
             "--upsampler.layers",
             "1",

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from strait.experiments.preview import spread
 from strait.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
@@ -350,6 +351,14 @@ def test_the_log_counts_the_restarted_codes_of_both_codebooks() -> None:
     assert sorted(replaced) == [0, 1]
     assert min(replaced.values()) > 0
     assert metrics["restarted"] == sum(replaced.values())
+
+
+# Sample grids.
+
+
+def test_a_grid_shows_each_image_once() -> None:
+    assert spread(3) == [0, 1, 2]
+    assert spread(16) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 # Settings.

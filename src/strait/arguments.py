@@ -58,6 +58,18 @@ def device_named(name: str) -> Any:
         raise ValueError(f"--device: {name} is not to be had here ({str(error).splitlines()[0]})") from error
 
 
+def check_compile(device: Any) -> None:
+    """Refuse ``--compile`` before anything is loaded, where nothing can compile for the device.
+
+    Raises:
+        ValueError: saying so.
+    """
+    from strait.devices import can_compile
+
+    if not can_compile(device):
+        raise ValueError(f"--compile: no compiler for {device.type} was found here; leave it out")
+
+
 def add_inference_options(parser: ArgumentParser) -> None:
     """The options that ``inference_model`` reads beside ``--model``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
@@ -66,10 +78,16 @@ def add_inference_options(parser: ArgumentParser) -> None:
 
 
 def inference_model(args: Namespace) -> Any:
-    """The model that the options name, ready to generate."""
+    """The model that the options name, ready to generate.
+
+    Raises:
+        ValueError: for an option that is wrong or cannot be had here, or a model that is not there (``ModelError``).
+    """
     if args.precision not in ("float32", "bfloat16"):
         raise ValueError(f"--precision: {args.precision!r} is neither float32 nor bfloat16")
     device = device_named(args.device)
+    if args.compile:
+        check_compile(device)
 
     from strait.devices import DTYPES
     from strait.model import StraIT
@@ -79,7 +97,11 @@ def inference_model(args: Namespace) -> Any:
 
 
 def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
-    """The configuration that ``--config`` names, and the remaining words."""
+    """The configuration that ``--config`` names, if any does, and the remaining words.
+
+    Raises:
+        ValueError: if there is none of that name, or it is wrong.
+    """
     rest: list[str] = []
     config: Config | None = None
     queue = iter(words)
@@ -93,7 +115,11 @@ def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
 
 
 def override(config: Config, words: list[str], parser: ArgumentParser) -> tuple[Config, Namespace]:
-    """Add every setting to a parser, as ``--top.layers 8``, and parse."""
+    """Add every setting to a parser, as ``--top.layers 8``, and parse; the settings, and the verb's own options.
+
+    Raises:
+        ValueError: naming the option or setting that is unknown or wrong.
+    """
     parser.add_argument("--settings", type=Config, default=config, help=argparse.SUPPRESS)
     names = {field.name for field in dataclasses.fields(Config)}
 
@@ -113,7 +139,15 @@ def _tree(value: Any) -> Any:
 
 
 def split_labels(text: str, classes: Any) -> list[str]:
-    """Labels between commas; names that hold commas themselves are found too."""
+    """Labels between commas; names that hold commas themselves are found too.
+
+    Args:
+        text: as typed.
+        classes: the model's (``ClassNames``).
+
+    Raises:
+        ValueError: if it holds no label.
+    """
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[str] = []
     while pieces:
@@ -135,7 +169,16 @@ def add_decoding_options(parser: ArgumentParser) -> None:
 
 
 def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
-    """A model's own settings with those of the command line in their place."""
+    """A model's own settings with those of the command line in their place.
+
+    Args:
+        decoding: the model's.
+        base_levels: how many levels there are before an upsampler; ``--steps`` for so many stops there.
+        args: with the options of ``add_decoding_options``.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
     changes: dict[str, Any] = {}
     levels = len(decoding.steps)
     if args.steps is not None:

@@ -84,6 +84,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _module(verb: str) -> ModuleType:
+    """The file of a verb: its first line is the verb's purpose, its ``run(words)`` returns the exit status."""
     return importlib.import_module(f"strait.commands.{verb}")
 
 

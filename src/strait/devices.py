@@ -1,4 +1,6 @@
-"""What a device can do and hold: the dtypes it computes in, and the memory that is free on it."""
+"""What a device can do and hold: the dtypes it computes in, whether code can be compiled for it, and the memory that
+is free on it.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,20 @@ def _has_bfloat16(device_type: str) -> bool:
         return True
     # A build without oneDNN does not even have the question.
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` finds here what it needs for a device: triton for a GPU, a C++ compiler for a CPU."""
+    try:
+        if device.type == "cuda":
+            import triton  # noqa: F401
+        else:
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()
+    except Exception:
+        return False
+    return True
 
 
 def free_bytes(device: torch.device) -> int | None:

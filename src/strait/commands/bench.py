@@ -8,6 +8,7 @@ from typing import Any
 
 from strait.arguments import (
     add_decoding_options,
+    check_compile,
     chosen_decoding,
     device_named,
     parse,
@@ -17,7 +18,11 @@ from strait.arguments import (
 
 
 def run(words: list[str]) -> int:
-    called = next((after for word, after in pairwise(words) if word == "--config"), None)
+    called = [
+        word.partition("=")[2] or after
+        for word, after in pairwise([*words, ""])
+        if word.partition("=")[0] == "--config"
+    ]
     config, words = take_config(words)
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
@@ -45,10 +50,13 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--dtype: {args.dtype!r} is not one of {', '.join(DTYPES)}")
     if args.part is not None and args.part not in PARTS:
         raise ValueError(f"--part: {args.part!r} is not one of {', '.join(PARTS)}")
-    machine = Machine(device_named(args.device), DTYPES[args.dtype])
+    device = device_named(args.device)
+    if args.compile:
+        check_compile(device)
+    machine = Machine(device, DTYPES[args.dtype])
     model = _model(config, args.model, machine)
-    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
-    decoding = decoding.first(model.config.tokenizer.num_levels)
+    levels = model.config.tokenizer.num_levels  # those before an upsampler
+    decoding = chosen_decoding(model.default_decoding().first(levels), levels, args)
     model.batch_size(args.batch, decoding)  # refuses one that does not fit
     if not args.no_pack:
         model.pack()
@@ -59,7 +67,7 @@ def run(words: list[str]) -> int:
     wanted: list[Any] = single if args.part is None else [args.part]
     reports = [bench.run(part, decoding) for part in wanted]
     for report in reports:
-        report["model"] = called or args.model or "shipped"
+        report["model"] = called[-1] if called else args.model or "shipped"
     if args.json:
         print(json.dumps(reports[0] if args.part is not None else {"parts": {r["part"]: r for r in reports}}))
     else:

@@ -16,13 +16,14 @@ def run(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parse(parser, words)
 
-    from strait.evaluation.cost import describe as describe_model
-
     if config is not None and args.model is not None:
         raise ValueError("describe: say either --config or --model")
     if config is None and args.classes is not None:
         raise ValueError("--classes: a model has its own; this is for --config")
+    if args.classes is not None and args.classes < 0:
+        raise ValueError(f"--classes: {args.classes} must not be negative")
 
+    from strait.evaluation.cost import describe as describe_model
     from strait.evaluation.cost import describe_table
 
     if config is not None:

@@ -105,8 +105,10 @@ def _check_options(args: Namespace) -> None:
     masks = [name for name in ("mask", "box") if getattr(args, name, None) is not None]
     if len(masks) > 1:
         raise ValueError("--box: say either --mask or --box")
-    if "keep" in args and args.keep is not None and masks:
-        raise ValueError(f"--keep: the region is given by --{masks[0]}; say one of the two")
+    if "keep" in args and masks:
+        for name, is_said in (("keep", args.keep is not None), ("choose", args.choose != "random")):
+            if is_said:
+                raise ValueError(f"--{name}: the region is given by --{masks[0]}; say one of the two")
     if "format" in args:
         if args.image is None and masks:
             raise ValueError(f"--{masks[0]}: there is no picture to be infilled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -78,8 +79,10 @@ def _key(path: str | None) -> str | None:
     """The key, never from the command line itself, where every user of the machine can read it."""
     if path is None:
         return os.environ.get(KEY_VARIABLE) or None
-    with open(path, encoding="utf-8") as file:
-        key = file.read().strip()
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--key-file: {path} is not text") from error
     if not key:
         raise ValueError(f"--key-file: {path} is empty")
     return key

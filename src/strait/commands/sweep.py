@@ -55,6 +55,7 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     check_plots()
     output = Path(args.output)
     model = StraIT.from_pretrained(args.model, device)
+    model.require("tokenizer", "top", "bottom")
     network = open_features(args.features, device)
     start = model.default_decoding()
     upsampled = len(start.steps) > model.config.tokenizer.num_levels

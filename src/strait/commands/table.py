@@ -78,6 +78,8 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     with orderly_stop(None) as stop:
         trainer = Trainer(output / "models", args.data, device, args.budget, stop, ranks)
         model = None if settings is not None else StraIT.from_pretrained(args.model, device)
+        if model is not None:
+            model.require("tokenizer", "top", "bottom")
         table_run = TableRun(table, output, network, measuring, trainer, settings, model)
         results, written = [], None
         for result in table_run.rows():

@@ -48,8 +48,8 @@ class Budget:
     """
 
     def __init__(self, folder: Path, minutes: float, ranks: Ranks = ALONE) -> None:
-        if not minutes > 0:
-            raise ValueError(f"--budget: {minutes} must be above 0 minutes")
+        if not 0 < minutes < math.inf:
+            raise ValueError(f"--budget: {minutes} must be above 0 minutes, and finite")
         self.folder, self.minutes, self.ranks = folder, minutes, ranks
         self.path = folder / "runs" / "budget.json"
         self.shares: dict[str, float] = {}

@@ -52,7 +52,17 @@ def classifier_trainee(
     device: torch.device,
     ranks: Ranks,
 ) -> ClassifierTrainee:
-    """The classifier in training on the images of a source, judged by a spread of those kept apart."""
+    """The classifier in training.
+
+    Args:
+        classifier: whose weights are trained.
+        config: all settings.
+        source: images to learn from.
+        validation: those kept apart, of which an even spread judges it; None where there are none.
+        bad_files: notes those that cannot be read.
+        device: where.
+        ranks: the processes that train it together.
+    """
     workers = default_workers(config.data, device, os.cpu_count() or 1)
     training, size = config.classifier_training, config.image_size
 

@@ -107,7 +107,12 @@ class PartTraining:
         return list(self.config.parts)
 
     def run(self, parts: list[str]) -> bool:
-        """Train some parts; False if stopped before the last was done."""
+        """Train some parts; False if stopped before the last was done.
+
+        Raises:
+            ModelError: if the model has no such part, if a part that it needs is missing, or if a folder is at odds
+                with the settings.
+        """
         for part in parts:
             if part not in ("classifier", *self.parts()):
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -22,9 +23,23 @@ PREVIEW = 8
 """Images in a grid's row."""
 
 
+def spread(images: int) -> list[int]:
+    """The indices of those that a grid shows, of so many images: ``PREVIEW``, or all where there are fewer."""
+    count = min(PREVIEW, images)
+    return [index * images // count for index in range(count)]
+
+
 class LevelPreview:
     """A part's sample grid: what its networks make of the classes and coarser tokens of a few images, above those
-    images' own tokens."""
+    images' own tokens.
+
+    Args:
+        networks: of the part, by the number of the level that each fills, coarse to fine.
+        tokenizer: makes pixels of tokens.
+        cache: tokens of images, of which up to ``PREVIEW`` are taken, evenly spread.
+        config: whose settings of decoding hold; there is no guidance.
+        device: of networks and tokenizer.
+    """
 
     def __init__(
         self,
@@ -35,7 +50,7 @@ class LevelPreview:
         device: torch.device,
     ) -> None:
         self.networks, self.tokenizer, self.config = networks, tokenizer, config
-        images = (torch.arange(min(PREVIEW, len(cache))) * len(cache) // PREVIEW).numpy()
+        images = np.array(spread(len(cache)), dtype=np.int64)
         flat, labels = cache.read(images * 0, images)
         self.labels = labels.to(device)
         self.grids = [rows.view(-1, *grid).to(device) for rows, grid in zip(flat, cache.grids, strict=True)]

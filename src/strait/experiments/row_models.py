@@ -64,7 +64,7 @@ class Trainer:
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
         """The row's folder, with the parts that other rows have trained already."""
         folder = self._folder(name, keys)
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
         write_text(folder / "runs" / "keys.json", json.dumps(self._known_keys(folder) | keys, indent=1))
         for part, key in keys.items():
             self._borrow(folder, part, key)
@@ -106,7 +106,6 @@ class Trainer:
     @staticmethod
     def _known_keys(folder: Path) -> dict[str, str]:
         path = folder / "runs" / "keys.json"
-        path.parent.mkdir(exist_ok=True)
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _borrow(self, folder: Path, part: str, key: str) -> None:
@@ -117,10 +116,10 @@ class Trainer:
             same = other != folder and self._known_keys(other).get(part) == key
             if not same or not is_finished(other, part, 1):
                 continue
-            shutil.copytree(other / "runs" / part, folder / "runs" / part)
             shutil.copy2(other / f"{part}.safetensors", folder / f"{part}.safetensors")
             tokens = other / "runs" / "tokens"
             if part == "tokenizer" and tokens.exists():
+                shutil.rmtree(folder / "runs" / "tokens", ignore_errors=True)  # half of them, after a kill
                 shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
             budget = other / "runs" / "budget.json"
             settled = json.loads(budget.read_text()) if budget.exists() else {}
@@ -128,6 +127,11 @@ class Trainer:
                 mine = folder / "runs" / "budget.json"
                 known = json.loads(mine.read_text()) if mine.exists() else {}
                 write_text(mine, json.dumps(known | {part: settled[part]}, indent=1))
+            # Last and whole: where it stands, nothing is borrowed again.
+            aside = folder / "runs" / f"{part}.tmp"
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(other / "runs" / part, aside)
+            aside.replace(folder / "runs" / part)
             return
 
 

@@ -13,7 +13,7 @@ import torch
 
 from strait.config import Config, read_config
 from strait.data.sources import DataError
-from strait.devices import DTYPES, usable_dtype
+from strait.devices import DTYPES, can_compile, usable_dtype
 from strait.files import sha256, write_text
 from strait.model_config import PARTS
 from strait.model_folder import ModelError, read_description
@@ -175,23 +175,10 @@ def runnable(config: Config, device: torch.device) -> Config:
     run = config.run
     if usable_dtype(DTYPES[run.precision], device) == torch.float32:
         run = dataclasses.replace(run, precision="float32")
-    if run.compile and not _can_compile(device):
+    if run.compile and not can_compile(device):
         print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
         run = dataclasses.replace(run, compile=False)
     return dataclasses.replace(config, run=run)
-
-
-def _can_compile(device: torch.device) -> bool:
-    try:
-        if device.type == "cuda":
-            import triton  # noqa: F401
-        else:
-            from torch._inductor.cpp_builder import get_cpp_compiler
-
-            get_cpp_compiler()
-    except Exception:
-        return False
-    return True
 
 
 def file_hash(path: Path) -> str:

@@ -15,7 +15,7 @@ from strait.evaluation.report import figure
 from strait.experiments.plots import front_plot
 from strait.experiments.table_files import Written
 from strait.experiments.table_report import distance_title
-from strait.files import write_text
+from strait.files import write_bytes, write_text
 
 
 def sweep_name(judge: Judge, wanted: SampleSet) -> str:
@@ -69,7 +69,7 @@ def write_sweep(
     write_text(output / f"{name}.json", json.dumps(content, indent=1))
     shown = [trial if trial["scores"] is not None else {**trial, "scores": trial["searched"]} for trial in front]
     title = f"{len(trials)} settings, {wanted.samples} images each; the front on others" if again else "unfinished"
-    (output / f"{name}.png").write_bytes(front_plot(_points(trials), _points(shown), title))
+    write_bytes(output / f"{name}.png", front_plot(_points(trials), _points(shown), title))
     return Written(text, content)
 
 

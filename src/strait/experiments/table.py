@@ -128,6 +128,7 @@ class Table:
 
     @property
     def heading(self) -> str:
+        """What stands above it."""
         return self.title.capitalize() if self.number is None else f"Table {self.number}: {self.title}"
 
     @property

@@ -79,7 +79,7 @@ class TableRun:
         self.table, self.network, self.measuring, self.trainer = table, network, measuring, trainer
         self.config, self.model, self.ranks = config, model, trainer.ranks
         self.folder = output / table.slug
-        self._judge: tuple[StraIT, Judge] | None = None
+        self._judge: tuple[StraIT, bool, Judge] | None = None
 
     @cached_property
     def photographs(self) -> ImageSource:
@@ -88,6 +88,7 @@ class TableRun:
 
     @cached_property
     def split(self) -> str:
+        """``validation``, or ``train`` where nothing is kept apart."""
         return "validation" if has_split(self.trainer.data, "validation") else "train"
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -112,7 +113,7 @@ class TableRun:
             return None
         train = open_images(self.trainer.data, "train")
         if not self.table.tokenizer_alone:
-            return None if self._judge is None else self._judge[1].floor(train, self.measuring.samples)
+            return None if self._judge is None else self._judge[2].floor(train, self.measuring.samples)
         assert self.config is not None
         return reconstruction_floor(
             self.photographs,
@@ -132,7 +133,8 @@ class TableRun:
         result = self.ranks.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
         if result is not None:
             if self._judge is None and not self.table.tokenizer_alone and self.split != "train":
-                self._judged(self._model_of(result))  # the floor is wanted beside rows already done, too
+                # The floor is wanted beside rows already done, too.
+                self._judged(self._model_of(result), len(result["provenance"]["samples"]["decoding"]["steps"]))
             return result
         if config is None:
             model, folder = self.model, None
@@ -201,8 +203,8 @@ class TableRun:
         return {"provenance": scores.pop("provenance"), "scores": scores}
 
     def _generation(self, model: StraIT, row: Row, config: Config | None, seed: int, path: Path) -> dict[str, Any]:
-        judge = self._judged(model)
         start, fixed = starting_point(self._decoding(config, model), model.config.grids, row)
+        judge = self._judged(model, len(start.steps))
 
         def few(decoding: DecodingConfig) -> dict[str, Any]:
             count = self.measuring.search_samples
@@ -218,13 +220,14 @@ class TableRun:
         scores["reconstruction_fid"] = judge.reconstruction_distance()
         return {"scores": scores, "provenance": judge.provenance(wanted)}
 
-    def _judged(self, model: StraIT) -> Judge:
-        if self._judge is None or self._judge[0] is not model:
-            upsampled = model.config.upsampler is not None
+    def _judged(self, model: StraIT, levels: int) -> Judge:
+        """What judges a model's images of so many levels, at the size that these come to."""
+        upsampled = levels > model.config.tokenizer.num_levels
+        if self._judge is None or self._judge[0] is not model or self._judge[1] != upsampled:
             stop = self.trainer.stop.wanted
             judge = Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks, stop)
-            self._judge = (model, judge)
-        return self._judge[1]
+            self._judge = (model, upsampled, judge)
+        return self._judge[2]
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
@@ -247,7 +250,9 @@ def starting_point(
     start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
     fixed = set(row.decoding)
     if row.steps is not None:
-        start = dataclasses.replace(start, steps=steps_here(row.steps, grids))
+        steps = steps_here(row.steps, grids)
+        # The rows of two levels stop before an upsampler, where a model has one.
+        start = dataclasses.replace(start.first(len(steps)), steps=steps)
         fixed.add("steps")
     return start, fixed
 
@@ -264,8 +269,8 @@ def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[s
     transformers = [part for part in model.config.parts if part != "tokenizer"]
     adds = {part: cost["parts"][part]["multiply_adds"] for part in transformers}
     costs["multiply_adds"] = sum(adds.values())
-    if "samples" in result["provenance"] and "upsampler" not in adds:
-        steps = result["provenance"]["samples"]["decoding"]["steps"]
+    steps = result["provenance"].get("samples", {}).get("decoding", {}).get("steps", ())
+    if 0 < len(steps) <= model.config.tokenizer.num_levels:  # the levels of an upsampler are counted as one part
         costs["multiply_adds_per_image"] = sum(
             count * adds[part] for part, count in zip(transformers, steps, strict=False)
         )

@@ -12,7 +12,7 @@ from strait.config import Config
 from strait.data.images import BadFiles, ImageBatch, in_order
 from strait.data.sources import ImageSource
 from strait.data.training_images import default_workers, training_batches
-from strait.experiments.preview import PREVIEW
+from strait.experiments.preview import PREVIEW, spread
 from strait.randomness import as_seed
 from strait.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
@@ -60,8 +60,7 @@ def tokenizer_trainee(
         return training_batches(photographs.train, size, batch_size, config.data, seed, step, workers, ranks)
 
     shown = photographs.train if photographs.validation is None else photographs.validation
-    spread = [index * len(shown) // PREVIEW for index in range(min(PREVIEW, len(shown)))]
-    preview = next(in_order(shown, size, PREVIEW, spread), None)
+    preview = next(in_order(shown, size, PREVIEW, spread(len(shown))), None)
     if preview is None or not len(preview.labels):
         preview = next(batches(0))
     return TokenizerTrainee(
