@@ -124,6 +124,11 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
             "config.tokenizer_training.adversarial.wait is not a setting",
         ),
         ("image_size: large", "config.image_size must be int, not 'large'"),
+        (f"top_training: {{learning_rate: {10**310}}}", "config.top_training.learning_rate: the number is too large"),
+        (
+            "tokenizer_training: {adversarial: {start: 1.5}}",
+            "start: 1.5 is a share of training, 1 at most",
+        ),
         ("image_size: 64.5", "config.image_size must be int, not 64.5"),
         ("image_size: true", "config.image_size must be int, not True"),
         ("run: {compile: 1}", "config.run.compile must be bool, not 1"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strait.config import Config, write_config
-from strait.files import naming, sha256, write_bytes, write_text
+from strait.files import naming, read_json, sha256, write_bytes, write_text
 from strait.images_out import write_new
 from strait.training.tracking import Tracker
 
@@ -65,3 +65,12 @@ def test_errors_in_words_of_ours_are_left_alone(tmp_path: Path) -> None:
 def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a", b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_was_noted_is_read_or_its_damage_is_named(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "a.json", {}) == {}
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "a.json", {}) == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a"')
+    with pytest.raises(ValueError, match=r"a\.json is damaged \(.*\); without it, it is made again$"):
+        read_json(tmp_path / "a.json", {})

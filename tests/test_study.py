@@ -70,6 +70,9 @@ def test_images_are_found_by_folder_or_by_their_settings(tmp_path: Path) -> None
     picture.save(tmp_path / "flat" / "z.png")
     with pytest.raises(ValueError, match=r"^m: nothing says which class .*z\.png"):
         read_method("m", tmp_path / "flat")
+    (tmp_path / "flat" / "z.png").write_bytes(png_bytes(picture, {"label": ["a", "list"]}))
+    with pytest.raises(ValueError, match=r"^m: nothing says which class .*z\.png"):
+        read_method("m", tmp_path / "flat")
 
 
 def test_every_question_shows_one_class_by_two_methods_and_no_image_twice(methods: list[Method]) -> None:
@@ -399,6 +402,8 @@ def test_the_verb_makes_a_study_and_counts_it(
         ["create", str(tmp_path / "t"), "a", "b"],
         ["create", str(tmp_path / "s"), *folders, *small],
         ["serve", str(tmp_path / "nothing")],
+        ["links", str(tmp_path / "s"), "--title", "Which?"],
+        ["serve", str(tmp_path / "s"), "--json"],
         ["results", str(tmp_path / "nothing")],
     ):
         assert main(["study", *words]) == 2

@@ -212,6 +212,7 @@ def test_a_verdict_counts_pairs_that_hold_lie_within_the_error_and_are_reversed(
     papers = {"a": 1.0, "b": 2.0, "c": 3.0}
     table, results = made_up({"a": (10, 1), "b": (20, 1), "c": (30, 1)}, papers)
     assert verdicts(table, means(table, results))[0] == "FID: the paper's order holds for all 3 pairs of rows"
+    assert verdicts(table, means(table, results), "own.pt")[0].startswith("Fréchet distance: the paper's")
     # a and b differ by 2, with a standard error of sqrt(2): within two of them. c lies below both.
     table, results = made_up({"a": (20, 1), "b": (22, 1), "c": (10, 1)}, papers)
     assert verdicts(table, means(table, results))[0] == (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -51,6 +53,20 @@ def write_bytes(path: Path, content: bytes) -> None:
             with suppress(OSError):
                 aside.unlink()
             raise
+
+
+def read_json(path: Path, absent: Any) -> Any:
+    """What a JSON file of ours holds; ``absent`` where there is none.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return absent
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); without it, it is made again") from error
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from strait.arguments import parse, verb_parser
 
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
 
 _HEAD_SECONDS = 10
-_WHAT = ("create", "links", "serve", "results")
+_OPTIONS = {
+    "create": ("title", "quality", "diversity", "raters", "sheet", "checks", "set_size", "seed"),
+    "links": ("url", "json"),
+    "serve": ("host", "port"),
+    "results": ("allowed_failures", "include_unfinished", "chart", "overwrite", "json"),
+}
 
 
 def run(words: list[str]) -> int:
     parser = verb_parser("study", __doc__, "{create|links|serve|results} STUDY [NAME=IMAGES ...] [options]")
-    parser.add_argument("what", choices=_WHAT, help="make a study, show its invitations, serve its pages, count")
+    parser.add_argument(
+        "what", choices=list(_OPTIONS), help="make a study, show its invitations, serve its pages, count"
+    )
     parser.add_argument("study", help="the study's folder")
     parser.add_argument("methods", nargs="*", help="create: a name and a folder of images each; the first is judged")
     parser.add_argument("--title", default="Which images are better?", help="create: of the pages")
@@ -47,7 +54,16 @@ def run(words: list[str]) -> int:
     args = parse(parser, words)
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
+    _check_options(args, parser)
     return {"create": _create, "links": _links, "serve": _serve, "results": _results}[args.what](args)
+
+
+def _check_options(args: Namespace, parser: ArgumentParser) -> None:
+    """Refuse options of another action: they would do nothing."""
+    for name in {name for names in _OPTIONS.values() for name in names} - set(_OPTIONS[args.what]):
+        if getattr(args, name) != parser.get_default(name):
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option}: study {args.what} has no such option; strait study --help says whose it is")
 
 
 def _create(args: Namespace) -> int:

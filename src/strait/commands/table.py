@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -72,6 +73,9 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
         raise ValueError("table: say either --config or --model")
     if table.number == 4 and (settings is None or settings.upsampler is None):
         raise ValueError("--config: table 4 needs a configuration with an upsampler, such as imagenette128-cpu")
+    if settings is not None and table.number != 4:
+        # Its rows are compared at the base size, as single-scale models have no other.
+        settings = dataclasses.replace(settings, upsampler=None)
     output = Path(args.output)
     network = open_features(args.features, device)
     measuring = Measuring(args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by)

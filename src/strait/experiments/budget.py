@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from strait.config import Config
-from strait.files import write_text
+from strait.files import read_json, write_text
 from strait.model_folder import ModelError
 from strait.ranks import ALONE, Ranks
 from strait.training.loop import Trainee
@@ -53,9 +53,7 @@ class Budget:
         self.folder, self.minutes, self.ranks = folder, minutes, ranks
         self.path = folder / "runs" / "budget.json"
         self.shares: dict[str, float] = {}
-        self.settled: dict[str, dict[str, float]] = ranks.on_first(
-            lambda: json.loads(self.path.read_text()) if self.path.exists() else {}
-        )
+        self.settled: dict[str, dict[str, float]] = ranks.on_first(lambda: read_json(self.path, {}))
 
     def divide(self, parts: Sequence[str], config: Config) -> Config:
         """Divide the minutes among parts; returns the settings with the steps of those that are settled already.

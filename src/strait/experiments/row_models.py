@@ -23,7 +23,7 @@ from strait.data.sources import open_images
 from strait.experiments.budget import share_of
 from strait.experiments.parts import PartTraining
 from strait.experiments.run_folder import is_finished
-from strait.files import write_text
+from strait.files import read_json, write_text
 from strait.ranks import ALONE, Ranks
 from strait.training.loop import Stop
 
@@ -105,8 +105,7 @@ class Trainer:
 
     @staticmethod
     def _known_keys(folder: Path) -> dict[str, str]:
-        path = folder / "runs" / "keys.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(folder / "runs" / "keys.json", {})
 
     def _borrow(self, folder: Path, part: str, key: str) -> None:
         """Take over a part that another row has trained from the same."""
@@ -121,12 +120,10 @@ class Trainer:
             if part == "tokenizer" and tokens.exists():
                 shutil.rmtree(folder / "runs" / "tokens", ignore_errors=True)  # half of them, after a kill
                 shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
-            budget = other / "runs" / "budget.json"
-            settled = json.loads(budget.read_text()) if budget.exists() else {}
+            settled = read_json(other / "runs" / "budget.json", {})
             if part in settled:
                 mine = folder / "runs" / "budget.json"
-                known = json.loads(mine.read_text()) if mine.exists() else {}
-                write_text(mine, json.dumps(known | {part: settled[part]}, indent=1))
+                write_text(mine, json.dumps(read_json(mine, {}) | {part: settled[part]}, indent=1))
             # Last and whole: where it stands, nothing is borrowed again.
             aside = folder / "runs" / f"{part}.tmp"
             shutil.rmtree(aside, ignore_errors=True)

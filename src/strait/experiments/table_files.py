@@ -35,7 +35,7 @@ def write_table(
         "rows": list(results),
         "paper": {row.name: dict(row.paper) for row in table.rows},
         "means": {name: {key: dataclasses.asdict(mean) for key, mean in row.items()} for name, row in found.items()},
-        "verdicts": verdicts(table, found),
+        "verdicts": verdicts(table, found, run.network.name),
         "floor": floor,
         "measuring": dataclasses.asdict(run.measuring),
     }

@@ -101,15 +101,17 @@ def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
     return score.get(f"{name}_error")
 
 
-def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]]) -> list[str]:
+def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]], network: str = INCEPTION) -> list[str]:
     """One line for each score that orders the paper's rows, and for each further claim: does it hold here?"""
     lines = []
     for score in ORDERING:
         rows = [row for row in table.rows if score in row.paper and score in found.get(row.name, {})]
         if len(rows) > 1:
-            lines.append(f"{column_title(score)}: {_order(rows, score, score, found)}")
+            title = column_title(score, network).partition(" (")[0]
+            lines.append(f"{title}: {_order(rows, score, score, found)}")
             if score == "fid":
-                lines.append(f"FID to reconstructions: {_order(rows, score, 'fid_to_reconstructions', found)}")
+                title = column_title("fid_to_reconstructions", network)
+                lines.append(f"{title}: {_order(rows, score, 'fid_to_reconstructions', found)}")
     for claim in table.claims:
         try:
             lines.append(f"{claim.text}: {_holds(claim.difference(found))}")
@@ -197,7 +199,7 @@ def markdown(
             f" Ours are taken on the features of {network}, the paper's on Inception's: orders can be compared, sizes "
             "cannot."
         )
-    lines += [f"- {line}" for line in [*verdicts(table, found), *about]]
+    lines += [f"- {line}" for line in [*verdicts(table, found, network), *about]]
     return "\n".join(lines) + "\n"
 
 

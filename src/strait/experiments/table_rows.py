@@ -25,7 +25,7 @@ from strait.evaluation.reconstruction import evaluate_reconstruction, reconstruc
 from strait.experiments.row_models import Trainer, slug
 from strait.experiments.search import Trials, best_decoding
 from strait.experiments.table import Row, Table, steps_here
-from strait.files import write_text
+from strait.files import read_json, write_text
 from strait.model import StraIT
 from strait.ranks import Stopped
 from strait.training.pace import mean_seconds
@@ -130,7 +130,7 @@ class TableRun:
     def _row(self, row: Row, seed: int) -> dict[str, Any]:
         config = None if self.config is None else _seeded(row.change(self.config), seed)
         path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
-        result = self.ranks.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
+        result = self.ranks.on_first(lambda: read_json(path, None))
         if result is not None:
             if self._judge is None and not self.table.tokenizer_alone and self.split != "train":
                 # The floor is wanted beside rows already done, too.
@@ -158,7 +158,8 @@ class TableRun:
         if result["folder"] is None:
             assert self.model is not None
             return self.model
-        return StraIT.from_pretrained(result["folder"], self.trainer.device)
+        # By its name alone: the output folder may have been moved since.
+        return StraIT.from_pretrained(self.trainer.models / Path(result["folder"]).name, self.trainer.device)
 
     def _decoding(self, config: Config | None, model: StraIT | None) -> DecodingConfig:
         """What a row's settings start from. A folder's own may be older than the configuration that is asked for: its
@@ -282,6 +283,5 @@ def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[s
 
 
 def _seconds_per_step(folder: Path, part: str) -> float | None:
-    budget = folder / "runs" / "budget.json"
-    settled = json.loads(budget.read_text()) if budget.exists() else {}
+    settled = read_json(folder / "runs" / "budget.json", {})
     return settled[part]["seconds_per_step"] if part in settled else mean_seconds(folder / "runs" / part)

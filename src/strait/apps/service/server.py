@@ -218,7 +218,8 @@ def serve(server: litserve.LitServer, host: str, port: int, limits: Limits) -> i
         The exit status: 0 when told to stop, 1 when a process of the service was lost.
     """
     main = os.getpid()
-    server.uvicorn_graceful_timeout = math.ceil(2 * limits.seconds)
+    # A batch in work is finished, however little a request may wait.
+    server.uvicorn_graceful_timeout = max(60, math.ceil(2 * limits.seconds))
     # Its own answer to a lost worker waits for replies that will not come.
     server._monitor_workers = False
     is_lost, is_told = threading.Event(), threading.Event()

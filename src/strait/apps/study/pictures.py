@@ -44,6 +44,8 @@ def read_method(name: str, folder: Path) -> Method:
             picture, label = source.read(index)
             written = picture.info.get("strait")
             found = source.classes[label] if label >= 0 else json.loads(str(written))["label"]
+            if not isinstance(found, str | None):
+                raise TypeError(found)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: {path} is not an image, or damaged ({error})") from error
         except (ValueError, KeyError, TypeError) as error:
