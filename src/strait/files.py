@@ -63,7 +63,7 @@ def read_json(path: Path, absent: Any) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return absent
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); without it, it is made again") from error
