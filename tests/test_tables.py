@@ -324,7 +324,7 @@ def test_a_table_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.Cap
         assert trials
     text = (tmp_path / "tables" / "table-9.md").read_text()
     assert "(3.96)" in text
-    assert "FID: the paper's order" in text
+    assert "Fréchet distance: the paper's order" in text
     for row in report["rows"]:  # each with the hash of its own model
         assert f"{row['row']}, seed 0: {row['provenance']['model']}" in text
     assert (tmp_path / "tables" / "table-9.png").read_bytes().startswith(b"\x89PNG")
