@@ -279,7 +279,6 @@ def test_stop_leaves_a_whole_page(page, tmp_path: Path) -> None:
     page.locator("#edit-note").get_by_text("stopped").wait_for()
     page.locator("#edit-preview").wait_for(state="hidden")
     fill(page, "count", "1")
-    fill(page, "seed", "7")  # on a fast machine the stop may come too late, and the same file would be the same link
     assert len(edit_results(page, 1)) == 1
 
 

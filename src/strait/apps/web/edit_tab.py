@@ -177,8 +177,9 @@ def edit_tab(studio: Studio, controls: Controls, said: Callable[..., Any]) -> Ed
         edit,
         [editor, *parts, *controls.parts],
         [note, preview, gallery, files],
-        # A press right after Stop counts, too: the page learns a little later that all has ended.
-        trigger_mode="always_last",
+        # A press right after Stop counts, too: the page learns a little later that all has ended, and one that was
+        # kept back until then could be lost.
+        trigger_mode="multiple",
         show_progress="hidden",
         api_visibility="private",
     )

@@ -148,7 +148,7 @@ def _generate_tab(studio: Studio, controls: Controls, process: gr.State) -> gr.G
         controls.parts,
         [note, preview, gallery, files, process],
         # A press right after Stop counts, too: the page learns a little later that all has ended.
-        trigger_mode="always_last",
+        trigger_mode="multiple",
         show_progress="hidden",
         api_visibility="private",
     )
