@@ -48,6 +48,7 @@ PLACEHOLDERS = {
 _FEW_STEPS = (
     *("--tokenizer_training.steps", "20", "--tokenizer_training.codebook.start", "5"),
     *("--top_training.steps", "10", "--bottom_training.steps", "10", "--run.sample_every", "10"),
+    *("--classifier_training.steps", "10"),
 )
 # Sizes of real work, and the tiny ones in their place.
 SMALLER = {
@@ -70,8 +71,10 @@ def small(words: list[str]) -> list[str]:
     for index, word in enumerate(words[:-1]):
         if word in SMALLER:
             words[index + 1] = SMALLER[word]
-        if word == "--config" and verb in ("train", "table"):
+        if word == "--config" and verb in ("train", "table") and "shipped" not in words:
             words[index + 1] = "smoke"
+        if word == "--model" and "shipped" in words:
+            words[index + 1] = "ANEW"  # the one that stands ready is of another shape
         if word == "--count" and verb == "edit":
             words[index + 1] = str(min(int(words[index + 1]), 2))
     if verb in ("train", "table") and "--config" in words and "--budget" not in words:
