@@ -48,7 +48,6 @@ PLACEHOLDERS = {
 _FEW_STEPS = (
     *("--tokenizer_training.steps", "20", "--tokenizer_training.codebook.start", "5"),
     *("--top_training.steps", "10", "--bottom_training.steps", "10", "--run.sample_every", "10"),
-    *("--classifier_training.steps", "10"),
 )
 # Sizes of real work, and the tiny ones in their place.
 SMALLER = {
@@ -81,6 +80,8 @@ def small(words: list[str]) -> list[str]:
         given = [word for word in words if word.startswith("--")]
         pairs = zip(_FEW_STEPS[::2], _FEW_STEPS[1::2], strict=True)
         words += [word for pair in pairs if pair[0] not in given for word in pair]
+    if "classifier" in words and "--classifier_training.steps" not in words:
+        words += ["--classifier_training.steps", "10"]
     if verb in ("table", "sweep") or words[:2] == ["evaluate", "generation"]:
         words += [] if "--features" in words else ["--features", "NETWORK.pt"]
         words += [] if "--samples" in words or verb == "table" else ["--samples", SMALLER["--samples"]]
