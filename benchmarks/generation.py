@@ -1,6 +1,6 @@
 """The shipped model against the plain loop: 16 images, warm, in one process, both in turns.
 
-    python benchmarks/generation.py [--model M] [--images 16] [--repeats 9] [--compile] [--json]
+    python benchmarks/generation.py [--model M] [--images 16] [--repeats 9] [--compile] [--profile] [--json]
 
 Both draw the same tokens (checked) and decode the same pixels; times are medians over the repeats.
 """
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="draw by one compiled kernel")
+    parser.add_argument("--profile", action="store_true", help="show what operations our tokens are made of instead")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     plain = StraIT.from_pretrained(args.model, pack=False)
@@ -35,6 +36,13 @@ def main() -> None:
     if args.compile:
         ours.compile_decoding()
     labels = torch.arange(args.images) % max(1, len(plain.classes))
+    if args.profile:
+        decoding = replace(plain.default_decoding(), guidance=0.0)
+        for _ in range(2):  # the first warms up
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                final_tokens(ours.decoding_steps(labels, 0, None, decoding))
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+        return
     report = {"images": args.images, "threads": torch.get_num_threads(), "compiled": args.compile}
     for guidance in (0.0, 1.0):
         decoding = replace(plain.default_decoding(), guidance=guidance)

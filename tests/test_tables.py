@@ -13,7 +13,17 @@ from torch import nn
 from strait.cli import main
 from strait.config import Config, config_path, read_config
 from strait.decoding.config import DecodingConfig
-from strait.experiments.table import NUMBERS, Mean, Row, Table, find_table, single_scale, steps_here, unchanged
+from strait.experiments.table import (
+    NUMBERS,
+    Mean,
+    Row,
+    Table,
+    at_base_size,
+    find_table,
+    single_scale,
+    steps_here,
+    unchanged,
+)
 from strait.experiments.table_report import distance_title, markdown, means, verdicts
 from strait.experiments.table_rows import starting_point
 
@@ -168,6 +178,15 @@ PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]] 
         },
     ),
 }
+
+
+def test_a_comparison_at_the_base_size_has_no_upsampler() -> None:
+    config = read_config(config_path("imagenette128-cpu"))
+    assert (config.model.upsampler is None, len(config.decoding.steps)) == (False, 4)
+    base = at_base_size(config)
+    assert (base.model.upsampler, base.model.grids) == (None, config.model.grids[:2])
+    assert (base.decoding.steps, base.decoding.temperature) == ((12, 6), (3.0, 3.0))
+    assert at_base_size(base) == base
 
 
 def test_rows_of_two_levels_stop_before_an_upsampler() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from strait.config import Config, config_path, read_config
+from strait.messages import first_line
 from strait.model_config import from_dict
 
 # Exit statuses above it name the signal that ended a verb, as shells write it.
@@ -55,7 +56,7 @@ def device_named(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name} is not to be had here ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"--device: {name} is not to be had here ({first_line(error)})") from error
 
 
 def check_compile(device: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from strait.decoding.config import DecodingConfig
+from strait.messages import first_line
 from strait.model_config import ModelConfig
 from strait.model_folder import ModelError
 
@@ -78,7 +79,7 @@ def with_metadata(card: str, has_classes: bool) -> str:
     try:
         parsed = ModelCard(card)
     except (ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"README.md: its metadata are not YAML ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"README.md: its metadata are not YAML ({first_line(error)})") from error
     data = parsed.data
     data["library_name"] = data.get("library_name") or LIBRARY
     data["tags"] = list(data.get("tags") or [])

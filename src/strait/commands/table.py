@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -56,7 +55,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     from strait.evaluation.features import open_features
     from strait.experiments.plots import check_plots
     from strait.experiments.row_models import Trainer
-    from strait.experiments.table import find_table
+    from strait.experiments.table import at_base_size, find_table
     from strait.experiments.table_files import write_table
     from strait.experiments.table_rows import Measuring, TableRun
     from strait.model import StraIT
@@ -74,8 +73,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     if table.number == 4 and (settings is None or settings.upsampler is None):
         raise ValueError("--config: table 4 needs a configuration with an upsampler, such as imagenette128-cpu")
     if settings is not None and table.number != 4:
-        # Its rows are compared at the base size, as single-scale models have no other.
-        settings = dataclasses.replace(settings, upsampler=None)
+        settings = at_base_size(settings)
     output = Path(args.output)
     network = open_features(args.features, device)
     measuring = Measuring(args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from strait.data.sources import ImageSource
+from strait.messages import first_line
 from strait.ranks import ALONE, Ranks
 from strait.types import Images
 
@@ -143,7 +144,7 @@ def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray,
     except UnidentifiedImageError:
         reason = "not an image, or damaged"
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
     return source.name(index), reason
 
 

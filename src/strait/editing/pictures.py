@@ -207,5 +207,4 @@ def _readable(name: str, formats: Sequence[str]) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(formats)} are read)") from error
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
-        reason = first_line(error)
-        raise PictureError(f"{name} cannot be read ({reason})") from error
+        raise PictureError(f"{name} cannot be read ({first_line(error)})") from error

@@ -82,8 +82,7 @@ class TorchScriptFeatures:
         except FileNotFoundError as error:
             raise FeatureError(f"--features: there is no file {path}") from error
         except (OSError, RuntimeError, ValueError) as error:
-            reason = first_line(error)
-            raise FeatureError(f"--features: {path} is not a TorchScript file ({reason})") from error
+            raise FeatureError(f"--features: {path} is not a TorchScript file ({first_line(error)})") from error
         self._device = device
         self.digest = hashlib.sha256(content).hexdigest()[:12]
 

@@ -28,6 +28,7 @@ from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features, weights_digest
 from strait.evaluation.fidelity import check_finite
 from strait.files import cache_folder
+from strait.messages import first_line
 from strait.ranks import ALONE, Ranks
 from strait.types import Images
 
@@ -162,7 +163,7 @@ def _kept(path: Path, key: str, count: int) -> Features | None:
         if rows != {len(found)} or not 0 < len(found) <= count:
             raise ValueError(f"it holds {len(found)} rows for {count} images")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        print(f"{path} is damaged and is made again ({str(error).splitlines()[0]})", file=sys.stderr)
+        print(f"{path} is damaged and is made again ({first_line(error)})", file=sys.stderr)
         return None
     return found
 

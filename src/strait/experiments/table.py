@@ -182,6 +182,12 @@ def single_scale(config: Config, fine: bool = False) -> Config:
     )
 
 
+def at_base_size(config: Config) -> Config:
+    """The configuration without its upsampler: a comparison with models that have none is one of the base size."""
+    levels = config.tokenizer.num_levels
+    return dataclasses.replace(config, upsampler=None, decoding=config.decoding.first(levels))
+
+
 def with_tokenizer(config: Config, **changes: Any) -> Config:
     """The configuration with other settings of its tokenizer."""
     return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, **changes))

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from strait.messages import first_line
 from strait.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.config import Parallel
 
@@ -85,7 +86,7 @@ def _peers() -> Iterator[None]:
         lost = isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error)
         if not lost:
             raise
-        reason = " ".join(str(error).splitlines()[0].split())
+        reason = " ".join(first_line(error).split())
         raise OSError(
             f"another process of this run is gone ({reason}); the same command goes on from the last checkpoint"
         ) from error
