@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from strait.config import config_path, read_config
 from strait.experiments.bench import Machine, fill_quickly
 from strait.model_parts import build_part
-from strait.nn.packed import pack_linears
+from strait.nn.packed import pack_layers
 from strait.types import Canvas, Condition
 
 Pass = Callable[[nn.Module, str], Callable[[], Any]]
@@ -95,7 +95,7 @@ def main() -> None:
         module = build().eval().to(machine.dtype)  # with their own buffers
         fill_quickly(module)
         if name == "strait":
-            pack_linears(module)
+            pack_layers(module)
         calls[name] = one_pass(module, "cpu")
         calls[name]()
     seconds: dict[str, list[float]] = {name: [] for name in calls}

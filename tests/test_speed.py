@@ -32,8 +32,9 @@ from strait.masking_names import SCHEDULES
 from strait.memory import bytes_an_image, fitting_batch
 from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
-from strait.nn.gelu import gelu
-from strait.nn.packed import PackedLinear, pack_linears
+from strait.nn.attention import SelfAttention, attend
+from strait.nn.gelu import gelu, linear_gelu
+from strait.nn.packed import PackedConvolution, PackedLinear, pack_layers
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import image_seeds
 from strait.tokenizer.config import TokenizerConfig
@@ -182,7 +183,7 @@ def test_packed_layers_are_the_same_layers():
     net = nn.Sequential(nn.Linear(33, 70), nn.ModuleDict({"inner": nn.Linear(70, 5, bias=False)})["inner"])
     before, x = {name: value.clone() for name, value in net.state_dict().items()}, torch.randn(3, 9, 33)
     expected = net(x)
-    pack_linears(net)
+    pack_layers(net)
     assert all(isinstance(layer, PackedLinear) for layer in net)
     after = net.state_dict()
     assert list(after) == list(before)
@@ -192,9 +193,41 @@ def test_packed_layers_are_the_same_layers():
         assert torch.equal(net(x)[:1], net(x[:1]))  # a row by itself
 
 
+def test_packed_convolutions_are_the_same_convolutions():
+    """Those of the tokenizers: 3x3, 1x1 and strided ones, of small images, odd sides and either layout in memory."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 40, 3, padding=1),
+        nn.Conv2d(40, 8, 1, bias=False),
+        nn.Conv2d(8, 24, 4, stride=2, padding=(2, 1), dilation=(2, 1), groups=4),
+    )
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    pictures = [torch.randn(1, 3, 6, 8), torch.randn(2, 3, 33, 17), torch.randn(1, 3, 64, 64)]
+    pictures.append(pictures[1].to(memory_format=torch.channels_last))
+    expected = [net(x) for x in pictures]
+    pack_layers(net)
+    assert all(isinstance(layer, PackedConvolution) for layer in net)
+    after = net.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    with torch.no_grad():
+        for x, wanted in zip(pictures, expected, strict=True):
+            torch.testing.assert_close(net(x), wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(RuntimeError, match=r"no gradient.*pack=False"):
+        net(torch.zeros(1, 3, 8, 8, requires_grad=True))
+
+
+def test_a_packed_tokenizer_finds_the_same_tokens(shipped: StraIT):
+    images = shipped.generate(count=4, seed=5)
+    packed = copy.deepcopy(shipped).pack()
+    tokens, found = shipped.encode(images), packed.encode(images)
+    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, found.levels, strict=True))
+    torch.testing.assert_close(packed.decode(tokens), shipped.decode(tokens), atol=1e-4, rtol=0)
+
+
 def test_packed_layers_refuse_what_they_cannot_do():
     layer = nn.Sequential(nn.Linear(3, 2))
-    pack_linears(layer)
+    pack_layers(layer)
     with pytest.raises(RuntimeError, match=r"no gradient.*pack=False"):
         layer(torch.zeros(1, 3, requires_grad=True))
     with pytest.raises(RuntimeError, match=r"stay where they are"):
@@ -207,8 +240,22 @@ def test_layers_of_other_dtypes_stay_as_they_are(dtype: torch.dtype, monkeypatch
     """On processors that compute in bfloat16, too."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     layer = nn.Sequential(nn.Linear(3, 2, dtype=dtype))
-    pack_linears(layer)
+    pack_layers(layer)
     assert type(layer[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(2, 2, 3, padding="same"),
+        nn.Conv2d(2, 2, 3, dtype=torch.bfloat16),
+    ],
+)
+def test_convolutions_of_other_kinds_stay_as_they_are(layer: nn.Conv2d):
+    net = nn.Sequential(layer)
+    pack_layers(net)
+    assert net[0] is layer
 
 
 def test_packing_keeps_hash_and_files(model: StraIT, tmp_path: Path):
@@ -241,6 +288,62 @@ def test_long_gelu_is_taken_in_pieces():
     x = torch.randn(3, 2**18 - 1)
     with torch.no_grad():
         torch.testing.assert_close(gelu(x.clone()), F.gelu(x, approximate="tanh"), atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
+def test_gelu_within_a_packed_product_is_rounded_once():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(64, 96).bfloat16(), torch.randn(3, 7, 64).bfloat16()
+    exact = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double()), approximate="tanh")
+    net = nn.Sequential(layer)
+    pack_layers(net)
+    with torch.no_grad():
+        found = linear_gelu(net[0], x)
+        after = gelu(net[0](x))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact, atol=1e-3, rtol=2**-8)
+    assert (found.double() - exact).abs().mean() < (after.double() - exact).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "pieces"), [(65, 65, 1), (7, 600, 1), (400, 400, 2), (1100, 1100, 12), (8, 8, 0)]
+)
+def test_attention_in_bfloat16_is_attention(monkeypatch: pytest.MonkeyPatch, queries: int, keys: int, pieces: int):
+    """Beside a softmax in double precision, for an image by itself as among others."""
+    torch.manual_seed(0)
+    # As a projection leaves them: heads are not contiguous.
+    query, key, value = (torch.randn(2, length, 6, 24).transpose(1, 2).bfloat16() for length in (queries, keys, keys))
+    scores = query.double() @ key.double().mT / 24**0.5
+    exact = (scores.softmax(-1) @ value.double()).transpose(1, 2).flatten(-2)
+    products = []
+    product = torch.baddbmm
+    monkeypatch.setattr(torch, "baddbmm", lambda *args, **options: products.append(1) or product(*args, **options))
+    with torch.no_grad():
+        found = attend(query, key, value)
+        assert len(products) == pieces
+        alone = [attend(query[i : i + 1], key[i : i + 1], value[i : i + 1]) for i in range(2)]
+    assert found.dtype == torch.bfloat16
+    assert found.shape == (2, queries, 144)
+    torch.testing.assert_close(found.double(), exact, atol=0.02, rtol=0.02)
+    assert torch.equal(torch.cat(alone), found)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_queries_and_keys_are_normalised_as_torch_does(dtype: torch.dtype, close: float):
+    torch.manual_seed(0)
+    norm = SelfAttention(96, 3, 0.0, qk_norm=True).query_norm.to(dtype)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)  # type: ignore[union-attr]
+        # Down to where the epsilon counts, and below.
+        x = torch.randn(2, 3, 5, 32, dtype=dtype) * torch.tensor([3.0, 1e-2, 1e-4, 1e-9, 0.0], dtype=dtype)[:, None]
+        torch.testing.assert_close(norm(x), torch.nn.RMSNorm.forward(norm, x), atol=close, rtol=close)
+
+
+def test_attention_in_bfloat16_has_its_gradient():
+    query = torch.randn(1, 2, 70, 8).bfloat16().requires_grad_()
+    attend(query, query.detach(), query.detach()).float().square().sum().backward()
+    assert query.grad is not None
+    assert query.grad.abs().sum() > 0
 
 
 def test_recomputing_changes_memory_and_nothing_else():

@@ -19,7 +19,7 @@ from strait.hub import find_folder, push_folder
 from strait.model_card import model_card, with_metadata
 from strait.model_config import ModelConfig
 from strait.model_folder import ModelError, check_part, load_part, read_description, save_part, write_description
-from strait.nn.packed import pack_linears
+from strait.nn.packed import pack_layers
 
 
 class SharedModel(nn.Module):
@@ -72,13 +72,12 @@ class SharedModel(nn.Module):
         return self.decoding.first(self.config.tokenizer.num_levels)
 
     def pack(self) -> Self:
-        """Lay the transformers' weights out for fast inference on a CPU; elsewhere nothing changes.
+        """Lay the weights out for fast inference on a CPU; elsewhere nothing changes.
 
         The same results up to rounding in the last bits, and no gradients from then on. Returns the model.
         """
         for name in self.config.parts:
-            if name != "tokenizer":
-                pack_linears(self.part(name))
+            pack_layers(self.part(name))
         return self
 
     def weights_hash(self) -> str:

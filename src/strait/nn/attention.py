@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,16 +12,56 @@ KeysValues = tuple[Tensor, Tensor]
 """Two tensors ``[batch, heads, length, width / heads]``."""
 
 
+_PIECE, _LEAST = 9 * 2**17, 64**2
+"""Scores taken at once in bfloat16 on a CPU, few enough to stay in its cache; those of a head from where it pays."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+    """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]`` each -> ``[batch, length, heads * d]``.
+
+    Torch's own attention; but in bfloat16 on a CPU, without gradients, as three products a few heads at a time, which
+    there take two thirds of its time (docs/performance.md). Scores are rounded to bfloat16 on the way.
+    """
+    half = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.is_grad_enabled() and not dropout
+    # By the sequences' lengths alone: the same way for one image as for many.
+    if half and query.shape[2] * key.shape[2] >= _LEAST:
+        return _merge_heads(_attend_by_pieces(query, key, value))
+    return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+
+
+def _attend_by_pieces(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    rows = [part.flatten(0, 1).contiguous() for part in (query, key, value)]  # every head of every image
+    found, nothing = torch.empty_like(rows[0]), query.new_empty(1, 1, 1)
+    size = max(1, _PIECE // (query.shape[2] * key.shape[2]))
+    pieces = (part.split(size) for part in (*rows, found))
+    for some_queries, some_keys, some_values, out in zip(*pieces, strict=True):
+        scores = torch.baddbmm(nothing, some_queries, some_keys.mT, beta=0, alpha=query.shape[-1] ** -0.5)
+        torch.bmm(torch.softmax(scores, -1, out=scores), some_values, out=out)
+    return found.view(query.shape)
+
+
 def _split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def _merge_heads(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(-2)
+
+
 class _HeadNorm(nn.RMSNorm):
-    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path)."""
+    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path).
+
+    Torch's own on a CPU is six passes over all heads; without gradients three do.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.to(x.dtype)
-        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+        weight = self.weight.to(x.dtype)
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+        exact = torch.promote_types(x.dtype, torch.float32)  # whose epsilon is torch's default, too
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).to(exact).square_()
+        scale = squares.div_(x.shape[-1]).add_(torch.finfo(exact).eps).rsqrt_()
+        return (x * scale.to(x.dtype)).mul_(weight)
 
 
 class SelfAttention(nn.Module):
@@ -39,8 +80,7 @@ class SelfAttention(nn.Module):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         query, key, value = (_split_heads(part, self.heads) for part in (pick(query, positions), key, value))
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value, dropout_p=dropout)
-        return self.out(x.transpose(1, 2).flatten(-2))
+        return self.out(attend(self.query_norm(query), self.key_norm(key), value, dropout))
 
 
 class CrossAttention(nn.Module):
@@ -64,5 +104,4 @@ class CrossAttention(nn.Module):
         """``[batch, length, width]`` and what ``keys_values`` gave -> ``[batch, length, width]``."""
         query = self.query_norm(_split_heads(self.query(x), self.heads))
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, *keys_values, dropout_p=dropout)
-        return self.out(x.transpose(1, 2).flatten(-2))
+        return self.out(attend(query, *keys_values, dropout))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from strait.nn.gelu import gelu
+from strait.nn.gelu import linear_gelu
 from strait.types import Canvas
 
 LAYER_NORM_EPSILON = 1e-12
@@ -78,7 +78,7 @@ class MaskedTokenHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: nn.Embedding) -> Tensor:
         """``[batch, length, width]`` -> ``[batch, length, codebook_size]``."""
-        hidden = self.norm(gelu(self.dense(hidden)))
+        hidden = self.norm(linear_gelu(self.dense, hidden))
         return F.linear(hidden, embedding.weight[: self.bias.shape[0]], self.bias)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from strait.nn.attention import CrossAttention, KeysValues, SelfAttention
-from strait.nn.gelu import gelu
+from strait.nn.gelu import linear_gelu
 from strait.nn.rows import pick
 from strait.transformer.config import TransformerConfig
 from strait.transformer.embedding import LAYER_NORM_EPSILON
@@ -40,7 +40,7 @@ class _Layer(nn.Module):
         return self.mlp_norm(x + self.dropout(self._mlp(x)))
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.mlp_out(gelu(self.mlp_in(x)))
+        return self.mlp_out(linear_gelu(self.mlp_in, x))
 
 
 class SelfAttentionLayer(_Layer):
