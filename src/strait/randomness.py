@@ -73,7 +73,9 @@ def uniform_ids(keys: Tensor, count: int) -> Tensor:
     x ^= _shift_right(x, 16)
     x *= -0x3D4D51CB
     x ^= _shift_right(x, 15)
-    return _shift_right(x, 9).to(torch.float32).add_(0.5).mul_(_UNIT)
+    # The upper 23 bits k as those of a float in [1, 2): (1 + k 2^-23) - (1 - 2^-24) is exactly (k + 1/2) 2^-23.
+    x = (x >> 9).bitwise_and_(0x7FFFFF).bitwise_or_(0x3F800000)
+    return x.view(torch.float32).sub_(1 - _UNIT / 2)
 
 
 def _to_int32(x: Tensor) -> Tensor:

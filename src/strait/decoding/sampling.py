@@ -16,7 +16,7 @@ from strait.types import Drawer, Grid, Sampling
 
 _DRAW, _CHOOSE = 1, 2
 _KNOWN = torch.inf
-_PIECE = {False: 2**17, True: 2**26}
+_PIECE = {False: 2**18, True: 2**26}
 """Numbers of noise made at once, by whether on a GPU: on a CPU few enough to stay in its cache between operations."""
 
 
@@ -49,11 +49,15 @@ def draw(
 
 
 def draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """An id for each row of logits ``[rows, codebook_size]`` under the noise of its key, and its log-probability."""
-    logits = logits.float()
-    ids = gumbel(uniform_ids(keys, logits.shape[-1])).add_(logits).argmax(-1)
-    chosen = logits.gather(-1, ids[:, None]).squeeze(-1)
-    return ids, chosen - logits.logsumexp(-1)
+    """An id for each row of logits ``[rows, codebook_size]`` under the noise of its key, and its log-probability.
+
+    Gumbel-max without its second logarithm: the id with the largest logit - log(-log(u)) is the one with the largest
+    p / -log(u), and the softmax's p are needed anyway.
+    """
+    p = logits.softmax(-1, dtype=torch.float32)
+    negative = uniform_ids(keys, logits.shape[-1]).log_()
+    ids = torch.div(p, negative, out=negative).argmin(-1)
+    return ids, p.gather(-1, ids[:, None]).squeeze(-1).log_()
 
 
 def confidence_scores(log_p: Tensor, sampling: Sampling, level: int) -> Tensor:
