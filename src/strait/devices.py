@@ -4,7 +4,9 @@ is free on it.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -79,3 +81,10 @@ def _group_free() -> int | None:
         return max(0, int(limit) - used + cached)
     except (OSError, ValueError):  # no such limit, or "max"
         return None
+
+
+def give_back_memory() -> None:
+    """Return to the system what the allocator keeps of memory that was freed in pieces, where it can be told to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's
+    if trim is not None:
+        trim(0)

@@ -13,7 +13,7 @@ from torch import nn
 
 from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
-from strait.devices import usable_dtype
+from strait.devices import give_back_memory, usable_dtype
 from strait.files import write_text
 from strait.hub import find_folder, push_folder
 from strait.model_card import model_card, with_metadata
@@ -78,6 +78,7 @@ class SharedModel(nn.Module):
         """
         for name in self.config.parts:
             pack_layers(self.part(name))
+        give_back_memory()  # as much as the weights of a large model, which were freed one by one
         return self
 
     def weights_hash(self) -> str:

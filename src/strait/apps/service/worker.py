@@ -7,7 +7,6 @@ wait for more than one edit.
 
 # No postponed annotations here: LitServe reads those of decode_request as they stand.
 
-import ctypes
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from litserve.utils import LitAPIStatus, LoopResponseType
 from strait.apps.service.limits import Limits
 from strait.apps.service.replies import Replier, problem, refusal
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
+from strait.devices import give_back_memory
 from strait.model import StraIT
 
 END = (None, None, None, None)
@@ -113,7 +113,7 @@ class ImagesLoop(LitLoop):
                 if taken:
                     rounds += 1
                     if rounds % _TRIM_EVERY == 0:
-                        _give_back_memory()
+                        give_back_memory()
 
     def _send(self, transport: Any, request: Request, finish: Callable[[], Response]) -> None:
         try:
@@ -125,13 +125,6 @@ class ImagesLoop(LitLoop):
             self.put_response(transport, request.consumer, request.uid, reply, is_ok, LoopResponseType.REGULAR)
         except (OSError, EOFError):
             logging.getLogger(__name__).warning("a reply could not be given: the service is gone")
-
-
-def _give_back_memory() -> None:
-    """Batches of all sizes leave free memory in pieces, which the allocator keeps, and more of them every hour."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
 
 
 def _take(queue: Any, api: ImagesAPI, patience: float) -> tuple[list[Request], bool]:
