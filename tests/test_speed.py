@@ -268,7 +268,7 @@ def test_packing_keeps_hash_and_files(model: StraIT, tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say what a process holds")
 def test_packing_keeps_no_memory():
-    """The allocator once kept the freed weights of whole layers: a tenth of a model in float32, a third in bfloat16."""
+    """The allocator once kept freed weights of whole layers: a tenth of a model in float32, a third in bfloat16."""
     program = """
 import dataclasses, torch
 from pathlib import Path
