@@ -19,7 +19,7 @@ from strait.hub import find_folder, push_folder
 from strait.model_card import model_card, with_metadata
 from strait.model_config import ModelConfig
 from strait.model_folder import ModelError, check_part, load_part, read_description, save_part, write_description
-from strait.nn.packed import pack_layers
+from strait.nn.packed import Packed, pack_layers
 
 
 class SharedModel(nn.Module):
@@ -74,10 +74,13 @@ class SharedModel(nn.Module):
     def pack(self) -> Self:
         """Lay the weights out for fast inference on a CPU; elsewhere nothing changes.
 
-        The same results up to rounding in the last bits, and no gradients from then on. Returns the model.
+        The same results up to rounding in the last bits. From then on the model has no gradients, and is not to be
+        copied or moved. Returns the model.
         """
         for name in self.config.parts:
             pack_layers(self.part(name))
+        if any(isinstance(module, Packed) for module in self.modules()):
+            self.requires_grad_(False)  # what is not packed, too: a norm's would ask for those of the layer after it
         give_back_memory()  # as much as the weights of a large model, which were freed one by one
         return self
 
@@ -174,7 +177,7 @@ class SharedModel(nn.Module):
             device: where to.
             dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
                 float32: rounding there would change tokens and pixels.
-            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, or moved.
+            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, copied or moved.
             revision: branch, tag or commit of a hub's model.
             cache_dir: where downloads are kept; the hub library's own cache by default.
             token: for private models; that of ``hf auth login`` or ``HF_TOKEN`` by default.

@@ -32,7 +32,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
     parser.add_argument("--warm-up", type=int, default=1, help="calls before each measurement")
     parser.add_argument("--compile", action="store_true", help="compile first what can be compiled")
-    parser.add_argument("--no-pack", action="store_true", help="leave linear layers as torch has them")
+    parser.add_argument("--no-pack", action="store_true", help="leave layers as torch has them")
     add_decoding_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

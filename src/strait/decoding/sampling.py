@@ -56,6 +56,8 @@ def draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """
     p = logits.softmax(-1, dtype=torch.float32)
     negative = uniform_ids(keys, logits.shape[-1]).log_()
+    if logits.is_cuda:  # whose quicker logarithm may be 0 beside 1, where an id is as good as certain to win
+        negative = negative.clamp_(max=-(2.0**-24))
     ids = torch.div(p, negative, out=negative).argmin(-1)
     return ids, p.gather(-1, ids[:, None]).squeeze(-1).log_()
 

@@ -1,4 +1,5 @@
-"""Multi-head attention without ideas of the paper: fused projections around torch's own attention."""
+"""Multi-head attention without ideas of the paper: fused projections around torch's own attention, or in bfloat16 on a
+CPU a faster one."""
 
 from __future__ import annotations
 
@@ -17,16 +18,22 @@ _PIECE, _LEAST = 9 * 2**17, 64**2
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]`` each -> ``[batch, length, heads * d]``.
+    """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]``, keys and values of a length of their own ->
+    ``[batch, length, heads * d]``.
 
     Torch's own attention; but in bfloat16 on a CPU, without gradients, as three products a few heads at a time, which
     there take two thirds of its time (docs/performance.md). Scores are rounded to bfloat16 on the way.
     """
-    half = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.is_grad_enabled() and not dropout
-    # By the sequences' lengths alone: the same way for one image as for many.
-    if half and query.shape[2] * key.shape[2] >= _LEAST:
+    # By the sequences' lengths, never by the batch: the same way for one image as for many.
+    if query.shape[2] * key.shape[2] >= _LEAST and not dropout and _half_without_gradients(query, key, value):
         return _merge_heads(_attend_by_pieces(query, key, value))
     return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+
+
+def _half_without_gradients(*tensors: Tensor) -> bool:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compiled, every piece would be code of its own
+        return False
+    return all(one.device.type == "cpu" and one.dtype == torch.bfloat16 for one in tensors)
 
 
 def _attend_by_pieces(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -51,15 +58,18 @@ def _merge_heads(x: Tensor) -> Tensor:
 class _HeadNorm(nn.RMSNorm):
     """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path).
 
-    Torch's own on a CPU is six passes over all heads; without gradients three do.
+    Torch's own on a CPU is six passes over all heads; without gradients three do, whose scale has the input's dtype.
     """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype)
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return F.rms_norm(x, self.normalized_shape, weight, self.eps)
         exact = torch.promote_types(x.dtype, torch.float32)  # whose epsilon is torch's default, too
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).to(exact).square_()
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact).square_()
         scale = squares.div_(x.shape[-1]).add_(torch.finfo(exact).eps).rsqrt_()
         return (x * scale.to(x.dtype)).mul_(weight)
 

@@ -29,8 +29,10 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
-    """GELU of a linear layer's result: within the product where the layer is packed in bfloat16 (in float32 that is
-    no faster, and slower without AVX-512: docs/performance.md)."""
+    """GELU of a linear layer's result: ``[..., inputs]`` -> ``[..., outputs]``.
+
+    Within the product where the layer is packed in bfloat16. In float32 that is no faster, and slower without AVX-512.
+    """
     if isinstance(linear, PackedLinear) and x.dtype == torch.bfloat16:
         return linear(x, "gelu")
     return gelu(linear(x))

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 
-class _Packed(nn.Module):
+class Packed(nn.Module):
     """A layer for inference on a CPU: the same products by oneDNN, from weights in its own layout.
 
     The state dictionary holds the weights as they were, to the last bit.
 
     Raises:
-        RuntimeError: where a gradient is asked for, or another device or dtype: the layout is made for one alone.
+        RuntimeError: where a gradient is asked for, another device or dtype, a copy or other weights: the layout is
+            made once, for one of each.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -27,11 +28,17 @@ class _Packed(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("packed weights have no gradient; to train a model, load it with pack=False")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Packed:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packed:
         moved = fn(torch.empty(0, dtype=self._weight.dtype))
         if (moved.device, moved.dtype) != (self._weight.device, self._weight.dtype):
             raise RuntimeError("packed weights stay where they are; load the model for its device, or with pack=False")
         return self
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise RuntimeError("packed weights cannot be copied or pickled; for that, load the model with pack=False")
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        raise RuntimeError("packed weights stay as they are; to load others, load the model with pack=False first")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self._weight.to_dense()
@@ -39,7 +46,7 @@ class _Packed(nn.Module):
             destination[f"{prefix}bias"] = self._bias
 
 
-class PackedLinear(_Packed):
+class PackedLinear(Packed):
     """``nn.Linear``, between 5 and 20% faster (docs/performance.md).
 
     A row's result does not depend on how many rows there are.
@@ -55,13 +62,14 @@ class PackedLinear(_Packed):
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, then, [], "tanh")
 
 
-class PackedConvolution(_Packed):
+class PackedConvolution(Packed):
     """``nn.Conv2d``: of one image, and of small ones above all, between 8 and 35% faster (docs/performance.md)."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        of = convolution
-        shape: Any = (list(of.padding), list(of.stride), list(of.dilation), of.groups)
-        super().__init__(torch.ops.aten.mkldnn_reorder_conv2d_weight(of.weight.detach().to_mkldnn(), *shape), of.bias)
+        padding: Any = convolution.padding
+        shape = (list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
+        weight = convolution.weight.detach().to_mkldnn()
+        super().__init__(torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *shape), convolution.bias)
         self._shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +78,7 @@ class PackedConvolution(_Packed):
 
 
 def pack_layers(module: nn.Module) -> None:
-    """Replace every linear layer and convolution below a module, one after the other: at most one is in memory twice.
+    """Replace every linear layer and convolution below a module, one by one: never are two of them in memory twice.
 
     Where the layout is not to be had (another device, processor or dtype than float32 and, for linear layers,
     bfloat16; padding other than zeros) nothing happens.

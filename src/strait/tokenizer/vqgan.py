@@ -65,4 +65,4 @@ class VQGAN(nn.Module):
         if levels not in (None, 1):
             raise ValueError(f"levels: {levels} must be 1: this tokenizer has a single scale")
         with full_precision_convolutions():
-            return self.decoder(self.codebook(0).embed(tokens.levels[0]), None).float().clamp(-1, 1)
+            return self.decoder(self.codebook(0).embed(tokens.levels[0]), None).float().clamp(-1, 1).contiguous()

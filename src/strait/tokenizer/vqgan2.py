@@ -123,4 +123,4 @@ class StratifiedTokenizer(nn.Module):
         else:
             bottom = self.codebook(1).embed(StratifiedTokens(tokens.levels).bottom)
         with full_precision_convolutions():
-            return self.decoder(top, bottom).float().clamp(-1, 1)
+            return self.decoder(top, bottom).float().clamp(-1, 1).contiguous()

@@ -36,7 +36,8 @@ _LOOK_AROUND = 1.0
 """Seconds after which an idle worker looks whether the service is still there."""
 
 _TRIM_EVERY = 32
-"""Rounds of work after which memory that is free is given back."""
+"""Rounds of work after which memory that is free is given back: batches of all sizes leave it in pieces, and more of
+them every hour."""
 
 
 class Request(NamedTuple):
