@@ -400,6 +400,16 @@ def test_queries_and_keys_are_normalised_as_torch_does(dtype: torch.dtype, close
         torch.testing.assert_close(norm(x), torch.nn.RMSNorm.forward(norm, x), atol=close, rtol=close)
 
 
+@pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="this processor has no bfloat16")
+def test_in_bfloat16_an_image_depends_on_itself_alone():
+    half = StraIT.from_pretrained(dtype=torch.bfloat16)
+    labels = torch.arange(9)
+    together = final_tokens(half.decoding_steps(labels, seed=4)).levels
+    for image in (0, 5, 8):
+        alone = final_tokens(half.decoding_steps(labels[[image]], seed=4, indices=torch.tensor([image]))).levels
+        assert all(torch.equal(grid[0], grids[image]) for grid, grids in zip(alone, together, strict=True))
+
+
 def test_attention_in_bfloat16_has_its_gradient():
     query = torch.randn(1, 2, 70, 8).bfloat16().requires_grad_()
     attend(query, query.detach(), query.detach()).float().square().sum().backward()

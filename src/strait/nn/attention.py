@@ -21,13 +21,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]``, keys and values of a length of their own ->
     ``[batch, length, heads * d]``.
 
-    Torch's own attention; but in bfloat16 on a CPU, without gradients, as three products a few heads at a time, which
-    there take two thirds of its time (docs/performance.md). Scores are rounded to bfloat16 on the way.
+    Torch's own attention; but in bfloat16 on a CPU, without gradients, that is slow: long sequences are three products
+    a few heads at a time, their scores rounded to bfloat16, and short ones are taken in float32 (docs/performance.md).
     """
+    if dropout or not _half_without_gradients(query, key, value):
+        return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
     # By the sequences' lengths, never by the batch: the same way for one image as for many.
-    if query.shape[2] * key.shape[2] >= _LEAST and not dropout and _half_without_gradients(query, key, value):
+    if query.shape[2] * key.shape[2] >= _LEAST:
         return _merge_heads(_attend_by_pieces(query, key, value))
-    return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+    return _merge_heads(F.scaled_dot_product_attention(query.float(), key.float(), value.float())).bfloat16()
 
 
 def _half_without_gradients(*tensors: Tensor) -> bool:
