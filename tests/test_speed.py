@@ -35,6 +35,7 @@ from strait.memory import bytes_an_image, fitting_batch
 from strait.model import StraIT, random_model
 from strait.model_config import ModelConfig
 from strait.nn.attention import SelfAttention, attend
+from strait.nn.dropout import Dropout
 from strait.nn.gelu import gelu, linear_gelu
 from strait.nn.packed import PackedConvolution, PackedLinear, pack_layers
 from strait.nn.recompute import recompute_in_backward
@@ -418,7 +419,7 @@ def test_attention_in_bfloat16_has_its_gradient():
 
 
 def test_recomputing_changes_memory_and_nothing_else():
-    block = nn.Sequential(nn.Linear(16, 256), nn.Dropout(0.3), nn.GELU(), nn.Linear(256, 16))
+    block = nn.Sequential(nn.Linear(16, 256), Dropout(0.3), nn.GELU(), nn.Linear(256, 16))
     twin = copy.deepcopy(block)
     recompute_in_backward(twin)
     kept: dict[str, int] = {}

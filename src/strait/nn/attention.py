@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strait.nn.dropout import dropout as drop
 from strait.nn.rows import pick
 
 KeysValues = tuple[Tensor, Tensor]
@@ -23,7 +24,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
 
     Torch's own attention; but in bfloat16 on a CPU, without gradients, that is slow: long sequences are three products
     a few heads at a time, their scores rounded to bfloat16, and short ones are taken in float32 (docs/performance.md).
+    ``dropout``: the rate at which weights are dropped.
     """
+    if dropout and query.device.type == "cpu":  # torch's own has no fused way there
+        weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
+        return _merge_heads(drop(weights, dropout) @ value)
     if dropout or not _half_without_gradients(query, key, value):
         return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
     # By the sequences' lengths, never by the batch: the same way for one image as for many.

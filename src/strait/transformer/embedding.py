@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strait.nn.dropout import Dropout
 from strait.nn.gelu import linear_gelu
 from strait.types import Canvas
 
@@ -43,7 +44,7 @@ class TokenEmbedding(nn.Module):
         self.ids = nn.Embedding(rows, width)
         self.positions = nn.Parameter(torch.zeros(length + class_token, width))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def for_classes(self, ids: Tensor, wanted: Sequence[int | None]) -> Tensor:
         """A table of ids that knows other classes as one for these: a row for each of ``wanted``, by its label there;

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from strait.nn.attention import CrossAttention, KeysValues, SelfAttention
+from strait.nn.dropout import Dropout
 from strait.nn.gelu import linear_gelu
 from strait.nn.rows import pick
 from strait.transformer.config import TransformerConfig
@@ -28,7 +29,7 @@ class _Layer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
         self.mlp_in = nn.Linear(config.width, config.mlp)
         self.mlp_out = nn.Linear(config.mlp, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def _attended(self, x: Tensor, attention: Callable[[Tensor], Tensor], positions: Tensor | None = None) -> Tensor:
         """``[batch, length, width]`` -> the same at ``positions``, which are those that ``attention`` gives."""
