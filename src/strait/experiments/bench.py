@@ -54,7 +54,6 @@ class Machine:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, usable_dtype(dtype, device)
         self._matrices = [torch.randn(_SIDE, _SIDE, device=device).to(self.dtype) for _ in range(2)]
-        self._bytes = torch.empty(2**27, dtype=torch.uint8, device=device), torch.ones(2**27, dtype=torch.uint8)
 
     def seconds(self, call: Callable[[], object]) -> float:
         """How long a call takes, its work on the device included."""
@@ -75,7 +74,9 @@ class Machine:
 
     def copy(self) -> float:
         """Bytes a second of a copy in memory, those read and those written."""
-        target, source = self._bytes[0], self._bytes[1].to(self.device)
+        # Not kept: what a model takes is measured beside it.
+        source = torch.ones(2**27, dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
         return 2 * target.numel() / statistics.median(self.seconds(lambda: target.copy_(source)) for _ in range(5))
 
     def describe(self) -> dict[str, Any]:

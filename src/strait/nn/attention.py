@@ -63,22 +63,11 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 
 class _HeadNorm(nn.RMSNorm):
-    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path).
-
-    Torch's own on a CPU is six passes over all heads; without gradients three do, whose scale has the input's dtype.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return F.rms_norm(x, self.normalized_shape, weight, self.eps)
-        exact = torch.promote_types(x.dtype, torch.float32)  # whose epsilon is torch's default, too
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact).square_()
-        scale = squares.div_(x.shape[-1]).add_(torch.finfo(exact).eps).rsqrt_()
-        return (x * scale.to(x.dtype)).mul_(weight)
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 class SelfAttention(nn.Module):

@@ -63,7 +63,7 @@ class PackedLinear(Packed):
 
 
 class PackedConvolution(Packed):
-    """``nn.Conv2d``: of one image, and of small ones above all, between 8 and 35% faster (docs/performance.md)."""
+    """``nn.Conv2d``: faster for one image at a time, and for small ones above all (docs/performance.md)."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         padding: Any = convolution.padding

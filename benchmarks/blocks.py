@@ -1,0 +1,159 @@
+"""Our blocks beside torch's own on a CPU, each pair in turns: where a speed comes from.
+
+    python benchmarks/blocks.py [--repeats 40] [--json]
+
+Times are medians, for one call, of what is warm. Shapes are those of `imagenet256` for one image and of the shipped
+model for 16. On a processor without bfloat16 its rows are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strait.decoding.sampling import draw_rows
+from strait.devices import DTYPES, usable_dtype
+from strait.evaluation.report import aligned
+from strait.experiments.bench import Machine
+from strait.nn.attention import attend
+from strait.nn.dropout import dropout
+from strait.nn.gelu import gelu, linear_gelu
+from strait.nn.packed import pack_layers
+from strait.randomness import gumbel, key, uniform_ids
+
+HEADS = {
+    "top of imagenet256": (1, 32, 257, 257, 24),
+    "bottom of imagenet256": (1, 24, 1024, 1024, 32),
+    "its cross-attention": (1, 24, 1024, 257, 32),
+    "shipped top": (16, 6, 17, 17, 32),
+    "shipped bottom": (16, 5, 64, 64, 32),
+}
+
+
+class Pair(NamedTuple):
+    """One thing done in two ways."""
+
+    block: str
+    where: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+
+
+def _packed(layer: nn.Module) -> nn.Module:
+    net = nn.Sequential(layer)
+    pack_layers(net)
+    return net[0]
+
+
+def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    layer = nn.Linear(inputs, outputs).to(dtype)
+    return _packed(layer), layer
+
+
+def _heads(batch: int, heads: int, length: int, width: int, dtype: torch.dtype) -> Tensor:
+    """As a projection leaves them."""
+    projected = torch.randn(batch, length, 3 * heads * width).to(dtype)
+    return projected[..., : heads * width].unflatten(-1, (heads, width)).transpose(1, 2)
+
+
+def pairs(dtype: torch.dtype) -> Iterator[Pair]:
+    for where, (batch, heads, queries, keys, width) in HEADS.items():
+        q, k, v = (_heads(batch, heads, length, width, dtype) for length in (queries, keys, keys))
+        yield Pair(
+            "attention",
+            where,
+            lambda q=q, k=k, v=v: attend(q, k, v),
+            lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2),
+        )
+    for where, rows, inputs, outputs in (
+        ("top of imagenet256", (1, 257), 768, 5120),
+        ("shipped top", (16, 17), 192, 768),
+    ):
+        packed, plain = _linear(inputs, outputs, dtype)
+        x = torch.randn(*rows, inputs).to(dtype)
+        yield Pair("linear layer", where, lambda packed=packed, x=x: packed(x), lambda plain=plain, x=x: plain(x))
+        yield Pair(
+            "linear layer and GELU",
+            where,
+            lambda packed=packed, x=x: linear_gelu(packed, x),
+            lambda packed=packed, x=x: F.gelu(packed(x), approximate="tanh"),
+        )
+    logits, keys = torch.randn(256, 1024).to(dtype), key(0, torch.arange(256))
+
+    def gumbel_max() -> tuple[Tensor, Tensor]:
+        values = logits.float()
+        ids = (values + gumbel(uniform_ids(keys, 1024))).argmax(-1)
+        return ids, values.log_softmax(-1).gather(-1, ids[:, None])
+
+    yield Pair("draw", "256 of 1024 codes", lambda: draw_rows(logits, keys), gumbel_max)
+    weights = torch.randn(8, 8, 257, 257).to(dtype)
+    yield Pair(
+        "dropout", "8 heads of 257x257, 8 images", lambda: dropout(weights, 0.1), lambda: F.dropout(weights, 0.1)
+    )
+    if dtype == torch.float32:
+        x = torch.randn(1, 257, 5120)
+        yield Pair(
+            "GELU", "top of imagenet256", lambda: gelu(x.clone()), lambda: F.gelu(x.clone(), approximate="tanh")
+        )
+        for channels, side in ((128, 4), (128, 16), (64, 32), (128, 256)):
+            layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            packed, x = _packed(layer), torch.randn(1, channels, side, side)
+            last = x.to(memory_format=torch.channels_last)  # as the packed layer before leaves it
+            yield Pair(
+                "convolution",
+                f"{channels} channels, {side}x{side}",
+                lambda packed=packed, last=last: packed(last),
+                lambda layer=layer, x=x: layer(x),
+            )
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    machine = Machine(torch.device("cpu"), torch.float32)
+    found: list[dict[str, Any]] = []
+    for name, dtype in DTYPES.items():
+        if usable_dtype(dtype, machine.device) != dtype:
+            continue
+        for pair in pairs(dtype):
+            times: tuple[list[float], list[float]] = ([], [])
+            for turn in range(args.repeats + 3):
+                for way, call in enumerate((pair.ours, pair.theirs)):
+                    start = time.perf_counter()
+                    call()
+                    if turn >= 3:  # warm
+                        times[way].append(time.perf_counter() - start)
+            ours, theirs = map(statistics.median, times)
+            found.append(
+                {
+                    "block": pair.block,
+                    "where": pair.where,
+                    "dtype": name,
+                    "milliseconds": 1e3 * ours,
+                    "milliseconds_torch": 1e3 * theirs,
+                    "times_faster": theirs / ours,
+                }
+            )
+    if args.json:
+        print(json.dumps({**machine.describe(), "blocks": found}))
+        return
+    rows = [("block", "where", "dtype", "ms", "torch's, ms", "times faster")]
+    for one in found:
+        ours, theirs = f"{one['milliseconds']:.3f}", f"{one['milliseconds_torch']:.3f}"
+        rows.append((one["block"], one["where"], one["dtype"], ours, theirs, f"{one['times_faster']:.2f}"))
+    print(aligned(rows, right=range(3, 6)))
+
+
+if __name__ == "__main__":
+    main()
