@@ -37,7 +37,7 @@ class Packed(nn.Module):
     def __reduce_ex__(self, protocol: object) -> Any:
         raise RuntimeError("packed weights cannot be copied or pickled; for that, load the model with pack=False")
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         raise RuntimeError("packed weights stay as they are; to load others, load the model with pack=False first")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
