@@ -154,6 +154,8 @@ class TokenizerTrainingConfig:
             network.
         perceptual_weight: of that distance.
         bottom_dropout: share of samples that the decoder must draw from the top alone.
+        only_decoder: train the decoder alone. Encoder and codes stay as they are, and so do all tokens and the
+            transformers that learned them: for better pixels from a tokenizer to go on from (``--init-from``).
         ema_decay: of the averaged weights that become the model's; 0 for none.
         adversarial: the discriminator.
         codebook: losses and care.
@@ -171,6 +173,7 @@ class TokenizerTrainingConfig:
     perceptual: str = "lpips"
     perceptual_weight: float = 0.1
     bottom_dropout: float = 0.0
+    only_decoder: bool = False
     ema_decay: float = 0.999
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)

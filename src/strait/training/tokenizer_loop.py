@@ -67,6 +67,8 @@ class TokenizerTrainee:
         sample grid, by which checkpoints are ``judged`` if they are not trained on; ``pretrained`` says that the
         tokenizer's weights, codes included, are to be gone on from; ``classifier`` has been trained, and a perceptual
         loss compares its features."""
+        if config.only_decoder:  # codes are neither restarted nor spread
+            config = replace(config, codebook=replace(config.codebook, restart_below=0.0, entropy_weight=0.0))
         self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
         self._batches, self._preview, self._judged = batches, preview.to(device), judged
         self._stream: Iterator[ImageBatch] = iter(())
@@ -75,6 +77,9 @@ class TokenizerTrainee:
         # Eager GroupNorm is slow backwards on channels-last tensors of a CPU: there only compiled code gains.
         self._format = torch.channels_last if run.compile or device.type == "cuda" else torch.contiguous_format
         self.tokenizer = tokenizer.to(device).to(memory_format=self._format)  # pyright: ignore
+        if config.only_decoder:
+            tokenizer.requires_grad_(False)
+            tokenizer.decoder.requires_grad_(True)
         if run.recompute:
             for block in [module for module in self.tokenizer.modules() if isinstance(module, nn.Sequential)]:
                 recompute_in_backward(block)
@@ -102,6 +107,11 @@ class TokenizerTrainee:
         return found + ([self.tokenizer.latent] if isinstance(self.tokenizer, StratifiedTokenizer) else [])
 
     def begin(self, step: int) -> None:
+        if self.config.only_decoder and not self._pretrained:
+            raise ValueError(
+                "tokenizer_training.only_decoder: the tokens of an untrained encoder say nothing; name a model whose "
+                "tokenizer to go on from with --init-from"
+            )
         self._stream = self._batches(step)
         if self._started is None:
             self._started = torch.tensor(step > self._start)
