@@ -53,11 +53,6 @@ def _packed(layer: nn.Module) -> nn.Module:
     return net[0]
 
 
-def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    layer = nn.Linear(inputs, outputs).to(dtype)
-    return _packed(layer), layer
-
-
 def _heads(batch: int, heads: int, length: int, width: int, dtype: torch.dtype) -> Tensor:
     """As a projection leaves them."""
     projected = torch.randn(batch, length, 3 * heads * width).to(dtype)
@@ -77,7 +72,8 @@ def pairs(dtype: torch.dtype) -> Iterator[Pair]:
         ("top of imagenet256", (1, 257), 768, 5120),
         ("shipped top", (16, 17), 192, 768),
     ):
-        packed, plain = _linear(inputs, outputs, dtype)
+        plain = nn.Linear(inputs, outputs).to(dtype)
+        packed = _packed(plain)
         x = torch.randn(*rows, inputs).to(dtype)
         yield Pair("linear layer", where, lambda packed=packed, x=x: packed(x), lambda plain=plain, x=x: plain(x))
         yield Pair(

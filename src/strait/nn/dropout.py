@@ -28,7 +28,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     """Any shape -> the same.
 
     Torch's own draws one number an element, one after the other, which on a CPU takes a tenth of a training step
-    (docs/performance.md). There four elements share one draw of its generator, of 16 bits each.
+    and more (docs/performance.md). There four elements share one draw of its generator, of 16 bits each.
     """
     if rate == 0:
         return x
