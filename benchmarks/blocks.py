@@ -24,6 +24,7 @@ from strait.devices import DTYPES, usable_dtype
 from strait.evaluation.report import aligned
 from strait.experiments.bench import Machine
 from strait.nn.attention import attend
+from strait.nn.convolution import BlurDownsample
 from strait.nn.dropout import dropout
 from strait.nn.gelu import gelu, linear_gelu
 from strait.nn.packed import pack_layers
@@ -57,6 +58,11 @@ def _heads(batch: int, heads: int, length: int, width: int, dtype: torch.dtype) 
     """As a projection leaves them."""
     projected = torch.randn(batch, length, 3 * heads * width).to(dtype)
     return projected[..., : heads * width].unflatten(-1, (heads, width)).transpose(1, 2)
+
+
+@torch.enable_grad()
+def _there_and_back(layer: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    layer(x).sum().backward()
 
 
 def pairs(dtype: torch.dtype) -> Iterator[Pair]:
@@ -93,6 +99,15 @@ def pairs(dtype: torch.dtype) -> Iterator[Pair]:
     weights = torch.randn(8, 8, 257, 257).to(dtype)
     yield Pair(
         "dropout", "8 heads of 257x257, 8 images", lambda: dropout(weights, 0.1), lambda: F.dropout(weights, 0.1)
+    )
+    blur = BlurDownsample()
+    kernel = torch.outer(blur.taps, blur.taps).to(dtype).expand(16, 1, 4, 4)
+    pixels = torch.randn(32, 16, 64, 64).to(dtype).requires_grad_()
+    yield Pair(
+        "blur, there and back",
+        "16 channels, 64x64, 32 images",
+        lambda: _there_and_back(blur, pixels),
+        lambda: _there_and_back(lambda x: F.conv2d(x, kernel, stride=2, padding=1, groups=16), pixels),
     )
     if dtype == torch.float32:
         x = torch.randn(1, 257, 5120)
