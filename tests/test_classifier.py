@@ -76,7 +76,7 @@ def naive_features(network: Classifier, image: np.ndarray) -> list[np.ndarray]:
         own = {n.removeprefix(f"stages.{stage}.0."): v for n, v in weights.items() if n.startswith(f"stages.{stage}.")}
         hidden = x
         for half in ("1", "2"):
-            groups = np.gcd(32, len(hidden))
+            groups = len(hidden) // 4
             hidden = swish(naive_group_norm(hidden, own[f"norm{half}.weight"], own[f"norm{half}.bias"], groups))
             hidden = naive_convolution(hidden, own[f"conv{half}.weight"])
         x = hidden + (naive_convolution(x, own["shortcut.weight"]) if "shortcut.weight" in own else x)

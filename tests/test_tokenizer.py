@@ -328,7 +328,15 @@ def test_resampling_repeats_and_averages() -> None:
 
 
 @given(channels=st.integers(1, 160))
-def test_group_norm_takes_the_most_groups_that_divide(channels: int) -> None:
-    groups = group_norm(channels).num_groups
-    assert channels % groups == 0
-    assert groups == max(2**power for power in range(6) if channels % 2**power == 0)
+def test_group_norm_takes_the_most_groups_that_leave_four_channels(channels: int) -> None:
+    fits = [2**power for power in range(6) if channels % 2**power == 0 and channels >= 4 * 2**power]
+    assert group_norm(channels).num_groups == max(fits, default=1)
+
+
+def test_brightness_passes_a_norm_of_narrow_layers() -> None:
+    """With a group for each channel, images that differ in the strength of their channels would come out alike."""
+    x = torch.rand(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    stronger = x * torch.arange(1, 17)[None, :, None, None]
+    assert not torch.allclose(group_norm(16)(x), group_norm(16)(stronger), atol=0.1)
+    alone = torch.nn.GroupNorm(16, 16, eps=1e-6)
+    torch.testing.assert_close(alone(x), alone(stronger), atol=1e-3, rtol=0)

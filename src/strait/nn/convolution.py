@@ -11,8 +11,15 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or the most below that which divide narrow layers."""
-    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+    """GroupNorm with 32 groups; with fewer in narrow layers, so that each has four channels at least.
+
+    A group of one channel forgets how strong that channel was. The decoder then says it by a spot that outshines the
+    rest of the image (docs/choices.md).
+    """
+    groups = math.gcd(32, channels)
+    while groups > 1 and channels // groups < 4:
+        groups //= 2
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def full_precision_convolutions() -> AbstractContextManager[object]:
