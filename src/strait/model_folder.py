@@ -26,6 +26,9 @@ from strait.model_config import ModelConfig, from_dict
 
 SHIPPED = Path(__file__).parent / "shipped"
 
+_FORMAT = 2
+"""Raised when weights come to mean something else: in format 1 narrow layers had group norms of one channel."""
+
 
 class ModelError(ValueError):
     """A model folder cannot be used; the message is for people."""
@@ -35,7 +38,7 @@ def write_description(folder: Path, config: ModelConfig, classes: Sequence[str],
     """``config.json`` and ``classes.txt``."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "format": 1,
+        "format": _FORMAT,
         "model": dataclasses.asdict(config),
         "decoding": dataclasses.asdict(decoding),
     }
@@ -55,8 +58,8 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
     path = folder / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != 1:
-            raise ValueError("it is not of format 1")
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ValueError(f"it is not of format {_FORMAT}, which alone this version reads; train the model anew")
         for name in ("model", "decoding"):
             if name not in content:
                 raise ValueError(f"it has no {name!r}")

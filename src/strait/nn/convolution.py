@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with 32 groups; with fewer in narrow layers, so that each has four channels at least.
 
-    A group of one channel forgets how strong that channel was. The decoder then says it by a spot that outshines the
-    rest of the image (docs/choices.md).
+    A group of one channel forgets how strong that channel was; with such groups our decoders lost colours and drew a
+    spot that outshone the rest of the image (docs/choices.md).
     """
     groups = math.gcd(32, channels)
     while groups > 1 and channels // groups < 4:
