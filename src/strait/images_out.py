@@ -55,6 +55,6 @@ def write_new(path: Path, content: bytes, overwrite: bool) -> None:
         FileExistsError: if the file is there with different content and ``overwrite`` was not asked for.
     """
     if path.exists() and not overwrite and path.read_bytes() != content:
-        raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite")
+        raise FileExistsError(f"{path} exists and differs; write elsewhere, or say --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
