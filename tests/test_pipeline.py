@@ -155,8 +155,8 @@ def test_a_model_of_one_level_takes_one_number() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_inference_steps": 24}, r"num_inference_steps: 24 must be 2 number\(s\), one a level, as \(18, 6\)"),
-        ({"num_inference_steps": (1, 2, 3)}, "must be 2 number"),
+        ({"num_inference_steps": 24}, r"num_inference_steps: 24 must give 2 number\(s\), one a level, as 18\+6"),
+        ({"num_inference_steps": (1, 2, 3)}, r"num_inference_steps: 1\+2\+3 must give 2 number"),
         ({"num_inference_steps": (0, 2)}, "decoding.steps"),
         ({"temperature": (1.0,)}, "decoding.temperature"),
         ({"guidance_scale": float("nan")}, "decoding.guidance"),

@@ -31,7 +31,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from servers import Server, serving
-from strait.apps.jobs import EditOptions, chosen_decoding, edited, passes_of
+from strait.apps.jobs import EditOptions, edited, passes_of
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
 from strait.editing.pictures import Picture
@@ -94,7 +94,8 @@ def opened(png: str) -> Image.Image:
 def by_hand(model: StraIT, **wanted: Any) -> list[np.ndarray]:
     """What the Python call makes of a request's body."""
     names = ("steps", "temperature", "guidance", "schedule")
-    decoding = chosen_decoding(model, **{name: wanted.pop(name) for name in names if name in wanted})
+    chosen = {name: wanted.pop(name) for name in names if name in wanted}
+    decoding = model.default_decoding().chosen(model.config.tokenizer.num_levels, **chosen)
     made = model.generate(**wanted, decoding=decoding)
     return [np.asarray(picture) for picture in to_pictures(made)]
 
@@ -274,7 +275,7 @@ def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: 
 )
 def test_passes_are_those_that_are_taken(model: StraIT, size: tuple[int, int], sides: tuple[int, ...]) -> None:
     picture, options = Picture(np.zeros((*size, 3), np.uint8)), EditOptions(sides=Sides(*sides))
-    decoding = chosen_decoding(model, steps=[2, 1])
+    decoding = model.default_decoding().chosen(2, steps=[2, 1])
     edit = Edit(model, count=2, decoding=decoding)
     rows: list[int] = []
     original = StraIT.decoding_steps
@@ -329,7 +330,7 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (GENERATE, {"count": 17}, 422, "a request may have 16"),
         (GENERATE, {"count": True}, 422, "count"),
         (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in all"),
-        (GENERATE, {"steps": [4]}, 422, "steps: [4] must give 2"),
+        (GENERATE, {"steps": [4]}, 422, "steps: 4 must give 2"),
         (GENERATE, {"temperature": [1]}, 422, "temperature"),
         (GENERATE, {"schedule": "nope"}, 422, "schedule"),
         (GENERATE, {"seed": 2**63}, 422, "seed"),

@@ -180,24 +180,11 @@ def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
     Raises:
         ValueError: naming what is wrong.
     """
-    changes: dict[str, Any] = {}
-    levels = len(decoding.steps)
-    if args.steps is not None:
-        changes["steps"] = tuple(_numbers("--steps", args.steps, int))
-        # 18+6 of a model that goes on to upsample: it then stops at the base size.
-        allowed = sorted({base_levels, levels})
-        if len(changes["steps"]) not in allowed:
-            wanted = " or ".join(map(str, allowed))
-            raise ValueError(f"--steps: {args.steps} must give {wanted} number(s), one a level, as 18+6")
-        levels = len(changes["steps"])
-        decoding = decoding.first(levels)
-    if args.temperature is not None:
-        values = _numbers("--temperature", args.temperature, float)
-        changes["temperature"] = tuple(values * levels if len(values) == 1 else values)
-    for name in ("guidance", "schedule"):
-        if getattr(args, name) is not None:
-            changes[name] = getattr(args, name)
-    return dataclasses.replace(decoding, **changes)
+    steps = None if args.steps is None else _numbers("--steps", args.steps, int)
+    temperature = None if args.temperature is None else _numbers("--temperature", args.temperature, float)
+    if temperature is not None and len(temperature) == 1:
+        temperature = temperature[0]
+    return decoding.chosen(base_levels, steps, temperature, args.guidance, args.schedule, called="--steps")
 
 
 def _numbers(option: str, text: str, kind: type) -> list[Any]:

@@ -7,7 +7,7 @@ The same images as ``StraIT.generate`` gives. What differs from diffusers: steps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,10 @@ class StraITPipeline:
             raise ValueError(f"output_type: {output_type!r} is none of pil, np, pt")
         if num_images_per_label < 1:
             raise ValueError(f"num_images_per_label: {num_images_per_label} must be at least 1")
-        decoding = self._decoding(num_inference_steps, guidance_scale, temperature)
+        steps = [num_inference_steps] if isinstance(num_inference_steps, int) else num_inference_steps
+        decoding = self.model.default_decoding().chosen(
+            self.model.config.tokenizer.num_levels, steps, temperature, guidance_scale, called="num_inference_steps"
+        )
         wanted = None if class_labels is None else self._labels(class_labels, num_images_per_label)
         count = num_images_per_label if wanted is None else len(wanted)
         seeds, indices = _seeds(generator, count)
@@ -116,31 +119,6 @@ class StraITPipeline:
         if not labels:
             raise ValueError("class_labels: the list is empty; None draws classes")
         return [label for label in labels for _ in range(times)]
-
-    def _decoding(
-        self,
-        steps: int | Sequence[int] | None,
-        guidance: float | None,
-        temperature: float | Sequence[float] | None,
-    ) -> DecodingConfig:
-        """The model's own settings with those of a call in their place."""
-        decoding = self.model.default_decoding()
-        if steps is not None:
-            counts = (steps,) if isinstance(steps, int) else tuple(steps)
-            allowed = sorted({self.model.config.tokenizer.num_levels, len(decoding.steps)})
-            if len(counts) not in allowed:
-                raise ValueError(
-                    f"num_inference_steps: {steps} must be {' or '.join(map(str, allowed))} number(s), one a level, "
-                    f"as {decoding.steps}"
-                )
-            decoding = replace(decoding.first(len(counts)), steps=counts)
-        if guidance is not None:
-            decoding = replace(decoding, guidance=float(guidance))
-        if temperature is not None:
-            alone = isinstance(temperature, int | float)
-            values = (float(temperature),) * len(decoding.steps) if alone else tuple(map(float, temperature))
-            decoding = replace(decoding, temperature=values)
-        return decoding
 
     def _watch(self, callback: StepCallback, decoding: DecodingConfig) -> Callable[[DecodingStep], None]:
         """Tells a callback of the steps of one batch. A level takes no more steps than it has tokens."""

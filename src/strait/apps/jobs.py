@@ -47,32 +47,6 @@ def wanted_images(
     return [Wanted(label, seed, index, decoding) for index, label in enumerate(numbers)]
 
 
-def chosen_decoding(
-    model: StraIT,
-    steps: Sequence[int] | None = None,
-    temperature: float | Sequence[float] | None = None,
-    guidance: float | None = None,
-    schedule: Any = None,
-) -> DecodingConfig:
-    """The model's own settings with others in their place.
-
-    Raises:
-        ValueError: if they do not fit the model's levels, or each other.
-    """
-    decoding, base = model.default_decoding(), model.config.tokenizer.num_levels
-    if steps is not None:
-        allowed = sorted({base, len(decoding.steps)})
-        if len(steps) not in allowed:
-            raise ValueError(f"steps: {list(steps)} must give {' or '.join(map(str, allowed))} number(s), one a level")
-        decoding = dataclasses.replace(decoding.first(len(steps)), steps=tuple(steps))
-    if temperature is not None:
-        values = [temperature] * len(decoding.steps) if isinstance(temperature, int | float) else temperature
-        decoding = dataclasses.replace(decoding, temperature=tuple(map(float, values)))
-    if guidance is not None:
-        decoding = dataclasses.replace(decoding, guidance=float(guidance))
-    return decoding if schedule is None else dataclasses.replace(decoding, schedule=schedule)
-
-
 def settings_inside(model: StraIT, digest: str, wanted: Wanted) -> dict[str, Any]:
     """What the PNG of a generated image says of its making."""
     return {

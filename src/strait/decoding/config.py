@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -50,3 +51,42 @@ class DecodingConfig:
     def first(self, levels: int) -> DecodingConfig:
         """These settings for the first so many of the levels they are for."""
         return replace(self, steps=self.steps[:levels], temperature=self.temperature[:levels])
+
+    def chosen(
+        self,
+        base_levels: int,
+        steps: Sequence[int] | None = None,
+        temperature: float | Sequence[float] | None = None,
+        guidance: float | None = None,
+        schedule: ScheduleName | None = None,
+        called: str = "steps",
+    ) -> DecodingConfig:
+        """These settings, a model's own, with those that someone chose in their place.
+
+        Args:
+            base_levels: how many levels there are before an upsampler; steps for so many stop there.
+            steps: of each level.
+            temperature: one for all levels, or one each.
+            guidance: scale of classifier-free guidance.
+            schedule: how the number of masked tokens falls.
+            called: what the steps are called where they were chosen.
+
+        Raises:
+            ValueError: if they do not fit the model's levels, or each other.
+        """
+        chosen = self
+        if steps is not None:
+            allowed = sorted({base_levels, len(self.steps)})
+            if len(steps) not in allowed:
+                raise ValueError(
+                    f"{called}: {'+'.join(map(str, steps))} must give {' or '.join(map(str, allowed))} number(s), "
+                    f"one a level, as {'+'.join(map(str, self.steps))}"
+                )
+            chosen = replace(self.first(len(steps)), steps=tuple(steps))
+        if temperature is not None:
+            alone = isinstance(temperature, int | float)
+            values = (temperature,) * len(chosen.steps) if alone else temperature
+            chosen = replace(chosen, temperature=tuple(map(float, values)))
+        if guidance is not None:
+            chosen = replace(chosen, guidance=float(guidance))
+        return chosen if schedule is None else replace(chosen, schedule=schedule)

@@ -22,7 +22,6 @@ from strait.apps.jobs import (
     Wanted,
     as_rows,
     batches,
-    chosen_decoding,
     edit_settings,
     edited,
     passes_of,
@@ -113,7 +112,9 @@ class Replier:
             raise ValueError(f"count: {count} images were asked for, and a request may have {self.limits.images}")
 
     def _decoding(self, body: DecodingBody) -> DecodingConfig:
-        decoding = chosen_decoding(self.model, body.steps, body.temperature, body.guidance, body.schedule)
+        base = self.model.config.tokenizer.num_levels
+        own = self.model.default_decoding()
+        decoding = own.chosen(base, body.steps, body.temperature, body.guidance, body.schedule)
         if sum(decoding.steps) > self.limits.steps:
             raise ValueError(f"steps: {sum(decoding.steps)} in all, and a request may have {self.limits.steps}")
         return decoding

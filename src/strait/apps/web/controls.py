@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from strait.apps.jobs import Wanted, chosen_decoding, wanted_images
+from strait.apps.jobs import Wanted, wanted_images
 from strait.apps.web.stored import Stored
 from strait.decoding.config import DecodingConfig
 from strait.masking_names import SCHEDULES
@@ -94,9 +94,8 @@ class Controls:
         if any(value is None for value in (count, first, guidance, *rest)):
             raise ValueError("settings: a number is missing")
         levels = len(rest) // 2
-        decoding = chosen_decoding(
-            self.model, [int(step) for step in rest[:levels]], rest[levels:], guidance, schedule
-        )
+        steps, base = [int(step) for step in rest[:levels]], self.model.config.tokenizer.num_levels
+        decoding = self.model.default_decoding().chosen(base, steps, rest[levels:], guidance, schedule)
         decoding = dataclasses.replace(decoding, keep=keep, guidance_ramp=ramp)
         text = str(seed).strip()
         if not text.removeprefix("-").isdecimal() or not -(2**63) <= int(text) < 2**63:
