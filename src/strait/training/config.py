@@ -1,4 +1,4 @@
-"""Settings of training (no torch here). Defaults are the paper's, Tables 11 and 12; what goes beyond it is off."""
+"""Settings of training (no torch here). Defaults are the paper's, Tables 11 and 12; exceptions: docs/choices.md."""
 
 from __future__ import annotations
 
