@@ -59,6 +59,7 @@ def test_shares_of_a_budget_add_up() -> None:
         ["tokenizer"],
         ["top"],
         ["tokenizer", "top"],
+        ["top", "bottom"],  # the tokenizer is kept
         whole,
         ["classifier", "tokenizer"],
         ["classifier", *whole],

@@ -54,6 +54,34 @@ def test_shipped_names_the_packages_model_unless_a_folder_has_that_name(
     assert find_folder("shipped") == Path("shipped")
 
 
+def test_a_kept_tokenizer_is_the_others_bit_for_bit_and_a_folders_own_is_never_replaced(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, shipped = tmp_path / "model", (SHIPPED / "tokenizer.safetensors").read_bytes()
+    few = ["--run.compile", "false", "--data.cache_variants", "1"]
+    for part in ("top", "bottom"):
+        few += [f"--{part}_training.steps", "1", f"--{part}_training.batch_size", "4"]
+    data = ["--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    keep = [*data, *few, "--init-from", "shipped", "--keep-tokenizer"]
+    assert main(["train", *keep]) == 0
+    assert (model / "tokenizer.safetensors").read_bytes() == shipped
+    assert {path.stem for path in model.glob("*.safetensors")} == {"tokenizer", "top", "bottom"}
+    assert main(["train", *keep]) == 0
+    assert "top: finished already" in capsys.readouterr().err
+    assert main(["generate", "--model", str(model), "--count", "2", "--output", str(tmp_path / "out")]) == 0
+
+    def refused(*words: str) -> str:
+        assert main(["train", *words]) == 2
+        return capsys.readouterr().err
+
+    assert "--keep-tokenizer: the tokenizer is not trained then" in refused("tokenizer", *keep)
+    assert "--keep-tokenizer: name the model that has it" in refused(*data, *few, "--keep-tokenizer")
+    own = b"of the user's own"
+    (model / "tokenizer.safetensors").write_bytes(own)
+    assert "has a tokenizer of its own" in refused(*keep)
+    assert (model / "tokenizer.safetensors").read_bytes() == own
+
+
 def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     few = ["--run.compile", "false", "--data.cache_variants", "1", "--tokenizer_training.codebook.start", "0"]

@@ -22,6 +22,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
     parser.add_argument("--budget", type=float, help="minutes of training for all parts; settles the steps, once")
     parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's")
+    parser.add_argument("--keep-tokenizer", action="store_true", help="leave its tokenizer as it is; train the others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     stored = None
     for word, following in zip(words, [*words[1:], ""], strict=True):
@@ -39,7 +40,15 @@ def run(words: list[str]) -> int:
 
     with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
         training = PartTraining(
-            Path(args.model), settings, args.data, device, stop, args.init_from, args.budget, ranks
+            Path(args.model),
+            settings,
+            args.data,
+            device,
+            stop,
+            args.init_from,
+            args.budget,
+            ranks,
+            args.keep_tokenizer,
         )
         done = training.run([part] if part else training.parts())
         if done:

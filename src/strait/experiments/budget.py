@@ -28,9 +28,9 @@ _WARM_UP, _FEWEST, _SECONDS = 3, 5, 20.0
 
 def share_of(part: str, parts: Sequence[str]) -> float:
     """How much of a budget one of the parts of a model gets: a classifier a tenth; of what is left the tokenizer a
-    third, the transformers alike."""
-    if len(parts) == 1:
-        return 1.0
+    third, the transformers alike. Without a tokenizer they share all of it."""
+    if "tokenizer" not in parts or len(parts) == 1:
+        return 1 / len(parts)
     if "classifier" in parts:
         if part == "classifier":
             return _CLASSIFIER_SHARE

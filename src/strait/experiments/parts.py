@@ -40,7 +40,7 @@ from strait.experiments.run_folder import (
     settled_classes,
     settled_config,
 )
-from strait.experiments.starting_weights import start_from
+from strait.experiments.starting_weights import keep_tokenizer, start_from
 from strait.experiments.tokenizer_part import Photographs, tokenizer_trainee
 from strait.experiments.transformer_part import Learned, augmentation, transformer_trainee
 from strait.hub import find_folder
@@ -75,6 +75,10 @@ class PartTraining:
         init_from: a model whose weights a part starts from.
         budget: minutes of training for all parts together, which settle their steps; None keeps the settings'.
         ranks: the processes that train it together; they see the same folder, and the first alone writes there.
+        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and the transformers alone are trained.
+
+    Raises:
+        ModelError: if the folder is at odds with the settings, or there is no tokenizer to keep.
     """
 
     def __init__(
@@ -87,7 +91,11 @@ class PartTraining:
         init_from: str | None = None,
         budget: float | None = None,
         ranks: Ranks = ALONE,
+        keeps_tokenizer: bool = False,
     ) -> None:
+        if keeps_tokenizer and init_from is None:
+            raise ModelError("--keep-tokenizer: name the model that has it with --init-from")
+        self.keeps_tokenizer = keeps_tokenizer
         self.folder, self.device, self.stop, self.ranks = folder, device, stop, ranks
         self.config = runnable(settled_config(folder, config), device)
         self.budget = None if budget is None else Budget(folder, budget, ranks)
@@ -103,8 +111,9 @@ class PartTraining:
         self.data_name = str(data)
 
     def parts(self) -> list[str]:
-        """The parts of this model in the order of their training, the classifier first if one is asked for."""
-        return list(self.config.parts)
+        """What is trained of this model, in order: the classifier first if one is asked for, and no tokenizer if one
+        is kept."""
+        return list(self.config.model.parts[1:] if self.keeps_tokenizer else self.config.parts)
 
     def run(self, parts: list[str]) -> bool:
         """Train some parts; False if stopped before the last was done.
@@ -114,6 +123,8 @@ class PartTraining:
                 with the settings.
         """
         for part in parts:
+            if self.keeps_tokenizer and part in ("classifier", "tokenizer"):
+                raise ModelError(f"--keep-tokenizer: the {part} is not trained then; leave one of them out")
             if part not in ("classifier", *self.parts()):
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
             if self.init_from is not None and not (self.init_from / f"{part}.safetensors").exists():
@@ -124,6 +135,7 @@ class PartTraining:
                 refuse_what_cannot_fit(self.config.model, part, self.device)
         if self.budget is not None:
             self.config = self.budget.divide(parts, self.config)
+        self.ranks.on_first(self._keep_tokenizer)
         try:
             for part in parts:
                 if any(self.stop.agreed(self.ranks)):
@@ -151,6 +163,11 @@ class PartTraining:
         except Stopped as stopped:
             self.stop.adopt(stopped.signal_number)
             return None
+
+    def _keep_tokenizer(self) -> None:
+        if self.keeps_tokenizer and self.init_from is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_tokenizer(self.init_from, self.folder, self.config.model)
 
     def _begin(self, run_folder: Path) -> None:
         """Make a part's folder and write the settings: only once everything that could refuse them has not."""

@@ -8,9 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from strait.data.classes import ClassNames
+from strait.experiments.run_folder import file_hash
+from strait.files import write_bytes
 from strait.model_config import ModelConfig
-from strait.model_folder import check_part, load_part, read_description
+from strait.model_folder import ModelError, check_part, load_part, read_description
 from strait.model_parts import build_part
+from strait.tokenizer.build import build_tokenizer
 from strait.transformer.embedding import TokenEmbedding
 
 
@@ -46,3 +49,24 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
         if embedding.class_token:
             taken[f"{name}.ids.weight"] = embedding.for_classes(taken[f"{name}.ids.weight"], wanted)
     module.load_state_dict(taken)
+
+
+def keep_tokenizer(source: Path, folder: Path, config: ModelConfig) -> None:
+    """Put another model's tokenizer into a model folder as it is, bit for bit.
+
+    Args:
+        source: folder of the other model.
+        folder: of the model whose transformers are to be trained on its tokens.
+        config: of that model.
+
+    Raises:
+        ModelError: if it does not fit, or the folder has a tokenizer of its own.
+    """
+    check_part(source, "tokenizer", build_tokenizer(config.tokenizer))
+    theirs, ours = source / "tokenizer.safetensors", folder / "tokenizer.safetensors"
+    if not ours.exists():
+        write_bytes(ours, theirs.read_bytes())
+    elif file_hash(ours) != file_hash(theirs):
+        raise ModelError(
+            f"--keep-tokenizer: {folder} has a tokenizer of its own; choose another --model, or leave the option out"
+        )
