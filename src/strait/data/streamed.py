@@ -66,6 +66,9 @@ class StreamedSource:
         shard, row = self._place(index)
         return self._shards[shard].name(row)
 
+    def labels(self) -> np.ndarray:
+        return np.full(len(self), -1) if self._labels is None else self._labels
+
     def read(self, index: int) -> tuple[Image.Image, int]:
         number, row = self._place(index)
         shard = self._shards[number]

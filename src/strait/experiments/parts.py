@@ -296,7 +296,7 @@ class PartTraining:
         cache = self._cache(tokenizer, "train", self.source, config.data, two_sizes=two_sizes)
         validation = None
         if self.validation is not None:
-            plain = dataclasses.replace(config.data, cache_variants=1)
+            plain = dataclasses.replace(config.data, cache_variants=1, flip=False, shift=0, smallest_crop=1.0)
             validation = self._cache(tokenizer, "validation", self.validation, plain, _VALIDATION_IMAGES, two_sizes)
 
         augment = self._augment(getattr(config, f"{part}_training"))

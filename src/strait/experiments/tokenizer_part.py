@@ -55,9 +55,10 @@ def tokenizer_trainee(
     torch.manual_seed(as_seed(config.run.seed, _SCALE))
     workers = default_workers(config.data, device, os.cpu_count() or 1)
     size, batch_size, seed = config.image_size, config.tokenizer_training.batch_size, config.run.seed
+    crop = config.tokenizer_training.crop
 
     def batches(step: int) -> Iterator[ImageBatch]:
-        return training_batches(photographs.train, size, batch_size, config.data, seed, step, workers, ranks)
+        return training_batches(photographs.train, size, batch_size, config.data, seed, step, workers, ranks, crop)
 
     shown = photographs.train if photographs.validation is None else photographs.validation
     preview = next(in_order(shown, size, PREVIEW, spread(len(shown))), None)
@@ -67,7 +68,7 @@ def tokenizer_trainee(
         network,
         config.tokenizer_training,
         config.run,
-        size,
+        crop or size,
         batches,
         preview.images(device)[:PREVIEW],
         photographs.bad_files,

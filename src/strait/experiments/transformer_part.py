@@ -67,6 +67,7 @@ def transformer_trainee(
         augment,
         ranks,
         whole,
+        config.data.balance,
     )
 
 

@@ -23,11 +23,14 @@ def learning_rate(step: int, peak: float, warmup: int, total: int, schedule: str
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def stage1_optimizer(model: nn.Module, config: TokenizerTrainingConfig) -> Optimizer:
-    """Adam (0, 0.99) as in MaskGIT, or the SGD of Table 11; for the tokenizer and for its adversary."""
+def stage1_optimizer(
+    model: nn.Module, config: TokenizerTrainingConfig, betas: tuple[float, float] | None = None
+) -> Optimizer:
+    """Adam (0, 0.99) as in MaskGIT, or the SGD of Table 11; for the tokenizer and for its adversary, which may have
+    ``betas`` of its own."""
     if config.optimizer == "sgd":
         return SGD(model.parameters(), lr=config.learning_rate)
-    return Adam(model.parameters(), lr=config.learning_rate, betas=config.betas, fused=True)
+    return Adam(model.parameters(), lr=config.learning_rate, betas=betas or config.betas, fused=True)
 
 
 def stage2_optimizer(model: nn.Module, config: TransformerTrainingConfig) -> Optimizer:

@@ -20,8 +20,9 @@ from strait.randomness import key, uniform
 from strait.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import adversarial_ramp, bottom_kept, pixel_loss
-from strait.tokenizer.perceptual import ClassifierDistance, build_perceptual
+from strait.tokenizer.perceptual import StageDistance, build_perceptual
 from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
@@ -42,7 +43,7 @@ from strait.training.optimizer import (
 from strait.training.tokenizer_loss import Objective, Piece, ToLoss
 from strait.types import Images
 
-_DROP_BOTTOM = 11
+_DROP_BOTTOM, _ZOOM = 11, 13
 
 
 class TokenizerTrainee:
@@ -63,10 +64,10 @@ class TokenizerTrainee:
         judged: bool = False,
         classifier: Classifier | None = None,
     ) -> None:
-        """``batches(step)`` is the stream of this process's shares from a step on; ``preview`` the images of the
-        sample grid, by which checkpoints are ``judged`` if they are not trained on; ``pretrained`` says that the
-        tokenizer's weights, codes included, are to be gone on from; ``classifier`` has been trained, and a perceptual
-        loss compares its features."""
+        """``image_size`` is the side of the images (or crops) trained on; ``batches(step)`` is the stream of this
+        process's shares from a step on; ``preview`` the images of the sample grid, by which checkpoints are ``judged``
+        if they are not trained on; ``pretrained`` says that the tokenizer's weights, codes included, are to be gone on
+        from; ``classifier`` has been trained, and a perceptual loss compares its features."""
         if config.only_decoder:  # codes are neither restarted nor spread
             config = replace(config, codebook=replace(config.codebook, restart_below=0.0, entropy_weight=0.0))
         self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
@@ -89,18 +90,26 @@ class TokenizerTrainee:
         self.optimizer = stage1_optimizer(self.tokenizer, config)
         self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
         perceptual = build_perceptual(config.perceptual, device, classifier)
-        if isinstance(perceptual, ClassifierDistance):
+        if isinstance(perceptual, StageDistance) and config.perceptual == "classifier":
             perceptual.to(memory_format=self._format)  # pyright: ignore
             if run.compile:
                 perceptual.compile(dynamic=False)
-        self.objective = Objective(self.tokenizer, config, perceptual, self._autocast, ranks)
+        eyes: StageDistance | None = None
+        if config.sees_features:
+            if isinstance(perceptual, StageDistance) and config.perceptual == "efficientnet":
+                eyes = perceptual
+            else:
+                eyes = StageDistance(EfficientNetFeatures().to(device))
+            eyes.to(memory_format=torch.channels_last)  # pyright: ignore  (it has no GroupNorm)
+        self.objective = Objective(self.tokenizer, config, perceptual, self._autocast, ranks, eyes)
         self._to_loss = distribute(ToLoss(self.objective), ranks, "ddp", sometimes_unused=config.codebook.start > 0)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
         self._started: Tensor | None = None  # whether the codes have been: known when the first step is
         self.adversary: Adversary | None = None
         if config.adversarial.weight > 0:
-            self.adversary = Adversary(image_size, config, device, self._format, ranks)
+            widths = eyes.network.widths if eyes and isinstance(eyes.network, EfficientNetFeatures) else ()
+            self.adversary = Adversary(image_size, config, device, self._format, ranks, widths)
 
     def _networks(self) -> list[nn.Module]:
         found: list[nn.Module] = [self.tokenizer.encoder, self.tokenizer.decoder]
@@ -156,8 +165,8 @@ class TokenizerTrainee:
         }
         norm = gradient_norm(self.tokenizer.parameters())
         require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
-        pairs = [(real, piece.images) for real, piece in zip(images, pieces, strict=True)]
-        judged = {} if adversary is None else adversary.judge(pairs, step, self._autocast)
+        views = [piece.views for piece in pieces if piece.views is not None]
+        judged = {} if adversary is None else adversary.judge(views, step, self._autocast)
 
         self.optimizer.step()
         if self.ema is not None:
@@ -180,7 +189,7 @@ class TokenizerTrainee:
         pieces: list[Piece] = []
         for number, some in enumerate(images):
             with no_averaging([self._to_loss], number + 1 < len(images)):
-                piece: Piece = self._to_loss(some, keep[number], adversary, share, uses)
+                piece: Piece = self._to_loss(some, keep[number], adversary, share, uses, self._zoom(step))
                 (piece.loss / len(images)).backward()
             pieces.append(replace(piece, loss=piece.loss.detach()))
         return pieces
@@ -190,6 +199,11 @@ class TokenizerTrainee:
         samples = torch.arange(self._samples.start, self._samples.stop, device=self.device)
         draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
         return bottom_kept(draws, self.config.bottom_dropout)
+
+    def _zoom(self, step: int) -> float:
+        """By how much the images of a step are enlarged before EfficientNet sees them."""
+        spread = self.config.feature_zoom
+        return 1 + spread * (2 * float(uniform(key(self.run.seed, _ZOOM, step))) - 1) if spread else 1.0
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16")

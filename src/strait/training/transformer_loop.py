@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from strait.data.balance import epoch_order
 from strait.data.token_cache import TokenCache
 from strait.masking import training_mask
 from strait.nn.recompute import recompute_in_backward
-from strait.randomness import as_seed, key, permutation, uniform
+from strait.randomness import as_seed, key, uniform
 from strait.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
@@ -57,14 +58,16 @@ class TransformerTrainee:
         augment: Augment | None = None,
         ranks: Ranks = ALONE,
         shown: nn.Module | None = None,
+        balance: float = 0.0,
     ) -> None:
         """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
         sample grid, where the part is in shards with the networks of ``shown``, which the first process has;
-        ``augment`` replaces the first level's tokens where they are a condition (equation 6)."""
+        ``augment`` replaces the first level's tokens where they are a condition (equation 6); ``balance`` is how often
+        rare classes come (``data.balance``)."""
         self.transformer = part.to(device)
         self.networks, self.config, self.run, self.device, self.ranks = networks, config, run, device, ranks
         self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
-        self._shown = shown
+        self._shown, self._balance = shown, balance
         ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
         self._samples = torch.tensor(ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
@@ -123,7 +126,8 @@ class TransformerTrainee:
         for row, position in enumerate(positions.tolist()):
             if position // length != self._epoch:
                 self._epoch = position // length
-                self._order = permutation(length, self.run.seed, _ORDER, self._epoch)
+                labels = self.cache.labels.numpy()
+                self._order = epoch_order(length, labels, self._balance, self.run.seed, _ORDER, self._epoch)
             images[row] = int(self._order[position % length])
         variants = (uniform(key(self.run.seed, _VARIANT, positions)) * self.cache.variants).long().numpy()
         return self.cache.read(np.minimum(variants, self.cache.variants - 1), images)
