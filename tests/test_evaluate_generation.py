@@ -453,9 +453,9 @@ def test_photographs_are_looked_at_once_for_all_tokenizers(
     monkeypatch.setattr(TorchScriptFeatures, "__call__", counted)
     words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
     assert main([*words, "--model", str(model), "--against", str(tmp_path / "other")]) == 0
-    assert sum(seen) == 3 * 40  # the photographs, and what each of two makes of them
+    assert sum(seen) == 5 * 40  # the photographs; of each of two, all levels and the top alone
     assert main([*words, "--model", str(model)]) == 0
-    assert sum(seen) == 4 * 40
+    assert sum(seen) == 7 * 40
 
 
 def test_few_images_are_warned_of(

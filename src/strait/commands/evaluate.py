@@ -55,13 +55,13 @@ def _parser(what: str) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     if what == "reconstruction":
-        parser.add_argument("--features", help="inception (the default), a TorchScript network's path, or none")
+        parser.add_argument("--features", help="inception (the default), efficientnet, a TorchScript file, or none")
         parser.add_argument("--samples", type=int, help="take only this many, evenly spread")
         parser.add_argument("--against", help="further models, separated by commas, side by side")
         parser.add_argument("--grid", help="one PNG of photographs as each tokenizer gives them back")
         parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     else:
-        parser.add_argument("--features", help="inception (the default), or a TorchScript network's path")
+        parser.add_argument("--features", help="inception (the default), efficientnet, or a TorchScript file")
         parser.add_argument("--samples", type=int, help="make so many; by default as many as there are photographs")
         parser.add_argument("--seed", type=int, default=0, help="of the generated images")
         parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
