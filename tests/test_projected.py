@@ -78,7 +78,7 @@ def test_both_sides_minimise_the_mean_hinge_of_the_heads() -> None:
     opponent = adversary()
     opponent.network.eval()  # spectral norms then stand still
     real, fake = features(1), features(2)
-    judged = opponent.judge([(real, fake)], 0, exact)
+    judged = opponent.judge([(real, fake)], 0, 1.0, exact)
     on_real, on_fake = opponent.logits(real), opponent.logits(fake)
     terms = [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(on_real, on_fake, strict=True)]
     assert float(judged["discriminator"]) == pytest.approx(float(sum(terms)) / 2, rel=1e-5)
@@ -95,13 +95,13 @@ def test_it_learns_at_its_own_rate_and_the_tokenizer_does_not_teach_it() -> None
     opponent.generator_loss(fake).backward()
     assert all(stage.grad is not None for stage in fake)
     assert all(value.grad is None for value in opponent.network.parameters())
-    first = float(opponent.judge([(real, fake)], 0, exact)["discriminator"])
+    first = float(opponent.judge([(real, fake)], 0, 1.0, exact)["discriminator"])
     for step in range(40):
-        opponent.learn(opponent.judge([(real, [s.detach() for s in fake])], step, exact), rate=0.0)
-    assert opponent.optimizer.param_groups[0]["lr"] == 1e-2
-    assert opponent.optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+        opponent.learn(opponent.judge([(real, [s.detach() for s in fake])], step, 0.0, exact), step)
+    assert opponent.trained.optimizer.param_groups[0]["lr"] == 1e-2
+    assert opponent.trained.optimizer.param_groups[0]["betas"] == (0.5, 0.9)
     assert any(not torch.equal(a, b) for a, b in zip(before, opponent.network.parameters(), strict=True))
-    assert float(opponent.judge([(real, [s.detach() for s in fake])], 0, exact)["discriminator"]) < 0.7 * first
+    assert float(opponent.judge([(real, [s.detach() for s in fake])], 0, 0.0, exact)["discriminator"]) < 0.7 * first
 
 
 def trainee(config: TokenizerTrainingConfig) -> TokenizerTrainee:

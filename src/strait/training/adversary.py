@@ -16,16 +16,11 @@ from strait.ranks import Ranks
 from strait.tokenizer.discriminator import Discriminator, r1_penalty
 from strait.tokenizer.losses import discriminator_loss, generator_loss, lecam_penalty, over_heads
 from strait.tokenizer.projected import ProjectedDiscriminator
-from strait.training.checkpoint import with_prefix
 from strait.training.config import TokenizerTrainingConfig
 from strait.training.distributed import average_gradients
 from strait.training.guard import gradient_norm, require_finite
-from strait.training.optimizer import (
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-    stage1_optimizer,
-)
+from strait.training.optimizer import stage1_optimizer
+from strait.training.trained import Trained
 from strait.types import Images
 
 View = Images | list[Tensor]
@@ -63,7 +58,8 @@ class Adversary:
         self.network: Discriminator | ProjectedDiscriminator = network.to(device).to(  # pyright: ignore
             memory_format=memory_format  # pyright: ignore
         )
-        self.optimizer = stage1_optimizer(self.network, config, self.config.betas)
+        optimizer = stage1_optimizer(self.network, config, self.config.betas)
+        self.trained = Trained(self.network, optimizer, names=("discriminator", "discriminator_optimizer"))
         self._logit_means = torch.zeros(2, device=device)
 
     @property
@@ -82,15 +78,21 @@ class Adversary:
         return over_heads(partial(generator_loss, kind=self.config.loss), self.logits(view))
 
     def judge(
-        self, pieces: list[tuple[View, View]], step: int, autocast: Callable[[], torch.autocast]
+        self, pieces: list[tuple[View, View]], step: int, rate: float, autocast: Callable[[], torch.autocast]
     ) -> dict[str, Tensor]:
         """The gradients of telling (photographs, reconstructions) apart; nothing is changed by them yet.
 
+        Args:
+            pieces: of the batch.
+            step: from 0.
+            rate: the tokenizer's learning rate, which is this one's too where it has none of its own.
+            autocast: the precision of the network.
+
         Raises:
-            NotFinite: if the loss or they are no numbers.
+            NotFinite: if loss or gradients are not finite.
         """
         self.network.requires_grad_(True)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(rate if self.config.learning_rate is None else self.config.learning_rate)
         sums: dict[str, Tensor] = {}
         for real, fake in pieces:
             loss, metrics = self._loss(real, fake, step, autocast)
@@ -101,10 +103,9 @@ class Adversary:
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
         return sums
 
-    def learn(self, judged: dict[str, Tensor], rate: float) -> None:
-        """Take the step whose gradients ``judge`` has left, at its own learning rate or else at the tokenizer's."""
-        set_learning_rate(self.optimizer, rate if self.config.learning_rate is None else self.config.learning_rate)
-        self.optimizer.step()
+    def learn(self, judged: dict[str, Tensor], step: int) -> None:
+        """Take the step whose gradients ``judge`` has left."""
+        self.trained.finish_step(step)
         if self.config.lecam_weight:
             means = torch.stack([judged["logits_real"], judged["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)
@@ -128,14 +129,10 @@ class Adversary:
         return loss, metrics
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"discriminator/{name}": value for name, value in self.network.state_dict().items()}
-        moments = optimizer_tensors(self.optimizer, self.network)
-        found.update({f"discriminator_optimizer/{name}": value for name, value in moments.items()})
-        return {**found, "logit_means": self._logit_means}
+        return {**self.trained.tensors(), "logit_means": self._logit_means}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a checkpoint; from one without a discriminator, which was only now asked for, afresh."""
         if "logit_means" in tensors:
-            self.network.load_state_dict(with_prefix(tensors, "discriminator/"))
-            load_optimizer_tensors(self.optimizer, self.network, with_prefix(tensors, "discriminator_optimizer/"))
+            self.trained.load_tensors(tensors)
             self._logit_means.copy_(tensors["logit_means"])

@@ -73,7 +73,7 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """The way back of ``optimizer_tensors``."""
+    """Inverse of ``optimizer_tensors``."""
     parameters = dict(model.named_parameters())
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for full_name, value in tensors.items():

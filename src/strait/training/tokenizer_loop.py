@@ -30,17 +30,10 @@ from strait.training.checkpoint import with_prefix
 from strait.training.codebook_care import CodebookCare
 from strait.training.config import RunConfig, TokenizerTrainingConfig
 from strait.training.distributed import distribute, no_averaging
-from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import NotFinite, gradient_norm, require_finite
-from strait.training.optimizer import (
-    forget,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-    stage1_optimizer,
-)
+from strait.training.optimizer import forget, learning_rate, stage1_optimizer
 from strait.training.tokenizer_loss import Objective, Piece, ToLoss
+from strait.training.trained import Trained, copied
 from strait.types import Images
 
 _DROP_BOTTOM, _ZOOM = 11, 13
@@ -87,8 +80,7 @@ class TokenizerTrainee:
         if run.compile:
             for network in self._networks():
                 network.compile(dynamic=False)
-        self.optimizer = stage1_optimizer(self.tokenizer, config)
-        self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
+        self.trained = Trained(self.tokenizer, stage1_optimizer(self.tokenizer, config), config.ema_decay)
         perceptual = build_perceptual(config.perceptual, device, classifier)
         if isinstance(perceptual, StageDistance) and config.perceptual == "classifier":
             perceptual.to(memory_format=self._format)  # pyright: ignore
@@ -157,8 +149,7 @@ class TokenizerTrainee:
         config = self.config
         share = adversarial_ramp(step / config.steps, config.adversarial.start, config.adversarial.ramp)
         adversary = self.adversary if share > 0 else None
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(rate)
         pieces = self._backward(images, step, adversary, share)
         metrics: dict[str, Tensor | float] = {
             name: torch.stack([piece.metrics[name].detach() for piece in pieces]).mean() for name in pieces[0].metrics
@@ -166,15 +157,13 @@ class TokenizerTrainee:
         norm = gradient_norm(self.tokenizer.parameters())
         require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
         views = [piece.views for piece in pieces if piece.views is not None]
-        judged = {} if adversary is None else adversary.judge(views, step, self._autocast)
+        judged = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
 
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(step)
+        self.trained.finish_step(step)
         if step >= self._start:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            adversary.learn(judged, rate)
+            adversary.learn(judged, step)
             metrics.update(judged)
         if self._judged and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
             metrics["validation_loss"] = self._validation_loss()
@@ -210,54 +199,44 @@ class TokenizerTrainee:
 
     def _codes_replaced(self, index: int, rows: Tensor) -> None:
         """What was learned about codes that are no more is forgotten; the averaged codes follow at once."""
-        forget(self.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
-        if self.ema is not None:
+        forget(self.trained.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
+        if self.trained.ema is not None:
             name = f"codebooks.{index}.weight"
-            current = self.tokenizer.get_parameter(name).detach().float()
-            self.ema.average[name].copy_(torch.where(rows[:, None], current, self.ema.average[name]))
+            current, average = self.tokenizer.get_parameter(name).detach().float(), self.trained.ema.average[name]
+            average.copy_(torch.where(rows[:, None], current, average))
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": value for name, value in self.tokenizer.state_dict().items()}
-        found["pretrained"] = self._pretrained
+        tensors = {**self.trained.tensors(), "pretrained": self._pretrained}
         if self._started is not None:
-            found["started"] = self._started
-        found.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
-        found.update({f"optimizer/{name}": v for name, v in optimizer_tensors(self.optimizer, self.tokenizer).items()})
-        if self.ema is not None:
-            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        return found if self.adversary is None else {**found, **self.adversary.tensors()}
+            tensors["started"] = self._started
+        tensors.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
+        return tensors if self.adversary is None else {**tensors, **self.adversary.tensors()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.tokenizer.load_state_dict(with_prefix(tensors, "model/"))
+        self.trained.load_tensors(tensors)
         self.care.health.load_state_dict(with_prefix(tensors, "health/"))
         self._pretrained = tensors.get("pretrained", self._pretrained)
         self._started = tensors.get("started")
-        load_optimizer_tensors(self.optimizer, self.tokenizer, with_prefix(tensors, "optimizer/"))
-        if self.ema is not None:
-            self.ema.load(with_prefix(tensors, "ema/"))
         if self.adversary is not None:
             self.adversary.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """What becomes the model's: the averaged weights where there are any."""
-        state = {name: value.detach().clone() for name, value in self.tokenizer.state_dict().items()}
-        return state if self.ema is None else {**state, **self.ema.average}
+        return copied(self.trained.weights())
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
         """The pixel loss on the images of the sample grid, with the weights that would be shipped."""
-        self.tokenizer.eval()
-        with as_shipped(self.ema):
-            made = self.tokenizer.decode(self.tokenizer.encode(self._preview))
-        return float(pixel_loss(made, self._preview, self.config.pixel_loss))
+        with self.trained.as_shipped():
+            reconstructions = self.tokenizer.decode(self.tokenizer.encode(self._preview))
+        return float(pixel_loss(reconstructions, self._preview, self.config.pixel_loss))
 
     @torch.no_grad()
     def samples(self) -> Image.Image | None:
         """Rows of photographs, their reconstructions and, with two levels, the top alone."""
         if not self.ranks.first:
             return None
-        self.tokenizer.eval()
-        with as_shipped(self.ema):
+        with self.trained.as_shipped():
             tokens = self.tokenizer.encode(self._preview)
             rows = [self._preview, self.tokenizer.decode(tokens)]
             if self.tokenizer.levels == 2:
