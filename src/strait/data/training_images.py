@@ -15,7 +15,7 @@ from strait.data.sources import DataError, ImageSource
 from strait.data.stream_order import StreamedPositions
 from strait.data.streamed import StreamedSource
 from strait.randomness import as_seed, permutation
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 
 _ORDER, _AUGMENT = 1, 2
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strait.messages import first_line
+from strait.runtime.messages import first_line
 from strait.types import Images
 
 INCEPTION = "inception-v3-compat"

@@ -18,9 +18,9 @@ from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, 
 from strait.evaluation.provenance import network_provenance, provenance_lines, versions_and_hardware
 from strait.evaluation.reference import ReferenceSet, joined, reference_features
 from strait.evaluation.report import aligned, figure
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import permutation
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.perplexity import stratification_report
 from strait.types import Images

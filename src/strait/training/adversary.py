@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.discriminator import Discriminator, r1_penalty
 from strait.tokenizer.losses import discriminator_loss, lecam_penalty
 from strait.training.checkpoint import with_prefix

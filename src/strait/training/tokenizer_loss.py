@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.losses import generator_loss, pixel_loss
 from strait.tokenizer.perceptual import Perceptual

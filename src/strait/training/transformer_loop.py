@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from strait.data.token_cache import TokenCache
-from strait.masking import training_mask
+from strait.decoding.masking import training_mask
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import as_seed, key, permutation, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.training.checkpoint import with_prefix
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, placed, whole
