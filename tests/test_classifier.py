@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from strait.cli import main
 from strait.config import Config, config_names, config_path, read_config
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import key
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig

@@ -34,8 +34,8 @@ from strait.evaluation.generation import Judge, SampleSet, generated
 from strait.evaluation.provenance import photographs_in_words
 from strait.evaluation.reconstruction import evaluate_reconstruction
 from strait.evaluation.reference import ReferenceSet, reference_features
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Tokens

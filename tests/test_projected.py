@@ -15,7 +15,7 @@ from torch import nn
 
 from strait.config import read_config, write_config
 from strait.data.images import BadFiles
-from strait.ranks import ALONE
+from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import over_heads

@@ -14,8 +14,8 @@ from torch import nn
 from strait.cli import main
 from strait.evaluation.features import Features, open_features
 from strait.evaluation.recognised import logit_of_class, recognised
-from strait.model import random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 
@@ -94,7 +94,6 @@ def test_photographs_are_recognised_as_they_should(
     assert report["recognised_photographs_error"] == pytest.approx((0.9 * 0.1 / 30) ** 0.5)
     # A random tokenizer's pictures, counted by hand.
     assert {"recognised", "recognised_top_alone"} <= set(report)
-    from strait.model import StraIT
 
     loaded, seen = StraIT.from_pretrained(model), open_features(str(network), torch.device("cpu"))
     right = {"recognised": 0, "recognised_top_alone": 0}

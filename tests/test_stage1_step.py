@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from strait.data.images import BadFiles
-from strait.ranks import ALONE
+from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.vqgan2 import StratifiedTokenizer

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from strait.model_config import ModelConfig
-from strait.model_parts import build_part, level_networks
+from strait.model.config import ModelConfig
+from strait.model.parts import build_part, level_networks
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import TransformerTrainee

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from strait.data.config import DataConfig
-from strait.data.images import random_window, to_square, training_view
+from strait.data.images import random_window, training_view
 from strait.data.sources import FolderSource
 from strait.data.training_images import training_batches
+from strait.pictures.reading import to_square
 
 sides = st.integers(5, 300)
 

@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 
 from strait import __version__
-from strait.arguments import STOPPED_BY_SIGNAL
+from strait.commands.arguments import STOPPED_BY_SIGNAL
 
 VERBS = (
     "train",

@@ -11,8 +11,8 @@ import yaml
 
 from strait.data.config import DataConfig
 from strait.decoding.config import DecodingConfig
-from strait.files import write_text
-from strait.model_config import PARTS, ModelConfig, from_dict
+from strait.model.config import PARTS, ModelConfig, from_dict
+from strait.runtime.files import write_text
 from strait.tokenizer.config import ClassifierConfig, TokenizerConfig
 from strait.training.config import (
     ClassifierTrainingConfig,

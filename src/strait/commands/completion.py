@@ -9,7 +9,7 @@ import pkgutil
 import re
 
 import strait.commands
-from strait.arguments import parse, verb_parser
+from strait.commands.arguments import parse, verb_parser
 from strait.config import config_names
 
 # A cursor behind an option takes its choices, or files; elsewhere it takes what the words before it allow.

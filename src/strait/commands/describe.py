@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from strait import __version__
-from strait.arguments import parse, take_config, verb_parser
+from strait.commands.arguments import parse, take_config, verb_parser
 
 
 def run(words: list[str]) -> int:
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     if config is not None:
         description = describe_model(config.model, 1000 if args.classes is None else args.classes)
     else:
-        from strait.model import StraIT
+        from strait.model.strait import StraIT
 
         model = StraIT.from_pretrained(args.model)
         description = describe_model(model.config, len(model.classes))

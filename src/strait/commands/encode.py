@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
 
 
 def run(words: list[str]) -> int:
@@ -15,7 +15,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     args = parse(parser, words)
 
-    from strait.experiments.parts import PartTraining
+    from strait.runs.parts import PartTraining
     from strait.training.distributed import launched
     from strait.training.loop import orderly_stop
 

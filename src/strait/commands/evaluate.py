@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
+from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.data.sources import ImageSource
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
 _SHOWN = 8
 
@@ -73,7 +73,7 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     from strait.data.sources import has_split, open_images
     from strait.evaluation.features import FeatureError, open_features
     from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     device = device_named(args.device)
     folders = [args.model, *(name for name in (args.against or "").split(",") if name)]
@@ -107,7 +107,9 @@ def _evaluate_reconstruction(args: Namespace) -> int:
 def _write_side_by_side(args: Namespace, models: dict[str, StraIT], source: ImageSource) -> None:
     from strait.data.images import in_order
     from strait.evaluation.reconstruction import row_titles, side_by_side
-    from strait.images_out import contact_sheet, png_bytes, write_new
+    from strait.pictures.recipe import png_bytes
+    from strait.pictures.sheets import contact_sheet
+    from strait.runtime.files import write_new
 
     size = next(iter(models.values())).config.image_size
     count = min(_SHOWN, len(source))
@@ -124,7 +126,7 @@ def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.data.sources import has_split, open_images
     from strait.evaluation.features import open_features
     from strait.evaluation.generation import SampleSet, evaluate_generation, generation_table
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained(args.model, device)
     model.require("tokenizer", "top", "bottom")

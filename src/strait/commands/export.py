@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.arguments import parse, verb_parser
-from strait.model_config import level_names
+from strait.commands.arguments import parse, verb_parser
+from strait.model.config import level_names
 
 
 def run(words: list[str]) -> int:
@@ -20,7 +20,7 @@ def run(words: list[str]) -> int:
         _check_free(output)
 
     from strait.export.onnx_files import export_onnx, largest_difference
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained(args.model, pack=False)
     for path in export_onnx(model, output):

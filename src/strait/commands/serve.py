@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from strait.arguments import device_named, parse, verb_parser
+from strait.commands.arguments import device_named, parse, verb_parser
 
 KEY_VARIABLE = "STRAIT_API_KEY"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
 from strait.config import TRAINED, Config, config_names, read_config
 
 
@@ -34,7 +34,7 @@ def run(words: list[str]) -> int:
     if config is None and stored is None:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
 
-    from strait.experiments.parts import PartTraining
+    from strait.runs.parts import PartTraining
     from strait.training.distributed import launched
     from strait.training.loop import orderly_stop
 

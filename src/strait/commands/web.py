@@ -9,7 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from strait.arguments import device_named, parse, verb_parser
+from strait.commands.arguments import device_named, parse, verb_parser
 
 
 def run(words: list[str]) -> int:
@@ -35,7 +35,7 @@ def run(words: list[str]) -> int:
         except ImportError as error:
             raise ValueError(f"web: it needs the library {error.name}: pip install 'strait[app]'") from error
         from strait.apps.web.studio import Studio
-        from strait.model import StraIT
+        from strait.model.strait import StraIT
 
         model = StraIT.from_pretrained(args.model, device)
         model.require(*model.config.parts[:3])

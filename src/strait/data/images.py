@@ -14,50 +14,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from strait.data.config import DataConfig
 from strait.data.sources import ImageSource
-from strait.messages import first_line
+from strait.pictures.reading import eight_bits, on_white, to_square
 from strait.randomness import key, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.messages import first_line
+from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images
 
 _SIDE, _RIGHT, _DOWN, _INNER_RIGHT, _INNER_DOWN = 1, 2, 3, 4, 5
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits; turned as EXIF says."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
-        values = np.asarray(picture).astype(np.float32)
-        largest = values.max(where=np.isfinite(values), initial=0)
-        scale = 255.0 if picture.mode == "F" and largest <= 1 else 1 / 257
-        # What is no number is black, and infinity white.
-        values = np.nan_to_num(values, nan=0.0).clip(0, 65535)
-        picture = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
-    transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    return picture.convert("RGBA" if transparent else "RGB")
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """An RGB or RGBA picture as RGB, on white where it is transparent."""
-    if picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
-    return picture
-
-
-def to_square(picture: Image.Image, size: int) -> np.ndarray:
-    """A picture of any size and mode as uint8 ``[size, size, 3]``: turned as EXIF says, on white where it is
-    transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
-    """
-    picture = on_white(eight_bits(picture))
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
 
 
 def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray:

@@ -13,10 +13,9 @@ from PIL import Image
 
 from strait.data.classes import ClassNames
 from strait.data.fingerprint import fingerprint_of
+from strait.pictures.reading import FORMATS
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is decoded whatever a file is called: PIL has formats that start other programs."""
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "test"),

@@ -20,7 +20,6 @@ from PIL import Image
 from strait.data.classes import ClassNames
 from strait.data.shards import ParquetShard, Shard, StoredFile, TarShard, hub
 from strait.data.sources import (
-    FORMATS,
     DataError,
     ImageSource,
     has_split,
@@ -30,6 +29,7 @@ from strait.data.sources import (
     shards_in,
     split_folder,
 )
+from strait.pictures.reading import FORMATS
 
 _KINDS = {".parquet": ParquetShard, ".tar": TarShard}
 

@@ -36,9 +36,9 @@ from torch import Tensor
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, in_order, training_view
 from strait.data.sources import DataError, ImageSource
-from strait.files import flush, naming, sha256, write_text
 from strait.randomness import as_seed
-from strait.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
+from strait.runtime.files import flush, naming, sha256, write_text
+from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
 from strait.types import NULL_LABEL, Images, Tokens
 
 _VARIANT = 3

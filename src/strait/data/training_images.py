@@ -17,7 +17,7 @@ from strait.data.sources import DataError, ImageSource
 from strait.data.stream_order import StreamedPositions
 from strait.data.streamed import StreamedSource
 from strait.randomness import as_seed
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 
 _ORDER, _AUGMENT = 1, 2
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strait.messages import first_line
+from strait.runtime.messages import first_line
 from strait.tokenizer import efficientnet
 from strait.types import Images
 

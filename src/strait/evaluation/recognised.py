@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from strait.evaluation.features import Features
-from strait.messages import say_once
+from strait.runtime.messages import say_once
 
 
 def recognised(features: Features, labels: Tensor) -> dict[str, float]:

@@ -19,9 +19,9 @@ from strait.evaluation.provenance import network_provenance, provenance_lines, v
 from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, joined, reference_features
 from strait.evaluation.report import aligned, figure
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import permutation
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.stratification import Stratification
 from strait.types import Images

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.discriminator import Discriminator, r1_penalty
 from strait.tokenizer.losses import discriminator_loss, generator_loss, lecam_penalty, over_heads
 from strait.tokenizer.projected import ProjectedDiscriminator

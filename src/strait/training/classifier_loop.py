@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from strait.data.images import BadFiles, ImageBatch
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.classifier import Classifier
 from strait.training.config import ClassifierTrainingConfig, RunConfig
 from strait.training.distributed import distribute, no_averaging

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from strait.masking_names import SCHEDULES, ScheduleName
+from strait.decoding.config import SCHEDULES, ScheduleName
 
 Precision = Literal["float32", "bfloat16"]
 Parallel = Literal["ddp", "fsdp"]

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from strait.data.images import BadFiles, ImageBatch
-from strait.images_out import contact_sheet
 from strait.nn.recompute import recompute_in_backward
+from strait.pictures.sheets import contact_sheet
 from strait.randomness import key, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.efficientnet import EfficientNetFeatures

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.losses import pixel_loss
 from strait.tokenizer.perceptual import Perceptual, StageDistance, normalised_distance

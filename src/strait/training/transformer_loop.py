@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from strait.data.balance import epoch_order
 from strait.data.token_cache import TokenCache
-from strait.masking import training_mask
+from strait.decoding.masking import training_mask
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import as_seed, key, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, whole
 from strait.training.guard import require_finite
