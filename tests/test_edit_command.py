@@ -217,6 +217,23 @@ def test_frames_are_the_top_on_a_fixed_random_bottom_then_the_bottom(model: Stra
     assert torch.equal(made[4].confidence.flatten(), steps[4].confidence.exp().flatten())
 
 
+def test_the_stand_in_for_the_bottom_is_random(model: StraIT) -> None:
+    """A ramp, or any other pattern, would draw itself into Figure 5: neighbours must have nothing to do with another."""
+    top, bottom = random_grids(model, 3, seed=5)
+    assert (top.shape, bottom.shape) == ((3, 4, 4), (3, 8, 8))
+    assert torch.equal(bottom[0], bottom[1]), "it is the same for every image"
+    assert not torch.equal(bottom[0], random_grids(model, 1, seed=6)[1][0]), "another seed, another one"
+    drawn = torch.cat([random_grids(model, 1, seed)[1][0].flatten() for seed in range(40)]).double()
+    size = model.config.level_codebook_sizes[1]
+    # Uniform over the codes: mean and deviation within four standard errors, neither steps nor order between them.
+    assert abs(drawn.mean() / size - 0.5) < 4 / (12 * len(drawn)) ** 0.5
+    assert abs(drawn.std() / size - 12**-0.5) < 0.02
+    steps = (bottom[0].flatten()[1:] - bottom[0].flatten()[:-1]).tolist()
+    assert len(set(steps)) > 50
+    pairs = torch.corrcoef(torch.stack([drawn[:-1], drawn[1:]]))[0, 1]
+    assert abs(pairs) < 4 / len(drawn) ** 0.5
+
+
 def test_each_token_is_counted_at_the_step_that_kept_it(model: StraIT) -> None:
     labels = torch.tensor([3])
     masked = torch.zeros(1, 4, 4, dtype=torch.bool)

@@ -14,6 +14,9 @@ from strait.model.config import ModelConfig
 from strait.tables.table import PAPERS_SAMPLES, Row, Table, starting_point
 
 PAPERS_COSTS = ("parameters", "multiply_adds")
+PAPERS_SIZE = ("imagenet256", "imagenet256-stratified", "imagenet512")
+"""Configurations from which rows are of the paper's size."""
+
 NEAR = {"parameters": 0.01, "multiply_adds": 0.02}
 """How near the paper's figures ours lie, as shares, where no reason is given."""
 
@@ -139,9 +142,9 @@ def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
             cells += ["+".join(map(str, row["steps"])), row["schedule"], f"{row['guidance']:g}"]
         lines.append([*cells, str(row["samples"])])
         notes += _departures(row)
-    started = {row["starts_from"] for row in rows}
-    if any(row["configuration"] != row["starts_from"] for row in rows):
-        notes.append(f"every row at the scale of {', '.join(sorted(started))}")
+    scale = rows[0]["starts_from"]
+    if scale not in PAPERS_SIZE and any(row["configuration"] != scale for row in rows):
+        notes.append(f"named configurations at the scale of {scale}: as much smaller as that is than imagenet256")
     searched = dict.fromkeys(setting for row in rows for setting in row.get("searched", ()))
     if searched:
         notes.append(f"searched for each row that leaves them open: {', '.join(searched)}")
@@ -155,7 +158,7 @@ def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _departures(row: Mapping[str, Any]) -> list[str]:
     """Where a row at the paper's size is not of the paper's size."""
-    if row["starts_from"] not in ("imagenet256", "imagenet256-stratified", "imagenet512"):
+    if row["starts_from"] not in PAPERS_SIZE:
         return []
     notes = []
     for key, papers in row["paper"].items():
