@@ -9,17 +9,24 @@ import tempfile
 import threading
 from pathlib import Path
 
-from strait.arguments import device_named, parse, verb_parser
+from jsonargparse import ArgumentParser
+
+from strait.arguments import device_named
+from strait.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("web", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines; there is no password")
     parser.add_argument("--port", type=int, help="7860 or the next that is free by default")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--open", action="store_true", help="open a browser")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
     if args.port is not None and not 0 < args.port < 65536:
         raise ValueError(f"--port: {args.port} must be between 1 and 65535")
     device = device_named(args.device)
