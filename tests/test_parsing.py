@@ -12,8 +12,8 @@ import pytest
 
 from strait.cli import VERBS, main
 from strait.commands import train
+from strait.commands.parsing import named_config, parse, parse_settings, verb_parser
 from strait.config import CONFIGS, Config, config_names, config_path, read_config, setting_names
-from strait.parsing import named_config, parse, parse_settings, verb_parser
 
 TRAIN = ["train", "--config", "smoke", "--data", "DIR", "--model", "M"]
 
@@ -185,7 +185,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_understanding_needs_no_torch() -> None:
     code = (
         "import sys, strait.commands.train as train\n"
-        "from strait.parsing import named_config, parse_settings\n"
+        "from strait.commands.parsing import named_config, parse_settings\n"
         "words = '--config smoke --data D --model M --top.layers 3'.split()\n"
         "assert parse_settings(train.parser(), named_config(words), words)[0].top.layers == 3\n"
         "sys.exit('torch' in sys.modules)"

@@ -13,8 +13,8 @@ from strait.arguments import (
     chosen_decoding,
     device_named,
 )
+from strait.commands.parsing import parse, verb_parser
 from strait.config import config_path, read_config
-from strait.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

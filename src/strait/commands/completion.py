@@ -9,8 +9,8 @@ import shtab
 from jsonargparse import ArgumentParser
 
 import strait.commands
+from strait.commands.parsing import add_settings, parse, verb_parser
 from strait.config import config_names
-from strait.parsing import add_settings, parse, verb_parser
 
 
 def parser() -> ArgumentParser:
@@ -33,6 +33,8 @@ def all_verbs() -> ArgumentParser:
     verbs = parser.add_subcommands(dest="verb", required=False)
     for verb in sorted(module.name for module in pkgutil.iter_modules(strait.commands.__path__)):
         module = importlib.import_module(f"strait.commands.{verb}")
+        if not hasattr(module, "run"):
+            continue  # what verbs have in common
         if not hasattr(module, "parsers"):
             verbs.add_subcommand(verb, _completed(module.parser()))
             continue

@@ -7,8 +7,8 @@ import json
 from jsonargparse import ArgumentParser
 
 from strait import __version__
+from strait.commands.parsing import parse, verb_parser
 from strait.config import config_path, read_config
-from strait.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

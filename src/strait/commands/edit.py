@@ -16,7 +16,7 @@ from strait.arguments import (
     chosen_decoding,
     inference_model,
 )
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.editing.edits import Edit

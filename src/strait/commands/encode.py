@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from strait.arguments import STOPPED_BY_SIGNAL, device_named
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

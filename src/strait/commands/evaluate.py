@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from strait.arguments import add_decoding_options, chosen_decoding, device_named
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.data.sources import ImageSource

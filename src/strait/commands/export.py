@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from strait.commands.parsing import parse, verb_parser
 from strait.model_config import level_names
-from strait.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

@@ -13,7 +13,7 @@ from strait.arguments import (
     inference_model,
     split_labels,
 )
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

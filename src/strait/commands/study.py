@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from strait.arguments import STOPPED_BY_SIGNAL, device_named
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:

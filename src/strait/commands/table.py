@@ -11,8 +11,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import named_config, parse_settings, verb_parser
 from strait.config import Config
-from strait.parsing import named_config, parse_settings, verb_parser
 
 
 def parser() -> ArgumentParser:

@@ -8,8 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
 from strait.config import TRAINED, Config, config_names, read_config
-from strait.parsing import named_config, parse_settings, value_of, verb_parser
 
 
 def parser() -> ArgumentParser:

@@ -12,7 +12,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from strait.arguments import device_named
-from strait.parsing import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:
@@ -34,7 +34,10 @@ def run(words: list[str]) -> int:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     # So that an end by a signal, too, takes the folder with it.
     is_told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: is_told.set())
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: is_told.set())
     with tempfile.TemporaryDirectory(prefix="strait-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
