@@ -20,15 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.decoding.sampling import draw_rows
-from strait.devices import DTYPES, usable_dtype
 from strait.evaluation.report import aligned
-from strait.experiments.bench import Machine
 from strait.nn.attention import attend
 from strait.nn.convolution import BlurDownsample
 from strait.nn.dropout import dropout
 from strait.nn.gelu import gelu, linear_gelu
 from strait.nn.packed import pack_layers
 from strait.randomness import gumbel, key, uniform_ids
+from strait.runs.bench import Machine
+from strait.runtime.devices import DTYPES, usable_dtype
 
 HEADS = {
     "top of imagenet256": (1, 32, 257, 257, 24),

@@ -34,10 +34,12 @@ from strait.editing.transfer import confident_kept, random_kept, transfer
 from strait.evaluation.features import FeatureNetwork, Features, open_features
 from strait.evaluation.fidelity import frechet_distance, frechet_error
 from strait.evaluation.paired import Difference, paired_jackknife, paired_mean, standard_error
-from strait.images_out import contact_sheet, png_bytes, write_new
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
 from strait.randomness import image_seeds, key
-from strait.tokenizer.perplexity import peak_signal_to_noise
+from strait.runtime.files import write_new
+from strait.tokenizer.stratification import peak_signal_to_noise
 from strait.types import Images
 
 _HALF, _OTHER = 41, 42  # streams of the random choices made here

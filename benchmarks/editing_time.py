@@ -17,8 +17,8 @@ import torch
 
 from strait.decoding.config import DecodingConfig
 from strait.editing.infilling import base_decoding, infill
-from strait.images_out import to_pictures
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
 from strait.randomness import key, uniform
 from strait.types import Images
 

@@ -16,10 +16,13 @@ from strait.data.images import in_order
 from strait.data.sources import ClassesOf, open_images
 from strait.editing.edits import Edit, extend_picture
 from strait.editing.extension import Sides
-from strait.editing.pictures import Picture
 from strait.editing.placing import to_images
-from strait.images_out import contact_sheet, png_bytes, to_pictures, write_new
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import Picture
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
+from strait.runtime.files import write_new
 
 _PHOTOGRAPHS = 4
 

@@ -20,9 +20,9 @@ import torch
 from plain_loop import plain_tokens
 
 from strait.decoding.stratified import final_tokens
-from strait.devices import DTYPES
-from strait.experiments.bench import Machine
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.runs.bench import Machine
+from strait.runtime.devices import DTYPES
 from strait.types import Tokens
 
 

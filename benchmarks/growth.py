@@ -19,9 +19,9 @@ import torch
 
 from strait.config import config_path, read_config
 from strait.decoding.config import DecodingConfig
-from strait.experiments.bench import Bench, Machine, fill_quickly
-from strait.model import unfilled_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import unfilled_model
+from strait.runs.bench import Bench, Machine, fill_quickly
 
 BATCH, STEPS = 8, (12, 6)
 CLASSES = [str(index) for index in range(200)]

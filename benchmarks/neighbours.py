@@ -23,9 +23,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import config_path, read_config
-from strait.experiments.bench import Machine, fill_quickly
-from strait.model_parts import build_part
+from strait.model.parts import build_part
 from strait.nn.packed import pack_layers
+from strait.runs.bench import Machine, fill_quickly
 from strait.types import Canvas, Condition
 
 Pass = Callable[[nn.Module, str], Callable[[], Any]]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.decoding.config import DecodingConfig
-from strait.masking import mask_ratio
-from strait.model import StraIT
+from strait.decoding.masking import mask_ratio
+from strait.model.strait import StraIT
 from strait.randomness import gumbel, image_seeds, key, uniform, uniform_ids
 from strait.transformer.bottom import BottomTransformer
 

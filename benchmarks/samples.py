@@ -23,8 +23,10 @@ from tqdm import tqdm
 from strait.data.images import in_order
 from strait.data.sources import ImageSource, open_images
 from strait.evaluation.features import FeatureNetwork, open_features
-from strait.images_out import contact_sheet, png_bytes, write_new
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
+from strait.runtime.files import write_new
 from strait.types import Images
 
 _CLASSES, _SEEDS, _BATCH = 8, 8, 100

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import Config, config_path, read_config
-from strait.devices import usable_dtype
-from strait.model import StraIT
-from strait.model_parts import level_networks
+from strait.model.parts import level_networks
+from strait.model.strait import StraIT
+from strait.runtime.devices import usable_dtype
 from strait.tokenizer.discriminator import Discriminator
 from strait.types import Canvas, Condition
 

@@ -159,7 +159,7 @@ def _direct_rate(batch: int, seconds: float = 10) -> float:
     found = subprocess.run([sys.executable, "-m", "strait.cli", *words], capture_output=True, text=True, check=False)
     if found.returncode == 0:
         return json.loads(found.stdout)["images_per_second"]
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained()
     labels = [number % 200 for number in range(batch)]

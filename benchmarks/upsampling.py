@@ -20,9 +20,11 @@ from torch import Tensor
 from strait.data.images import in_order
 from strait.data.sources import ClassesOf, open_images
 from strait.decoding.stratified import final_tokens
-from strait.images_out import contact_sheet, png_bytes, write_new
-from strait.model import StraIT
-from strait.tokenizer.perplexity import peak_signal_to_noise
+from strait.model.strait import StraIT
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
+from strait.runtime.files import write_new
+from strait.tokenizer.stratification import peak_signal_to_noise
 from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.types import Canvas, Tokens
 

@@ -17,7 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from strait.masking import mask_ratio, num_masked
+from strait.decoding.masking import mask_ratio, num_masked
 from strait.randomness import key, uniform
 
 IMAGES = Path(__file__).parent / "images"

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from strait.apps.service.limits import Limits
 from strait.apps.service.replies import Replier, classes_reply
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
-from strait.model import StraIT
+from strait.model.strait import StraIT
 
 app = FastAPI(title="strait on Ray Serve")
 

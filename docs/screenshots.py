@@ -16,8 +16,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from strait.apps.study.storage import Study
-from strait.images_out import to_pictures
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

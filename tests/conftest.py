@@ -16,7 +16,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from strait.messages import say_once
+from strait.runtime.messages import say_once
 
 torch.set_num_threads(1)
 # A busy machine is slow, and a failure must come back when one looks for it.

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 from strait.config import config_path, read_config
-from strait.model import random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import random_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

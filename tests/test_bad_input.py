@@ -12,13 +12,12 @@ import torch
 
 from strait.cli import main
 from strait.config import Config, read_config
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.iterative import decode_step
+from strait.decoding.masking import mask_ratio, num_masked, training_mask
 from strait.decoding.stratified import level_sampling
-from strait.masking import mask_ratio, num_masked, training_mask
-from strait.masking_names import SCHEDULES
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import StraIT, random_model
 from strait.randomness import image_seeds
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.config import TokenizerConfig, TokenizerKind

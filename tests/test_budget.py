@@ -10,10 +10,10 @@ import pytest
 from strait.cli import main
 from strait.config import config_path, read_config
 from strait.evaluation.cost import describe
-from strait.experiments import budget as budget_file
-from strait.experiments.budget import Budget, share_of, with_steps
-from strait.experiments.tables.equal_cost import maskgit
-from strait.model_folder import ModelError
+from strait.model.folder import ModelError
+from strait.runs import budget as budget_file
+from strait.runs.budget import Budget, share_of, with_steps
+from strait.tables.equal_cost import maskgit
 from strait.training.loop import Trainee
 from test_tables import TINY, words  # noqa: F401
 

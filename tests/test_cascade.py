@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from strait.cli import main
 from strait.decoding.config import DecodingConfig
-from strait.model import random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import random_model
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.cascade import CascadeTokenizer
 from strait.tokenizer.config import TokenizerConfig

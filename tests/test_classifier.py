@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from strait.cli import main
 from strait.config import Config, config_names, config_path, read_config
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import key
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig
-from strait.tokenizer.perceptual import ClassifierDistance, build_perceptual
+from strait.tokenizer.perceptual import StageDistance, build_perceptual
 from strait.training.random_crops import crop_windows, random_crops
 from test_resume import environment, finish, wait_for_checkpoint
 
@@ -102,9 +102,9 @@ def test_the_distance_is_that_of_a_naive_second_implementation() -> None:
     with torch.no_grad():  # norms and biases that do something
         for value in network.parameters():
             value.add_(0.1 * torch.randn(value.shape))
-    found = ClassifierDistance(network)(pictures(1), pictures(2))
+    found = StageDistance(network)(pictures(1), pictures(2))
     assert float(found) == pytest.approx(naive_distance(network, pictures(1), pictures(2)), rel=1e-5)
-    assert float(ClassifierDistance(network)(pictures(1), pictures(1))) == 0
+    assert float(StageDistance(network)(pictures(1), pictures(1))) == 0
 
 
 def test_the_gradient_reaches_the_images_and_not_the_classifier() -> None:
@@ -124,7 +124,7 @@ def test_the_gradient_reaches_the_images_and_not_the_classifier() -> None:
 
 
 def test_the_distance_is_taken_in_float32_whatever_surrounds_it() -> None:
-    distance = ClassifierDistance(classifier())
+    distance = StageDistance(classifier())
     wanted = distance(pictures(1), pictures(2))
     with torch.autocast("cpu", torch.bfloat16):
         found = distance(pictures(1), pictures(2))

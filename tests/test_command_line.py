@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from strait.cli import main
-from strait.experiments import generation
-from strait.model import StraIT
+from strait.commands import generated_files
+from strait.model.strait import StraIT
 
 SMALL = [
     *("--tokenizer_training.steps", "40", "--tokenizer_training.codebook.start", "10"),
@@ -119,12 +119,12 @@ def test_the_bar_ends_at_the_steps_that_were_taken(
     """Two batches of a grid of few tokens, asked for more steps than those."""
     bars: list[Any] = []
 
-    class Watched(generation.tqdm):
+    class Watched(generated_files.tqdm):
         def close(self) -> None:
             bars.append((self.total, self.n))
             super().close()
 
-    monkeypatch.setattr(generation, "tqdm", Watched)
+    monkeypatch.setattr(generated_files, "tqdm", Watched)
     words = ("generate", "--model", trained, "--count", 3, "--batch-size", 2, "--steps", "200+2")
     assert run(*words, "--output", tmp_path) == 0
     top = StraIT.from_pretrained(trained).config.grids[0]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strait.config import CONFIGS, Config, config_names, config_path, read_config, write_config
 from strait.data.config import DataConfig
 from strait.decoding.config import DecodingConfig
-from strait.model_config import ModelConfig, from_dict
+from strait.model.config import ModelConfig, from_dict
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import TokenizerTrainingConfig, TransformerTrainingConfig
 from strait.transformer.config import TransformerConfig

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from strait import devices
 from strait.decoding.stratified import final_tokens
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.nn.attention import attend
 from strait.nn.gelu import gelu, linear_gelu
 from strait.nn.packed import PackedConvolution, PackedLinear, pack_layers
+from strait.runtime import devices
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +155,8 @@ def test_packing_keeps_no_memory():
 import dataclasses, torch
 from pathlib import Path
 from strait.config import config_path, read_config
-from strait.model import unfilled_model
-from strait.experiments.bench import fill_quickly
+from strait.model.strait import unfilled_model
+from strait.runs.bench import fill_quickly
 
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.guidance import Guided
 from strait.decoding.iterative import decode_level, decode_step
 from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest
 from strait.decoding.stratified import final_tokens, level_sampling, stratified_decode
-from strait.masking_names import SCHEDULES
 from strait.nn.attention import CrossAttention
 from strait.randomness import image_seeds
 from strait.transformer.top import TopTransformer

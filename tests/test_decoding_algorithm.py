@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.guidance import Guided
 from strait.decoding.iterative import decode_level
 from strait.decoding.stratified import final_tokens, stratified_decode
-from strait.masking_names import SCHEDULES
 from strait.randomness import image_seeds
 from strait.types import NULL_LABEL, Bind, Canvas, Condition, Grid, Level, LogitsFn, Sampling
 from test_decoding import KEEPS, NaiveStep, naive_decode_step

@@ -15,7 +15,7 @@ from strait.cli import main
 from strait.editing.placing import enlarged, to_images
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.types import Canvas, Condition, Tokens
 
 

@@ -20,9 +20,10 @@ from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, extend_picture, infill_picture, picture_canvases, transfer_picture
 from strait.editing.extension import Sides, extend, windows
-from strait.editing.pictures import Picture, PictureError, box_mask, read_mask, read_picture
+from strait.editing.masks import box_mask
 from strait.editing.placing import Window, blend, cut, put_back, window_around
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.reading import Picture, PictureError, read_mask, read_picture
 from strait.types import Canvas
 
 QUICK = DecodingConfig((3, 2), (1.0, 1.0))

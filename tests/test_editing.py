@@ -17,15 +17,15 @@ from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, transfer_picture, upsample_picture
 from strait.editing.infilling import encode_for_infilling, hidden, infill, infill_canvases
 from strait.editing.masks import depths, dilate, inward_ramp, thinned, token_masks
-from strait.editing.pictures import Picture
 from strait.editing.transfer import confident_kept, random_kept, transfer, transfer_canvases
 from strait.editing.upsampling import upsample
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
-from strait.model_folder import ModelError
+from strait.model.config import ModelConfig
+from strait.model.folder import ModelError
+from strait.model.strait import StraIT, random_model
+from strait.pictures.reading import Picture
 from strait.randomness import image_seeds
 from strait.tokenizer.config import TokenizerConfig
-from strait.tokenizer.perplexity import peak_signal_to_noise
+from strait.tokenizer.stratification import peak_signal_to_noise
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas, Condition, DecodingStep, Images, Tokens
 

@@ -34,8 +34,8 @@ from strait.evaluation.generation import Judge, SampleSet, generated
 from strait.evaluation.provenance import photographs_in_words
 from strait.evaluation.reconstruction import evaluate_reconstruction
 from strait.evaluation.reference import ReferenceSet, reference_features
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Tokens
@@ -453,9 +453,9 @@ def test_photographs_are_looked_at_once_for_all_tokenizers(
     monkeypatch.setattr(TorchScriptFeatures, "__call__", counted)
     words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
     assert main([*words, "--model", str(model), "--against", str(tmp_path / "other")]) == 0
-    assert sum(seen) == 3 * 40  # the photographs, and what each of two makes of them
+    assert sum(seen) == 5 * 40  # the photographs; of each of two, all levels and the top alone
     assert main([*words, "--model", str(model)]) == 0
-    assert sum(seen) == 4 * 40
+    assert sum(seen) == 7 * 40
 
 
 def test_few_images_are_warned_of(

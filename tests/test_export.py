@@ -16,16 +16,15 @@ from PIL import Image
 
 from strait.cli import main
 from strait.data.classes import ClassNames
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
+from strait.decoding.masking import num_masked
 from strait.decoding.sampling import halton_scores
 from strait.decoding.stratified import final_tokens
 from strait.export import generate as numpy_side
-from strait.images_out import to_pictures
-from strait.masking import num_masked
-from strait.masking_names import SCHEDULES
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
-from strait.model_folder import ModelError
+from strait.model.config import ModelConfig
+from strait.model.folder import ModelError
+from strait.model.strait import StraIT, random_model
+from strait.pictures.images import to_pictures
 from strait.randomness import gumbel, image_seeds, key, uniform, uniform_ids
 from test_model_folder import CLASSES, CONFIG, SINGLE
 

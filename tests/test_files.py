@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from strait.config import Config, write_config
-from strait.files import naming, read_json, sha256, write_bytes, write_text
-from strait.images_out import write_new
+from strait.runtime.files import naming, read_json, sha256, write_bytes, write_new, write_text
 from strait.training.tracking import Tracker
 
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")

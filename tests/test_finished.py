@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from strait.experiments.run_folder import forget_finished, is_finished, note_finished, refuse_damaged
-from strait.model_folder import ModelError
+from strait.model.folder import ModelError
+from strait.runs.run_folder import forget_finished, is_finished, note_finished, refuse_damaged
 from test_resume import command, environment, finish
 
 SHORT = ("--tokenizer_training.steps", "35", "--top_training.steps", "5", "--bottom_training.steps", "5")

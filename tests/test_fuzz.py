@@ -19,8 +19,8 @@ from strait.config import Config, config_path, read_config
 from strait.data.sources import DataError
 from strait.data.token_cache import TokenCache
 from strait.decoding.config import DecodingConfig
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import TransformerTrainee

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strait.ranks import ALONE
+from strait.runtime.ranks import ALONE
 from strait.training.checkpoint import load_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed, gradient_norm, require_finite

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.stratified import stratified_decode
-from strait.masking_names import SCHEDULES
 from strait.randomness import image_seeds
 from strait.transformer.config import TransformerConfig
 from strait.types import NULL_LABEL, Canvas, Condition, Level

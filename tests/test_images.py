@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, ImageBatch, augment, in_order, read_square, to_square
+from strait.data.images import BadFiles, ImageBatch, augment, in_order, read_square
 from strait.data.sources import DataError, FolderSource, ImageSource, has_split, open_images
 from strait.data.training_images import ShuffledPositions, default_workers, training_batches
+from strait.pictures.reading import to_square
 
 PLAIN = DataConfig(flip=False)
 

@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 
 from conftest import make_photograph
-from strait.data.images import to_square
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
-from strait.editing.pictures import PictureError, as_mask, as_picture
-from strait.images_in import as_images, pixels_of
-from strait.images_out import to_pictures
-from strait.model import StraIT, random_model
+from strait.model.strait import StraIT, random_model
+from strait.pictures.as_images import as_images, as_mask, as_picture, pixels_of
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import PictureError, to_square
 from test_model_folder import CLASSES, CONFIG
 
 SIZE = 16

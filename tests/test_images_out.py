@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 
 from strait.data.images import ImageBatch
-from strait.images_out import contact_sheet, png_bytes, to_pictures, write_new
+from strait.pictures.images import to_pictures
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
+from strait.runtime.files import write_new
 
 WHITE = 255
 

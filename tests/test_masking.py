@@ -11,8 +11,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from strait.masking import mask_ratio, num_masked, training_mask
-from strait.masking_names import SCHEDULES
+from strait.decoding.config import SCHEDULES
+from strait.decoding.masking import mask_ratio, num_masked, training_mask
 from strait.randomness import key, uniform
 
 EVERY = settings(max_examples=100)

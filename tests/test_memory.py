@@ -11,10 +11,10 @@ import torch
 
 from strait import cli
 from strait.config import config_names, config_path, read_config
-from strait.experiments import room
-from strait.experiments.room import least_parameters, refuse_what_cannot_fit
-from strait.model_folder import ModelError
-from strait.model_parts import build_part
+from strait.model import memory
+from strait.model.folder import ModelError
+from strait.model.memory import least_parameters, refuse_what_cannot_fit
+from strait.model.parts import build_part
 from test_disasters import refused
 from test_resume import command
 
@@ -52,11 +52,11 @@ def test_the_lower_bound_is_one(name: str) -> None:
 
 def test_a_device_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_config(config_path("imagenet256")).model
-    monkeypatch.setattr(room, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
     with pytest.raises(ModelError, match=r"top: its weights alone are at least 2\.0 GB, and 1\.0 GB are free on cpu"):
         refuse_what_cannot_fit(config, "top", torch.device("cpu"))
     refuse_what_cannot_fit(config, "tokenizer", torch.device("cpu"))
-    monkeypatch.setattr(room, "free_bytes", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     refuse_what_cannot_fit(dataclasses.replace(config, image_size=512), "top", torch.device("cpu"))
 
 

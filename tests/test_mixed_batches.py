@@ -9,7 +9,7 @@ import torch
 
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
-from strait.model import StraIT
+from strait.model.strait import StraIT
 
 BASE = DecodingConfig(steps=(6, 3), temperature=(3.0, 2.0), guidance=1.0)
 ROWS = [

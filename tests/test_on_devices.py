@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from strait.decoding.stratified import final_tokens
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from test_command_line import SMALL, run
 
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

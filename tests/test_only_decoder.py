@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from strait.cli import main
 from strait.data.images import BadFiles, ImageBatch
-from strait.model_folder import SHIPPED
+from strait.model.folder import SHIPPED
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.config import AdversarialConfig, CodebookConfig, RunConfig, TokenizerTrainingConfig

@@ -79,7 +79,7 @@ def test_every_setting_has_a_name() -> None:
     [
         (["--top.layer", "3"], "--top.layer is not a setting; the nearest are --top.layers"),
         (["--bottom.layer=3"], "--bottom.layer is not a setting; the nearest are --bottom.layers"),
-        (["--data.flap", "1"], "--data.flap is not a setting; the nearest is --data.flip"),
+        (["--data.flap", "1"], "--data.flap is not a setting; the nearest are --data.flip"),
         (["--top.layers", "many"], "--top.layers: 'many' is not a whole number"),
         (["--bottom.layers", "many"], "--bottom.layers: 'many' is not a whole number"),
         (["--top.layers"], "--top.layers: a value must follow"),

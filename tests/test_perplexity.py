@@ -11,13 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strait.tokenizer.perplexity import (
-    peak_signal_to_noise,
-    perplexity,
-    perplexity_error,
-    stratification_report,
-    thumbnail,
-)
+from strait.tokenizer.perplexity import perplexity, perplexity_error
+from strait.tokenizer.stratification import Stratification, peak_signal_to_noise, stratification_report, thumbnail
 from strait.types import Images, StratifiedTokens, Tokens
 
 PERFECT = 10 * math.log10(4 / 1e-10)  # what an error of nothing is counted as, in dB
@@ -193,12 +188,14 @@ def used_greys() -> float:
 
 
 def test_a_top_that_carries_everything() -> None:
-    seen: list[int] = []
-    batches = [flat_images(batch) for batch in BATCHES]
-    report = stratification_report(
-        TopCarriesAll(), (GREYS, 10), batches, shared=False, seen=lambda images, _: seen.append(len(images))
-    )
-    assert seen == [4, 3]
+    stratification = Stratification(TopCarriesAll(), (GREYS, 10), shared=False)
+    for batch in BATCHES:
+        images = flat_images(batch)
+        decoded = stratification.add(images)
+        assert decoded.top_alone is not None
+        torch.testing.assert_close(decoded.images, images)
+        torch.testing.assert_close(decoded.top_alone, images)
+    report = stratification.report()
     assert report.pop("images") == 7
     assert {name: value for name, value in report.items() if not name.endswith("_error")} == pytest.approx(
         {

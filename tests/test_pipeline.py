@@ -13,8 +13,8 @@ from PIL import Image
 
 from strait import StraITPipeline
 from strait.decoding.config import DecodingConfig
-from strait.images_out import to_pictures
-from strait.model import StraIT, random_model
+from strait.model.strait import StraIT, random_model
+from strait.pictures.images import to_pictures
 from strait.types import Tokens
 from test_model_folder import CLASSES, CONFIG, SINGLE
 

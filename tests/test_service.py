@@ -34,9 +34,9 @@ from servers import Server, serving
 from strait.apps.jobs import EditOptions, edited, passes_of
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
-from strait.editing.pictures import Picture
-from strait.images_out import to_pictures
-from strait.model import StraIT, random_model
+from strait.model.strait import StraIT, random_model
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import Picture
 from test_upsampler import CLASSES, CONFIG
 
 pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")

@@ -114,5 +114,9 @@ def test_options_of_a_verb_that_is_not_there_end_the_build() -> None:
 
 def test_the_reference_shows_docstrings(pages: dict[Path, Page]) -> None:
     anchors = set().union(*(page.anchors for page in pages.values()))
-    for name in ("strait.model.StraIT.generate", "strait.types.Canvas", "strait.decoding.iterative.decode_step"):
+    for name in (
+        "strait.model.strait.StraIT.generate",
+        "strait.types.Canvas",
+        "strait.decoding.iterative.decode_step",
+    ):
         assert name in anchors

@@ -17,22 +17,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strait import devices
 from strait.config import config_path, read_config
-from strait.decoding.config import DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig
+from strait.decoding.masking import most_masked
 from strait.decoding.sampling import masked_positions
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
-from strait.experiments.bench import PARTS, Bench, Machine
-from strait.experiments.run_folder import runnable
-from strait.masking import most_masked
-from strait.masking_names import SCHEDULES
-from strait.memory import bytes_an_image, fitting_batch
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
+from strait.model.config import ModelConfig
+from strait.model.memory import bytes_an_image, fitting_batch
+from strait.model.strait import StraIT, random_model
 from strait.nn.dropout import Dropout
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import image_seeds
+from strait.runs.bench import PARTS, Bench, Machine
+from strait.runs.run_folder import runnable
+from strait.runtime import devices
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas
@@ -214,7 +213,7 @@ def test_a_batch_that_fits_fits(free: int, images: int, guidance: float):
 
 def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: pytest.MonkeyPatch):
     each = bytes_an_image(CONFIG, model.default_decoding(), 4, False)
-    monkeypatch.setattr("strait.model.free_bytes", lambda device: 10 * each)
+    monkeypatch.setattr("strait.model.strait.free_bytes", lambda device: 10 * each)
     assert model.batch_size(None) == 8
     assert model.batch_size(8) == 8
     with pytest.raises(ValueError, match=r"^batch_size: 9 images at once need about .* GB .* 8 would fit$"):

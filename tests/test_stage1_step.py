@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from strait.data.images import BadFiles
-from strait.ranks import ALONE
+from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
@@ -98,7 +98,7 @@ def test_the_discriminator_learns_to_tell_apart_and_half_ten_times_its_penalty(s
     config = TokenizerTrainingConfig(steps=10, batch_size=BATCH, adversarial=AdversarialConfig(channels=8, r1_every=4))
     adversary = Adversary(SIZE, config, CPU, torch.contiguous_format, ALONE)
     images, made = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    judged = adversary.judge([(images, made)], step, lambda: torch.autocast("cpu", enabled=False))
+    judged = adversary.judge([(images, made)], step, 1e-4, lambda: torch.autocast("cpu", enabled=False))
     wanted = F.softplus(-adversary.network(images)).mean() + F.softplus(adversary.network(made)).mean()
     from_0_to_1 = ((images + 1) / 2).requires_grad_()
     (gradient,) = torch.autograd.grad(adversary.network(2 * from_0_to_1 - 1).sum(), from_0_to_1)

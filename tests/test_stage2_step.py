@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from strait.model_config import ModelConfig
-from strait.model_parts import build_part, level_networks
+from strait.model.config import ModelConfig
+from strait.model.parts import build_part, level_networks
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import TransformerTrainee
@@ -245,6 +245,6 @@ def test_a_step_trains_at_the_rate_of_its_place(part: str) -> None:
         training.transformer.eval()  # as a sample grid leaves it
         training.step(step)
         assert training.transformer.training
-        rates.append([group["lr"] for group in training.optimizer.param_groups])
+        rates.append([group["lr"] for group in training.trained.optimizer.param_groups])
     shares = [0.25, 0.5, 0.75, 1.0, *((1 + math.cos(math.pi * step / 6)) / 2 for step in range(6))]
     assert rates == [[pytest.approx(1e-3 * share)] * 2 for share in shares]

@@ -11,11 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from strait.cli import main
-from strait.experiments.starting_weights import start_from
-from strait.hub import find_folder
-from strait.model import StraIT
-from strait.model_folder import SHIPPED, ModelError
-from strait.model_parts import build_part
+from strait.model.folder import SHIPPED, ModelError
+from strait.model.hub import find_folder
+from strait.model.parts import build_part
+from strait.model.strait import StraIT
+from strait.runs.starting_weights import start_from
 from strait.types import Canvas, Condition
 
 

@@ -27,7 +27,7 @@ from strait.data.stream_order import StreamedPositions, lane_order, lanes_for
 from strait.data.streamed import StreamedSource, open_stream, stream_has_split
 from strait.data.token_cache import build_token_cache
 from strait.data.training_images import training_batches
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images, StratifiedTokens, Tokens
 from test_resume import command, environment, wait_for_checkpoint
 

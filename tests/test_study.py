@@ -25,7 +25,7 @@ from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
 from strait.apps.study.storage import CHANGES, Refused, Study
 from strait.cli import main
-from strait.images_out import png_bytes
+from strait.pictures.recipe import png_bytes
 
 CLASSES = ("alp", "n04399382 teddy", "goldfish")
 

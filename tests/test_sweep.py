@@ -23,11 +23,11 @@ from strait.data.sources import open_images
 from strait.decoding.config import DecodingConfig
 from strait.evaluation.features import open_features
 from strait.evaluation.generation import Judge, SampleSet
-from strait.experiments.search import TEMPERATURES, Trials, best_decoding
-from strait.experiments.sweep import GUIDANCE, TOTALS, decoding_of, everywhere, front, scored_again, sweep
-from strait.model import StraIT
-from strait.model_config import from_dict
-from strait.ranks import Stopped
+from strait.model.config import from_dict
+from strait.model.strait import StraIT
+from strait.runtime.ranks import Stopped
+from strait.tables.search import TEMPERATURES, Trials, best_decoding
+from strait.tables.sweep import GUIDANCE, TOTALS, decoding_of, everywhere, front, scored_again, sweep
 from test_tables import Network
 
 START = DecodingConfig(steps=(12, 12), temperature=(3.0, 3.0), guidance=0.0)

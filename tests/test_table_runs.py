@@ -21,9 +21,9 @@ from strait.evaluation.features import open_features
 from strait.evaluation.fidelity import frechet_distance
 from strait.evaluation.provenance import decoding_in_words, photographs_in_words
 from strait.evaluation.reference import ReferenceSet, reference_features
-from strait.experiments import budget as budget_file
-from strait.experiments import search
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.runs import budget as budget_file
+from strait.tables import search
 from strait.training import loop
 from strait.training.loop import Stop
 from strait.training.pace import mean_seconds

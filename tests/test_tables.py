@@ -13,7 +13,9 @@ from torch import nn
 from strait.cli import main
 from strait.config import Config, config_path, read_config
 from strait.decoding.config import DecodingConfig
-from strait.experiments.table import (
+from strait.tables.report import distance_title, markdown, means, verdicts
+from strait.tables.rows import starting_point
+from strait.tables.table import (
     NUMBERS,
     Mean,
     Row,
@@ -24,8 +26,6 @@ from strait.experiments.table import (
     steps_here,
     unchanged,
 )
-from strait.experiments.table_report import distance_title, markdown, means, verdicts
-from strait.experiments.table_rows import starting_point
 
 TINY = read_config(config_path("tiny-imagenet64-cpu"))
 

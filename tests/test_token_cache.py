@@ -105,17 +105,16 @@ def test_ids_of_any_codebook_come_back(source: FolderSource, folder: Path, codes
     assert int(cache.levels[1].max()) > codes / 2
 
 
-def test_variants_are_the_picture_and_others_of_it(source: FolderSource, folder: Path) -> None:
+def test_every_variant_is_a_draw_of_the_picture(source: FolderSource, folder: Path) -> None:
     cache = build(folder, source, CountingEncoder(), DataConfig(flip=True, cache_variants=3))
     assert cache.variants == 3
-    mirrored = [0, 0]
+    mirrored = [0, 0, 0]
     for index in range(40):
         plain, other = by_hand(source, index), by_hand(source, index, mirrored=True)
         versions = [[level[variant, index].tolist() for level in cache.levels] for variant in range(3)]
-        assert versions[0] == plain
-        for variant in (1, 2):
+        for variant in range(3):
             assert versions[variant] in (plain, other)
-            mirrored[variant - 1] += versions[variant] == other != plain
+            mirrored[variant] += versions[variant] == other != plain
     assert all(10 < count < 30 for count in mirrored)  # about half of 40, each drawn for itself
     again = build(folder.with_name("again"), source, CountingEncoder(), DataConfig(flip=True, cache_variants=3))
     assert all(np.array_equal(a, b) for a, b in zip(cache.levels, again.levels, strict=True))
@@ -125,7 +124,31 @@ def test_shifts_make_variants_differ(source: FolderSource, folder: Path) -> None
     cache = build(folder, source, CountingEncoder(), DataConfig(flip=False, shift=3, cache_variants=4))
     different = {level.tobytes() for level in cache.levels[1][:, 4]}
     assert len(different) >= 3
-    assert cache.levels[1][0, 4].tolist() == by_hand(source, 4)[1]
+    pixels, _ = read_square(source, 4, SIZE)
+    assert isinstance(pixels, np.ndarray)
+    padded = np.pad(pixels, ((3, 3), (3, 3), (0, 0)), mode="edge")
+    moved = [padded[down : down + SIZE, right : right + SIZE] for down in range(7) for right in range(7)]
+    images = torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    of_moves = CountingEncoder()(images).levels[1].flatten(1).tolist()
+    assert all(cache.levels[1][variant, 4].tolist() in of_moves for variant in range(4))
+
+
+def test_random_crops_make_variants_and_a_cache_from_before_them_still_opens(
+    source: FolderSource, folder: Path
+) -> None:
+    config = DataConfig(flip=False, smallest_crop=0.3, cache_variants=4)
+    cache = build(folder, source, CountingEncoder(), config)
+    assert all(len({level.tobytes() for level in cache.levels[1][:, index]}) == 4 for index in range(40))
+    before = folder.with_name("before")
+    build(before, source, CountingEncoder())
+    about = json.loads((before / "cache.json").read_text())
+    del about["smallest_crop"]
+    (before / "cache.json").write_text(json.dumps(about))
+    encode = CountingEncoder()
+    build(before, source, encode)
+    assert encode.images == 0
+    build(before, source, encode, DataConfig(flip=False, smallest_crop=0.3))
+    assert encode.images == 40
 
 
 def test_one_level_has_one_array(source: FolderSource, folder: Path) -> None:
@@ -207,8 +230,8 @@ def test_damaged_images_are_left_out(
     assert cache.labels.tolist() == [index // 10 for index in good]
     for row, index in enumerate(good):
         versions = [by_hand(source, index), by_hand(source, index, mirrored=True)]
-        assert [level[0, row].tolist() for level in cache.levels] == versions[0]
-        assert [level[-1, row].tolist() for level in cache.levels] in versions
+        for variant in range(variants):
+            assert [level[variant, row].tolist() for level in cache.levels] in versions
     said = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[0] for line in said] == [f"skipped {paths[index]}" for index in bad]
     encode = CountingEncoder()

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from strait.experiments.preview import spread
-from strait.ranks import ALONE
+from strait.runs.preview import spread
+from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.checkpoint import write_tensors

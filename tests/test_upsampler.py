@@ -16,11 +16,11 @@ from strait.cli import main
 from strait.config import config_path
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
-from strait.experiments.random_tokens import random_token_cache
-from strait.model import StraIT, random_model
-from strait.model_config import ModelConfig
-from strait.model_folder import ModelError
-from strait.model_parts import build_part, level_networks
+from strait.model.config import ModelConfig
+from strait.model.folder import ModelError
+from strait.model.parts import build_part, level_networks
+from strait.model.strait import StraIT, random_model
+from strait.runs.random_tokens import random_token_cache
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.transformer.config import TransformerConfig

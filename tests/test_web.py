@@ -22,9 +22,10 @@ from servers import serving
 from strait.apps.jobs import EditOptions, edit_settings, settings_inside
 from strait.cli import main
 from strait.editing.edits import Edit, infill_picture
-from strait.editing.pictures import Picture
-from strait.images_out import png_bytes, to_pictures
-from strait.model import StraIT, random_model
+from strait.model.strait import StraIT, random_model
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import Picture
+from strait.pictures.recipe import png_bytes
 from test_upsampler import CLASSES, CONFIG, DECODING
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")

@@ -17,9 +17,10 @@ from conftest import make_photograph
 from servers import Server, serving
 from strait.editing.edits import Edit, extend_picture, transfer_picture
 from strait.editing.extension import Sides
-from strait.editing.pictures import Picture
-from strait.images_out import png_bytes, to_pictures
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import Picture
+from strait.pictures.recipe import png_bytes
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")

@@ -24,8 +24,8 @@ from strait.data.training_images import training_batches
 from strait.evaluation.features import Features
 from strait.evaluation.generation import SampleSet, generated
 from strait.evaluation.reference import ReferenceSet, features_of, reference_features
-from strait.model import StraIT
-from strait.ranks import Ranks
+from strait.model.strait import StraIT
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig, TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer

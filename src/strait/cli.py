@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 from strait import __version__
-from strait.arguments import STOPPED_BY_SIGNAL
+from strait.commands.arguments import STOPPED_BY_SIGNAL
 from strait.runtime.streams import keep_writing
 from strait.runtime.threads import wait_without_spinning
 

@@ -13,8 +13,8 @@ import yaml
 
 from strait.data.config import DataConfig
 from strait.decoding.config import DecodingConfig
-from strait.files import write_text
-from strait.model_config import PARTS, ModelConfig, from_dict
+from strait.model.config import PARTS, ModelConfig, from_dict
+from strait.runtime.files import write_text
 from strait.tokenizer.config import ClassifierConfig, TokenizerConfig
 from strait.training.config import (
     ClassifierTrainingConfig,
@@ -73,9 +73,19 @@ class Config:
         for part in ("top", "upsampler"):
             if getattr(self, f"{part}_training").condition_augmentation:
                 raise ValueError(f"{part}_training.condition_augmentation: it belongs to bottom_training alone")
-        quarter = self.image_size // 4
-        if self.tokenizer_training.adversarial.weight > 0 and (self.image_size % 4 or quarter & (quarter - 1)):
-            raise ValueError(f"image_size: {self.image_size} must be 4 times a power of two for the discriminator")
+        training = self.tokenizer_training
+        if training.crop is not None and (
+            training.crop > self.image_size or training.crop % self.tokenizer.downsampling
+        ):
+            raise ValueError(
+                f"tokenizer_training.crop: {training.crop} must be a multiple of the downsampling "
+                f"{self.tokenizer.downsampling} and at most the image_size {self.image_size}"
+            )
+        side = training.crop or self.image_size
+        needs_halving = training.adversarial.weight > 0 and training.adversarial.kind == "stylegan"
+        if needs_halving and (side % 4 or (side // 4) & (side // 4 - 1)):
+            name = "image_size" if training.crop is None else "tokenizer_training.crop"
+            raise ValueError(f"{name}: {side} must be 4 times a power of two for the discriminator")
 
     @property
     def model(self) -> ModelConfig:

@@ -20,8 +20,8 @@ from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
 from strait.editing.extension import Sides
 from strait.editing.infilling import base_decoding
-from strait.editing.pictures import Picture, PictureError
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.reading import Picture, PictureError
 from strait.types import NULL_LABEL
 
 Action = Literal["infill", "extend", "relabel", "transfer"]

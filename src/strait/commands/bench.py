@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from strait.arguments import (
+from strait.commands.arguments import (
     add_decoding_options,
     check_compile,
     chosen_decoding,
@@ -43,8 +43,8 @@ def run(words: list[str]) -> int:
     if config is not None and args.model is not None:
         raise ValueError("bench: say either --config or --model")
 
-    from strait.devices import DTYPES
-    from strait.experiments.bench import PARTS, Bench, Machine
+    from strait.runs.bench import PARTS, Bench, Machine
+    from strait.runtime.devices import DTYPES
 
     if args.dtype not in DTYPES:
         raise ValueError(f"--dtype: {args.dtype!r} is not one of {', '.join(DTYPES)}")
@@ -76,8 +76,8 @@ def run(words: list[str]) -> int:
 
 
 def _model(config: Any, source: str | None, machine: Any) -> Any:
-    from strait.experiments.bench import fill_quickly
-    from strait.model import StraIT, unfilled_model
+    from strait.model.strait import StraIT, unfilled_model
+    from strait.runs.bench import fill_quickly
 
     if config is None:
         return StraIT.from_pretrained(source, machine.device, machine.dtype, pack=False)

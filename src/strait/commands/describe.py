@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
     if config is not None:
         description = describe_model(config.model, 1000 if args.classes is None else args.classes)
     else:
-        from strait.model import StraIT
+        from strait.model.strait import StraIT
 
         model = StraIT.from_pretrained(args.model)
         description = describe_model(model.config, len(model.classes))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import (
+from strait.commands.arguments import (
     add_decoding_options,
     add_inference_options,
     chosen_decoding,
@@ -125,7 +125,7 @@ def _check_options(args: Namespace) -> None:
 
 
 def _picture(args: Namespace) -> Any:
-    from strait.editing.pictures import read_picture
+    from strait.pictures.reading import read_picture
 
     picture = read_picture(args.image)
     _say_pages(args.image, picture.pages)
@@ -133,7 +133,8 @@ def _picture(args: Namespace) -> Any:
 
 
 def _mask(args: Namespace, size: tuple[int, int]) -> Any:
-    from strait.editing.pictures import box_mask, read_mask
+    from strait.editing.masks import box_mask
+    from strait.pictures.reading import read_mask
 
     if args.box is not None:
         return box_mask(args.box, size)
@@ -153,10 +154,10 @@ def _say_pages(path: str, pages: int) -> None:
 
 
 def _edit(action: str, edit: Edit, args: Namespace) -> None:
+    from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
     from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
     from strait.editing.extension import Sides
-    from strait.experiments.editing import settings_of, write_results
 
     options: dict[str, Any]
     if action in ("infill", "relabel"):
@@ -185,9 +186,9 @@ def _edit(action: str, edit: Edit, args: Namespace) -> None:
 
 
 def _process(edit: Edit, args: Namespace) -> None:
+    from strait.commands.edited_files import process_of, settings_of, write_process
     from strait.editing.config import EditConfig
     from strait.editing.process import redrawing_table
-    from strait.experiments.editing import process_of, settings_of, write_process
 
     source, options, stem = None, {}, "image"
     if args.image is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -22,7 +22,7 @@ def parser() -> ArgumentParser:
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
 
-    from strait.experiments.parts import PartTraining
+    from strait.runs.parts import PartTraining
     from strait.training.distributed import launched
     from strait.training.loop import orderly_stop
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import add_decoding_options, chosen_decoding, device_named
+from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named
 from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.data.sources import ImageSource
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
 _SHOWN = 8
 
@@ -62,13 +62,13 @@ def _parser(what: str) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     if what == "reconstruction":
-        parser.add_argument("--features", help="inception (the default), a TorchScript network's path, or none")
+        parser.add_argument("--features", help="inception (the default), efficientnet, a TorchScript file, or none")
         parser.add_argument("--samples", type=int, help="take only this many, evenly spread")
         parser.add_argument("--against", help="further models, separated by commas, side by side")
         parser.add_argument("--grid", help="one PNG of photographs as each tokenizer gives them back")
         parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     else:
-        parser.add_argument("--features", help="inception (the default), or a TorchScript network's path")
+        parser.add_argument("--features", help="inception (the default), efficientnet, or a TorchScript file")
         parser.add_argument("--samples", type=int, help="make so many; by default as many as there are photographs")
         parser.add_argument("--seed", type=int, default=0, help="of the generated images")
         parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
@@ -80,7 +80,7 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     from strait.data.sources import has_split, open_images
     from strait.evaluation.features import FeatureError, open_features
     from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     device = device_named(args.device)
     folders = [args.model, *(name for name in (args.against or "").split(",") if name)]
@@ -114,7 +114,9 @@ def _evaluate_reconstruction(args: Namespace) -> int:
 def _write_side_by_side(args: Namespace, models: dict[str, StraIT], source: ImageSource) -> None:
     from strait.data.images import in_order
     from strait.evaluation.reconstruction import row_titles, side_by_side
-    from strait.images_out import contact_sheet, png_bytes, write_new
+    from strait.pictures.recipe import png_bytes
+    from strait.pictures.sheets import contact_sheet
+    from strait.runtime.files import write_new
 
     size = next(iter(models.values())).config.image_size
     count = min(_SHOWN, len(source))
@@ -131,7 +133,7 @@ def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.data.sources import has_split, open_images
     from strait.evaluation.features import open_features
     from strait.evaluation.generation import SampleSet, evaluate_generation, generation_table
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained(args.model, device)
     model.require("tokenizer", "top", "bottom")

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from strait.commands.parsing import parse, verb_parser
-from strait.model_config import level_names
+from strait.model.config import level_names
 
 
 def parser() -> ArgumentParser:
@@ -26,7 +26,7 @@ def run(words: list[str]) -> int:
         _check_free(output)
 
     from strait.export.onnx_files import export_onnx, largest_difference
-    from strait.model import StraIT
+    from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained(args.model, pack=False)
     for path in export_onnx(model, output):

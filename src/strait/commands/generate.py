@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.arguments import (
+from strait.commands.arguments import (
     add_decoding_options,
     add_inference_options,
     chosen_decoding,
@@ -43,7 +43,7 @@ def run(words: list[str]) -> int:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
 
-    from strait.experiments.generation import Request, generate_files
+    from strait.commands.generated_files import Request, generate_files
 
     model = inference_model(args)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 
 from strait.config import Config, config_path, read_config, setting_names
 from strait.data.config import DataConfig
-from strait.model_config import from_dict
+from strait.model.config import from_dict
 
 _HELP_OF_SETTINGS = "--help-settings"
 _EXPECTED = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import device_named
+from strait.commands.arguments import device_named
 from strait.commands.parsing import parse, verb_parser
 
 KEY_VARIABLE = "STRAIT_API_KEY"

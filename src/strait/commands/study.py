@@ -142,7 +142,7 @@ def _results(args: Namespace) -> int:
 
     results = read_results(Study(Path(args.study)), args.allowed_failures, args.include_unfinished)
     if args.chart is not None:
-        from strait.images_out import write_new
+        from strait.runtime.files import write_new
 
         write_new(Path(args.chart), results_chart(results), args.overwrite)
     print(json.dumps(results.as_json()) if args.json else results_table(results))

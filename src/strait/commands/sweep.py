@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -49,12 +49,12 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.data.sources import open_images
     from strait.evaluation.features import open_features
     from strait.evaluation.generation import Judge, SampleSet
-    from strait.experiments.plots import check_plots
-    from strait.experiments.search import Trials
-    from strait.experiments.sweep import front, scored_again, sweep, timed
-    from strait.experiments.sweep_report import sweep_name, write_sweep
-    from strait.model import StraIT
-    from strait.ranks import Stopped
+    from strait.model.strait import StraIT
+    from strait.runtime.ranks import Stopped
+    from strait.tables.plots import check_plots
+    from strait.tables.search import Trials
+    from strait.tables.sweep import front, scored_again, sweep, timed
+    from strait.tables.sweep_report import sweep_name, write_sweep
     from strait.training.loop import orderly_stop
 
     check_plots()

@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
 from strait.commands.parsing import named_config, parse_settings, verb_parser
 from strait.config import Config
 
@@ -55,13 +55,13 @@ def run(words: list[str]) -> int:
 
 def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) -> int:
     from strait.evaluation.features import open_features
-    from strait.experiments.plots import check_plots
-    from strait.experiments.row_models import Trainer
-    from strait.experiments.table import at_base_size, find_table
-    from strait.experiments.table_files import write_table
-    from strait.experiments.table_rows import Measuring, TableRun
-    from strait.model import StraIT
-    from strait.ranks import Stopped
+    from strait.model.strait import StraIT
+    from strait.runtime.ranks import Stopped
+    from strait.tables.files import write_table
+    from strait.tables.plots import check_plots
+    from strait.tables.row_models import Trainer
+    from strait.tables.rows import Measuring, TableRun
+    from strait.tables.table import at_base_size, find_table
     from strait.training.loop import orderly_stop
 
     table = find_table(args.table)

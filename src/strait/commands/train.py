@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
 from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
 from strait.config import TRAINED, Config, config_names, read_config
 
@@ -31,7 +31,7 @@ def run(words: list[str]) -> int:
     if settings is None:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
 
-    from strait.experiments.parts import PartTraining
+    from strait.runs.parts import PartTraining
     from strait.training.distributed import launched
     from strait.training.loop import orderly_stop
 

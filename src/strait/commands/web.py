@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.arguments import device_named
+from strait.commands.arguments import device_named
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
         except ImportError as error:
             raise ValueError(f"web: it needs the library {error.name}: pip install 'strait[app]'") from error
         from strait.apps.web.studio import Studio
-        from strait.model import StraIT
+        from strait.model.strait import StraIT
 
         model = StraIT.from_pretrained(args.model, device)
         model.require(*model.config.parts[:3])

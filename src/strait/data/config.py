@@ -12,8 +12,13 @@ class DataConfig:
     Args:
         flip: half of the training images are mirrored.
         shift: training images are moved by up to this many pixels, edges repeated.
+        smallest_crop: training images are random squares of a photograph, anywhere in it, whose area has at least this
+            share of the largest square's; a square is never smaller than the pixels that it becomes, where the
+            photograph has them. 1 takes the centre square, as the paper does.
+        balance: how often rare classes come in training: 0 as they come, 1 every class equally often, between in
+            proportion to n^(1 - balance) for a class of n images.
         workers: processes that decode images; none decides by the machine.
-        cache_variants: versions of each image in the token cache (flipped, shifted).
+        cache_variants: versions of each image in the token cache, each a draw of its own (crop, flip, shift).
         streaming: read parquet files, tars or a hub's data set where they lie, without a copy of them here.
         shuffle_buffer: images among which the next one of a stream is chosen; they lie in memory, encoded.
         stream_lanes: places of a stream that are read along at once, where that divides a batch (else the next smaller
@@ -22,6 +27,8 @@ class DataConfig:
 
     flip: bool = True
     shift: int = 0
+    smallest_crop: float = 1.0
+    balance: float = 0.0
     workers: int | None = None
     cache_variants: int = 1
     streaming: bool = False
@@ -32,5 +39,11 @@ class DataConfig:
         for name in ("shift", "cache_variants", "shuffle_buffer", "stream_lanes"):
             if getattr(self, name) < (name != "shift"):
                 raise ValueError(f"data.{name}: {getattr(self, name)} is too small")
+        if not 0 < self.smallest_crop <= 1:
+            raise ValueError(f"data.smallest_crop: {self.smallest_crop} must lie in (0, 1]")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"data.balance: {self.balance} must lie in [0, 1]")
+        if self.balance and self.streaming:
+            raise ValueError("data.balance: a stream is read in the order of its shards; set data.streaming to false")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers: {self.workers} must not be negative")

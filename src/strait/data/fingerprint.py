@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from strait.files import cache_folder, write_text
+from strait.runtime.files import cache_folder, write_text
 
 _SETTLED = 2.0  # seconds after which another change of a file gets another time, on any file system
 

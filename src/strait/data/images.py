@@ -5,53 +5,27 @@ One bad file never stops a run: it is reported once by name, skipped, and counte
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from strait.data.config import DataConfig
 from strait.data.sources import ImageSource
-from strait.messages import first_line
-from strait.ranks import ALONE, Ranks
+from strait.pictures.reading import eight_bits, on_white, to_square
+from strait.randomness import key, uniform
+from strait.runtime.messages import first_line
+from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images
 
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits; turned as EXIF says."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
-        values = np.asarray(picture).astype(np.float32)
-        largest = values.max(where=np.isfinite(values), initial=0)
-        scale = 255.0 if picture.mode == "F" and largest <= 1 else 1 / 257
-        # What is no number is black, and infinity white.
-        values = np.nan_to_num(values, nan=0.0).clip(0, 65535)
-        picture = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
-    transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    return picture.convert("RGBA" if transparent else "RGB")
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """An RGB or RGBA picture as RGB, on white where it is transparent."""
-    if picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
-    return picture
-
-
-def to_square(picture: Image.Image, size: int) -> np.ndarray:
-    """A picture of any size and mode as uint8 ``[size, size, 3]``: turned as EXIF says, on white where it is
-    transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
-    """
-    picture = on_white(eight_bits(picture))
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+_SIDE, _RIGHT, _DOWN, _INNER_RIGHT, _INNER_DOWN = 1, 2, 3, 4, 5
 
 
 def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray:
@@ -72,6 +46,58 @@ def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray
         padded = np.pad(pixels, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
         pixels = padded[down : down + height, right : right + width]
     return np.ascontiguousarray(pixels)
+
+
+def training_view(
+    picture: Image.Image, size: int, config: DataConfig, draw: int, crop: int | None = None
+) -> np.ndarray:
+    """What training sees of a picture: a square of it, mirrored and moved, as a random number says.
+
+    Args:
+        picture: of any size and mode.
+        size: side in pixels of the model's images.
+        config: ``smallest_crop``, ``flip`` and ``shift``.
+        draw: a non-negative random integer; the same one gives the same result.
+        crop: side in pixels of a square to cut out of the image; none for all of it.
+
+    Returns:
+        uint8 ``[size, size, 3]``, or of side ``crop``.
+    """
+    crop = size if crop is None else crop
+    if config.smallest_crop == 1 and crop == size:
+        pixels = to_square(picture, size)
+    else:
+        picture = on_white(eight_bits(picture))
+        left, top, side = random_window(picture.width, picture.height, size, crop, config.smallest_crop, draw)
+        box = (left, top, left + side, top + side)
+        same_size = side == crop
+        picture = picture.crop(box) if same_size else picture.resize((crop, crop), Image.Resampling.LANCZOS, box)
+        pixels = np.asarray(picture)
+    return augment(pixels, draw, config.flip, config.shift)
+
+
+def random_window(width: int, height: int, size: int, crop: int, smallest: float, draw: int) -> tuple[int, int, int]:
+    """Which square of a picture becomes a training image.
+
+    The image is a square of at least ``smallest`` of the largest one's area, anywhere (1: the centre square); the
+    window is a square of ``crop`` of its ``size`` pixels, anywhere in it. Neither is smaller than the pixels that it
+    becomes, where the picture has them.
+
+    Returns:
+        left, top and side of the window in pixels of the picture.
+    """
+    largest = min(width, height)
+    least = max(math.sqrt(smallest) * largest, min(largest, size))
+    side, right, down, inner_right, inner_down = (
+        float(uniform(key(draw, purpose))) for purpose in (_SIDE, _RIGHT, _DOWN, _INNER_RIGHT, _INNER_DOWN)
+    )
+    square = round(least + side * (largest - least))
+    if smallest == 1:
+        right = down = 0.5
+    window = min(square, max(round(square * crop / size), min(largest, crop)))
+    left = math.floor(right * (width - square + 1)) + math.floor(inner_right * (square - window + 1))
+    top = math.floor(down * (height - square + 1)) + math.floor(inner_down * (square - window + 1))
+    return left, top, window
 
 
 @dataclass(frozen=True)
@@ -134,13 +160,20 @@ class BadFiles:
 
 
 def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray, int] | tuple[str, str]:
-    """Read one picture, or say (name, reason) why it cannot be read."""
+    """Read one picture as ``to_square`` cuts it, or say (name, reason) why it cannot be read."""
+    return read_pixels(source, index, lambda picture: to_square(picture, size))
+
+
+def read_pixels(
+    source: ImageSource, index: int, cut: Callable[[Image.Image], np.ndarray]
+) -> tuple[np.ndarray, int] | tuple[str, str]:
+    """Read one picture, cut to pixels, and its label; or say (name, reason) why it cannot be read."""
     try:
         with warnings.catch_warnings():
             # A small file can ask for any amount of memory; PIL warns at 89 million pixels, and that is enough.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture, label = source.read(index)
-        return to_square(picture, size), label
+        return cut(picture), label
     except UnidentifiedImageError:
         reason = "not an image, or damaged"
     except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
@@ -149,21 +182,32 @@ def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray,
 
 
 def in_order(
-    source: ImageSource, size: int, batch_size: int, indices: Sequence[int] | None = None
+    source: ImageSource,
+    size: int,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+    cut: Callable[[Image.Image, int], np.ndarray] | None = None,
 ) -> Iterator[ImageBatch]:
-    """All pictures (or those of ``indices``) once, in order, damaged ones left out."""
+    """All pictures (or those of ``indices``) once, in order, damaged ones left out; ``cut`` makes the pixels of the
+    picture of an index, by default ``to_square``."""
     wanted = range(len(source)) if indices is None else indices
     for start in range(0, len(wanted), batch_size):
         good: list[tuple[np.ndarray, int, int]] = []
         bad: list[tuple[str, str]] = []
         for index in wanted[start : start + batch_size]:
-            first, second = read_square(source, index, size)
+            first, second = read_pixels(source, index, partial(_cut, index, size, cut))
             if isinstance(first, str):
                 bad.append((first, str(second)))
             else:
                 good.append((first, int(second), index))
         if good or bad:
             yield collate(good, bad, size)
+
+
+def _cut(
+    index: int, size: int, cut: Callable[[Image.Image, int], np.ndarray] | None, picture: Image.Image
+) -> np.ndarray:
+    return to_square(picture, size) if cut is None else cut(picture, index)
 
 
 def collate(good: list[tuple[np.ndarray, int, int]], bad: list[tuple[str, str]], size: int) -> ImageBatch:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from strait.data.classes import ClassNames
 from strait.data.fingerprint import fingerprint_of
+from strait.pictures.reading import FORMATS
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is decoded whatever a file is called: PIL has formats that start other programs."""
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "test"),
@@ -38,6 +38,10 @@ class ImageSource(Protocol):
         ...
 
     def name(self, index: int) -> str: ...
+
+    def labels(self) -> np.ndarray:
+        """The class of every picture, int64 ``[count]``, -1 without; no picture is read for it."""
+        ...
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The opened picture and its class (-1 without classes); raises whatever a damaged file raises."""
@@ -70,6 +74,9 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         return str(self._items[index][0])
+
+    def labels(self) -> np.ndarray:
+        return np.array([label for _, label in self._items], np.int64)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         path, label = self._items[index]
@@ -125,6 +132,11 @@ class DatasetSource:
     def fingerprint(self) -> str:
         return fingerprint_of(self._files, [""] * len(self._files)) if self._files else self._of_hub
 
+    def labels(self) -> np.ndarray:
+        if self._label is None:
+            return np.full(len(self), -1)
+        return np.array([-1 if label is None else label for label in self._rows[self._label]], np.int64)
+
     def name(self, index: int) -> str:
         picture = self._rows[index][self._picture]
         path = picture["path"] if picture else None
@@ -163,6 +175,10 @@ class ClassesOf:
 
     def name(self, index: int) -> str:
         return self._source.name(index)
+
+    def labels(self) -> np.ndarray:
+        theirs = self._source.labels()
+        return np.where(theirs >= 0, np.array([*self._numbers, -1], np.int64)[theirs], -1)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         picture, label = self._source.read(index)

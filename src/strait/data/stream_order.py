@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Sampler
 
 from strait.randomness import key, permutation, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 
 _BLOCKS, _DELAY = 3, 4
 

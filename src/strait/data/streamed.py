@@ -20,7 +20,6 @@ from PIL import Image
 from strait.data.classes import ClassNames
 from strait.data.shards import ParquetShard, Shard, StoredFile, TarShard, hub
 from strait.data.sources import (
-    FORMATS,
     DataError,
     ImageSource,
     has_split,
@@ -30,6 +29,7 @@ from strait.data.sources import (
     shards_in,
     split_folder,
 )
+from strait.pictures.reading import FORMATS
 
 _KINDS = {".parquet": ParquetShard, ".tar": TarShard}
 
@@ -65,6 +65,9 @@ class StreamedSource:
     def name(self, index: int) -> str:
         shard, row = self._place(index)
         return self._shards[shard].name(row)
+
+    def labels(self) -> np.ndarray:
+        return np.full(len(self), -1) if self._labels is None else self._labels
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         number, row = self._place(index)

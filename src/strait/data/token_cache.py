@@ -20,23 +20,25 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.format import write_array_header_1_0
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, ImageBatch, augment, in_order
+from strait.data.images import BadFiles, in_order, training_view
 from strait.data.sources import DataError, ImageSource
-from strait.files import flush, naming, sha256, write_text
 from strait.randomness import as_seed
-from strait.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
+from strait.runtime.files import flush, naming, sha256, write_text
+from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
 from strait.types import NULL_LABEL, Images, Tokens
 
 _VARIANT = 3
@@ -135,18 +137,24 @@ class _Job:
         """Encode some images and put their piece in place."""
         variants: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(self.config.cache_variants)]
         labels: list[int] = []
-        for batch in in_order(self.source, self.image_size, self.batch_size, indices):
-            self.bad_files.note(batch.bad)
-            if not len(batch.indices):
-                continue
-            for variant, found in enumerate(variants):
-                tokens = self.encode(_varied(batch, variant, self.config).images(self.device))
-                found.append(tuple(level.cpu().numpy().astype(np.uint16) for level in tokens.levels))
+        for start in range(0, len(indices), self.batch_size):
+            some = indices[start : start + self.batch_size]
+            for variant, pieces in enumerate(variants):
+                # Each draw reads its picture again: that costs little beside encoding, and only one lies in memory.
+                batch = next(
+                    in_order(self.source, self.image_size, self.batch_size, some, partial(self._cut, variant))
+                )
+                self.bad_files.note(batch.bad)
+                if not len(batch.indices):
+                    break
+                tokens = self.encode(batch.images(self.device))
+                pieces.append(tuple(level.cpu().numpy().astype(np.uint16) for level in tokens.levels))
                 self.progress(len(batch.indices))
-            labels += batch.labels.tolist()
+                if variant == 0:
+                    labels += batch.labels.tolist()
         arrays = {"labels": np.array(labels, dtype=np.int32)}
         for number, name in enumerate(self.names if labels else ()):
-            arrays[name] = np.stack([np.concatenate([part[number] for part in found]) for found in variants])
+            arrays[name] = np.stack([np.concatenate([part[number] for part in pieces]) for pieces in variants])
         aside = path.with_suffix(".tmp")
         try:
             save_file(arrays, str(aside))
@@ -154,6 +162,9 @@ class _Job:
             raise OSError(f"{path}: {error}") from error
         flush(aside)
         aside.replace(path)
+
+    def _cut(self, variant: int, picture: Image.Image, index: int) -> np.ndarray:
+        return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))
 
 
 def build_token_cache(
@@ -179,7 +190,7 @@ def build_token_cache(
         source: the images.
         encode: images on ``device`` -> tokens.
         image_size: side in pixels.
-        config: ``cache_variants`` versions of each image: the first as it is, the others flipped and shifted.
+        config: ``cache_variants`` versions of each image, each a draw of its own: cropped, flipped and shifted.
         made_from: what the cache depends on beside these, such as the tokenizer's hash; compared and stored.
         device: where ``encode`` wants its images.
         bad_files: told about damaged files, which are left out.
@@ -205,11 +216,13 @@ def build_token_cache(
         "variants": config.cache_variants,
         "flip": config.flip,
         "shift": config.shift,
+        "smallest_crop": config.smallest_crop,
         "image_size": image_size,
     }
     if (folder / "cache.json").exists() and not _is_unhashed(folder):
         cache = TokenCache(folder)
-        if all(cache.made_from.get(name) == value for name, value in wanted.items()):
+        # Caches from before random crops do not name them, and hold centre squares.
+        if all({"smallest_crop": 1.0, **cache.made_from}.get(name) == value for name, value in wanted.items()):
             return cache
     aside = folder.with_name(f".{folder.name}.tmp")
     ranks.on_first(lambda: _begin(aside, {**wanted, "levels": list(names), "piece_images": piece_images}))
@@ -330,14 +343,3 @@ def _write_level(target: Path, name: str, paths: list[Path], good: int) -> tuple
 def _read(path: Path, name: str) -> np.ndarray:
     with safe_open(str(path), framework="numpy") as file:
         return file.get_tensor(name)
-
-
-def _varied(batch: ImageBatch, variant: int, config: DataConfig) -> ImageBatch:
-    if variant == 0:
-        return batch
-    pixels = batch.pixels.numpy()
-    moved = [
-        augment(image, as_seed(_VARIANT, int(index), variant), config.flip, config.shift)
-        for image, index in zip(pixels, batch.indices, strict=True)
-    ]
-    return replace(batch, pixels=torch.from_numpy(np.stack(moved)))

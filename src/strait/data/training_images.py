@@ -7,25 +7,37 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from strait.data.balance import epoch_order
 from strait.data.config import DataConfig
-from strait.data.images import ImageBatch, augment, collate, read_square
+from strait.data.images import ImageBatch, collate, read_pixels, training_view
 from strait.data.sources import DataError, ImageSource
 from strait.data.stream_order import StreamedPositions
 from strait.data.streamed import StreamedSource
-from strait.randomness import as_seed, permutation
-from strait.ranks import ALONE, Ranks
+from strait.randomness import as_seed
+from strait.runtime.ranks import ALONE, Ranks
 
 _ORDER, _AUGMENT = 1, 2
 
 
 class ShuffledPositions(Sampler[list[tuple[int, int]]]):
     """Batches of (image, position in the stream), or this process's share of each: each epoch is a permutation of its
-    own."""
+    own, in which rare classes are repeated as ``balance`` says."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, first_step: int, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        ranks: Ranks = ALONE,
+        labels: np.ndarray | None = None,
+        balance: float = 0.0,
+    ) -> None:
         self.length, self.batch_size, self.seed, self.first_step = length, batch_size, seed, first_step
+        self.labels, self.balance = labels, balance
         self.share = ranks.share(batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -36,7 +48,7 @@ class ShuffledPositions(Sampler[list[tuple[int, int]]]):
             for place in range(position + self.share.start, position + self.share.stop):
                 if place // self.length != epoch:
                     epoch = place // self.length
-                    order = permutation(self.length, self.seed, _ORDER, epoch)
+                    order = epoch_order(self.length, self.labels, self.balance, self.seed, _ORDER, epoch)
                 batch.append((int(order[place % self.length]), place))
             yield batch
             position += self.batch_size
@@ -45,18 +57,22 @@ class ShuffledPositions(Sampler[list[tuple[int, int]]]):
 class _AugmentedImages(Dataset[object]):
     """(image, position) -> pixels; a damaged picture gives way to the next good one, whatever came before."""
 
-    def __init__(self, source: ImageSource, size: int, config: DataConfig, seed: int) -> None:
-        self.source, self.size, self.config, self.seed = source, size, config, seed
+    def __init__(self, source: ImageSource, size: int, config: DataConfig, seed: int, crop: int | None) -> None:
+        self.source, self.size, self.config, self.seed, self.crop = source, size, config, seed, crop
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[np.ndarray, int, int, list[tuple[str, str]]]:
         index, position = item
         bad: list[tuple[str, str]] = []
+        draw = as_seed(self.seed, _AUGMENT, position)
+
+        def cut(picture: Image.Image) -> np.ndarray:
+            return training_view(picture, self.size, self.config, draw, self.crop)
+
         for offset in range(len(self.source)):
             chosen = (index + offset) % len(self.source)
-            first, second = read_square(self.source, chosen, self.size)
+            first, second = read_pixels(self.source, chosen, cut)
             if not isinstance(first, str):
-                draw = as_seed(self.seed, _AUGMENT, position)
-                return augment(first, draw, self.config.flip, self.config.shift), int(second), chosen, bad
+                return first, int(second), chosen, bad
             bad.append((first, str(second)))
         raise DataError(f"--data: none of the {len(self.source)} images can be read (the first: {bad[0][0]})")
 
@@ -95,13 +111,17 @@ def training_batches(
     first_step: int,
     workers: int,
     ranks: Ranks = ALONE,
+    crop: int | None = None,
 ) -> Iterator[ImageBatch]:
     """The stream from ``first_step`` on, without end; of several processes each reads its share of every batch.
+
+    ``crop`` is the side in pixels of the squares that are cut out of the images of side ``size``; none for no cutting.
 
     Raises:
         DataError: if no image of the source can be read.
     """
-    pieces, order = 1, ShuffledPositions(len(source), batch_size, seed, first_step, ranks)
+    labels = source.labels() if config.balance else None
+    pieces, order = 1, ShuffledPositions(len(source), batch_size, seed, first_step, ranks, labels, config.balance)
     if isinstance(source, StreamedSource):
         pieces = max(1, min(workers, len(order.share)))
         order = StreamedPositions(
@@ -109,7 +129,7 @@ def training_batches(
         )
         source.hold(order.blocks_at_work())
     loader = DataLoader(
-        _AugmentedImages(source, size, config, seed),
+        _AugmentedImages(source, size, config, seed, crop),
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_join,

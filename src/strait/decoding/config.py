@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
-from strait.masking_names import SCHEDULES, ScheduleName
+ScheduleName = Literal["linear", "square", "cubic", "square_root", "cosine", "logarithmic", "exponential", "arccos"]
+"""Mask schedules. Source: StraIT Table 10; ``arccos`` is not the paper's."""
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 
 @dataclass(frozen=True)

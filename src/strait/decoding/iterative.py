@@ -14,8 +14,8 @@ from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.decoding.guidance import Guided, ramped
+from strait.decoding.masking import most_masked, num_masked
 from strait.decoding.sampling import confidence_scores, draw, halton_scores, lowest, masked_positions
-from strait.masking import most_masked, num_masked
 from strait.types import Canvas, DecodingStep, Drawer, LogitsFn, Sampling
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.infilling import base_decoding
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import as_seed
 from strait.types import Canvas, DecodingStep, Grid, Images, Tokens
 

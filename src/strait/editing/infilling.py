@@ -15,7 +15,7 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.config import EditConfig
 from strait.editing.masks import thinned, token_masks
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import image_seeds
 from strait.types import Canvas, DecodingStep, Images, Tokens
 

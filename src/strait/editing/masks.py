@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from strait.pictures.reading import PictureError
 from strait.randomness import key, uniform
 from strait.types import Grid
 
@@ -130,3 +132,20 @@ def depths(masks: Tensor) -> Tensor:
             nearest = -F.max_pool1d(-field[:, None, row + before], 3, stride=1, padding=1)[:, 0]
             torch.minimum(field[:, row], nearest + 1, out=field[:, row])
     return torch.minimum(down, up)
+
+
+def box_mask(box: str, size: tuple[int, int]) -> np.ndarray:
+    """A box ``left,top,right,bottom`` in pixels, right and bottom exclusive, as a mask bool ``[height, width]``.
+
+    Raises:
+        PictureError: if it is no box, or reaches out of the picture.
+    """
+    try:
+        left, top, right, bottom = (int(part) for part in box.split(","))
+    except ValueError as error:
+        raise PictureError(f"--box: {box!r} must be left,top,right,bottom in whole pixels") from error
+    if not (0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]):
+        raise PictureError(f"--box: {box} must lie inside the picture, 0,0,{size[1]},{size[0]}")
+    mask = np.zeros(size, bool)
+    mask[top:bottom, left:right] = True
+    return mask

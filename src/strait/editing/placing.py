@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from strait.data.images import on_white
 from strait.editing.masks import inward_ramp
-from strait.editing.pictures import PictureError
-from strait.images_out import to_pictures
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import PictureError, on_white
 from strait.types import Images
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from strait.editing.confidence import redraw
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import key
 from strait.types import Canvas, Condition, DecodingStep, Images, Tokens
 

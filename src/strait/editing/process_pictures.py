@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from strait.editing.process import Frame, Redrawing
-from strait.images_out import contact_sheet, to_pictures
+from strait.pictures.images import to_pictures
+from strait.pictures.sheets import contact_sheet
 from strait.types import Images
 
 _RAMP = torch.tensor([[0.05, 0.03, 0.25], [0.55, 0.10, 0.45], [0.95, 0.50, 0.15], [1.0, 0.98, 0.80]])

@@ -13,7 +13,7 @@ from strait.decoding.config import DecodingConfig
 from strait.editing.confidence import redraw
 from strait.editing.infilling import base_decoding, finish
 from strait.editing.masks import random_subset
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.types import Canvas, Condition, Images, Tokens
 
 

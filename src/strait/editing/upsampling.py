@@ -12,8 +12,8 @@ from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.editing.infilling import finish
-from strait.model import StraIT
-from strait.model_folder import ModelError
+from strait.model.folder import ModelError
+from strait.model.strait import StraIT
 from strait.types import Canvas, DecodingStep, Images
 
 

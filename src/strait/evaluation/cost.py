@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from strait.evaluation.report import aligned
-from strait.model import StraIT
-from strait.model_config import ModelConfig
-from strait.model_parts import level_networks
+from strait.model.config import ModelConfig
+from strait.model.parts import level_networks
+from strait.model.strait import StraIT
 from strait.types import Canvas, Condition
 
 

@@ -1,4 +1,5 @@
-"""The networks that look at images for a score: the FID Inception, or a TorchScript file of one's own.
+"""The networks that look at images for a score: the FID Inception, EfficientNet-Lite1, or a TorchScript file of one's
+own.
 
 A score means something only beside the network it was taken with, so each network here knows its name and its hash.
 """
@@ -15,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strait.messages import first_line
+from strait.runtime.messages import first_line
+from strait.tokenizer import efficientnet
 from strait.types import Images
 
 INCEPTION = "inception-v3-compat"
@@ -136,6 +138,30 @@ class InceptionFeatures:
         return Features(values.float().cpu(), logits.float().cpu())
 
 
+class EfficientNetFeatures:
+    """EfficientNet-Lite1 with its ImageNet weights, from the package index: the means of its last stage's 320 maps.
+
+    Its sibling Lite0 may train a tokenizer (``tokenizer_training.perceptual``); what judges never trains.
+    """
+
+    name = "efficientnet-lite1"
+    resize = "bilinear to 240x240"
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            self._network = efficientnet.EfficientNetFeatures("lite1").to(device)
+        except ValueError as error:
+            raise FeatureError(f"--features: {error}") from error
+        self._device = device
+        self.digest = weights_digest(self._network.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> Features:
+        pixels = as_bytes(images).to(self._device).float().div(127.5).sub(1)
+        pixels = torch.nn.functional.interpolate(pixels, (240, 240), mode="bilinear", align_corners=False)
+        return Features(self._network.features(pixels)[-1].mean((2, 3)).cpu(), None)
+
+
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """Twelve digits that tell one set of weights from another: of names, shapes and values."""
     digest = hashlib.sha256()
@@ -146,9 +172,11 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def open_features(name: str, device: torch.device) -> FeatureNetwork:
-    """``inception``, or the path of a TorchScript file.
+    """``inception``, ``efficientnet``, or the path of a TorchScript file.
 
     Raises:
         FeatureError: if it cannot be had; the message says what to do.
     """
+    if name == "efficientnet":
+        return EfficientNetFeatures(device)
     return InceptionFeatures(device) if name == "inception" else TorchScriptFeatures(Path(name), device)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from strait.evaluation.features import FeatureError, Features
-from strait.messages import say_once
 from strait.randomness import permutation
+from strait.runtime.messages import say_once
 
 NEIGHBOURS = 3
 _SPLITS = 10

@@ -25,10 +25,11 @@ from strait.evaluation.provenance import (
     provenance_lines,
     versions_and_hardware,
 )
+from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, features_of, reference_features
 from strait.evaluation.report import aligned, figure
-from strait.model import StraIT
-from strait.ranks import ALONE, Ranks
+from strait.model.strait import StraIT
+from strait.runtime.ranks import ALONE, Ranks
 from strait.types import NULL_LABEL, Images
 
 
@@ -100,6 +101,7 @@ class Judge:
                 f"reconstructed by {self.weights}",
             )
         )
+        self._logit_of_class = logit_of_class(self.real.features, model.classes, photographs.classes)
         self._warm: set[tuple[int, bool, int]] = set()
 
     def _features(
@@ -116,8 +118,9 @@ class Judge:
         Returns:
             ``fid, inception_score, inception_score_std, precision, recall, samples`` against the photographs, and the
             same as ``against_reconstructions`` of those photographs by the model's tokenizer; the sampling errors of
-            both distances (``fid_error``, ``fid_to_reconstructions_error``) and ``seconds_per_image``, of generation
-            alone and without the first batch of its kind.
+            both distances (``fid_error``, ``fid_to_reconstructions_error``); ``recognised``, the share of images whose
+            class the network puts first, with its error, where it has a logit for each class; and
+            ``seconds_per_image``, of generation alone and without the first batch of its kind.
         """
         self._warm_up(wanted)
         spent = 0.0
@@ -149,11 +152,34 @@ class Judge:
                 "against_reconstructions": again,
                 "fid_to_reconstructions": again["fid"],
                 "fid_to_reconstructions_error": frechet_error(found, self.reconstructed),
+                **self._recognised(features),
                 "seconds_per_image": seconds / wanted.samples,
             }
 
         # One process compares: what follows from a score must follow for all alike.
         return self.ranks.on_first(compare)
+
+    def _recognised(self, features: Features) -> dict[str, float]:
+        if self._logit_of_class is None:
+            return {}
+        return recognised(features, self._logit_of_class[torch.arange(len(features)) % len(self.model.classes)])
+
+    def recognised_photographs(self) -> dict[str, Any]:
+        """The shares of photographs, and of their reconstructions, that are recognised: what a generator could reach.
+
+        Returns:
+            ``photographs`` and ``reconstructions``, each with ``recognised`` and ``recognised_error``; empty where the
+            network cannot tell.
+        """
+        if self._logit_of_class is None:
+            return {}
+        labels = torch.from_numpy(self.reference.source.labels())
+        sets = {"photographs": self.real.features, "reconstructions": self.reconstructed.features}
+        return {
+            name: recognised(features, labels[features.indices])
+            for name, features in sets.items()
+            if features.indices is not None
+        }
 
     def _warm_up(self, wanted: SampleSet) -> None:
         """Generate a batch that is not timed, if none of its shape has been: first calls set themselves up."""
@@ -224,7 +250,8 @@ def evaluate_generation(
 
     Returns:
         What ``Judge.scores`` gives, ``without_guidance`` (the same), ``floor`` with a provenance of its own,
-        ``reconstruction_fid`` and ``provenance``.
+        ``reconstruction_fid``, ``recognised_of`` (what is recognised of photographs and of reconstructions) and
+        ``provenance``.
     """
     upsampled = len(wanted.decoding.steps) > model.config.tokenizer.num_levels
     judge = Judge(model, photographs, network, split, upsampled, ranks)
@@ -235,6 +262,9 @@ def evaluate_generation(
             dataclasses.replace(wanted, decoding=plain), "generating without guidance"
         )
     report["reconstruction_fid"] = judge.reconstruction_distance()
+    shares = judge.recognised_photographs()
+    if shares:
+        report["recognised_of"] = shares
     if train is not None:
         report["floor"] = judge.floor(train, wanted.samples)
     report["provenance"] = judge.provenance(wanted)
@@ -262,6 +292,8 @@ def generation_table(report: dict[str, Any]) -> str:
         "inception_score_std": "   its deviation",
         "precision": "precision",
         "recall": "recall",
+        "recognised": "recognised",
+        "recognised_error": "   its sampling error",
         "samples": "samples",
         "seconds_per_image": "seconds an image",
     }
@@ -270,6 +302,10 @@ def generation_table(report: dict[str, Any]) -> str:
         aligned(rows, right=range(1, len(columns) + 1)),
         "",
         f"reconstructions to real: Fréchet distance {report['reconstruction_fid']:.3f}",
+        *(
+            f"recognised of {name}: {share['recognised']:.3f} (error {share['recognised_error']:.3f})"
+            for name, share in report.get("recognised_of", {}).items()
+        ),
         *provenance_lines([report["provenance"]]),
     ]
     if "floor" in report:

@@ -22,7 +22,7 @@ import torch
 
 import strait
 from strait.evaluation.features import FeatureNetwork
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 
 
 def network_provenance(network: FeatureNetwork) -> dict[str, str]:

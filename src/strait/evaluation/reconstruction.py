@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,14 @@ from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features
 from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, frechet_error, warn_if_few
 from strait.evaluation.provenance import network_provenance, provenance_lines, versions_and_hardware
+from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, joined, reference_features
 from strait.evaluation.report import aligned, figure
-from strait.model import StraIT
+from strait.model.strait import StraIT
 from strait.randomness import permutation
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
-from strait.tokenizer.perplexity import stratification_report
+from strait.tokenizer.stratification import Stratification
 from strait.types import Images
 
 
@@ -49,7 +50,9 @@ def evaluate_reconstruction(
         stopped: asked between batches.
 
     Returns:
-        The report; ``ssim`` and ``lpips`` where what they need is installed; ``rfid`` with its error; ``provenance``.
+        The report; ``ssim`` and ``lpips`` where what they need is installed; ``rfid`` with its error; the shares that
+        the network recognises, ``recognised`` (reconstructions), ``recognised_top_alone`` and
+        ``recognised_photographs``, each with its error, where it has a logit for each class; ``provenance``.
 
     Raises:
         ModelError: if the model has no tokenizer.
@@ -67,54 +70,51 @@ def evaluate_reconstruction(
     spread = reference.indices()
     # Evenly spread, then in no order: images are exchanged with their neighbours, which must not be of one class.
     indices = [spread[int(place)] for place in permutation(len(spread), 0)]
-    bad_files = BadFiles()
-    taken: list[Tensor] = []
-    halted = False
-
-    def batches() -> Iterator[Images]:
-        nonlocal halted
-        for batch in in_order(source, model.config.image_size, batch_size, indices):
-            halted = halted or stopped()
-            if halted:
-                return
-            bad_files.note(batch.bad)
-            if len(batch.indices):
-                taken.append(batch.indices)
-                yield batch.images(model.device)
-
+    stratification = Stratification(model.tokenizer, config.codebook_sizes, config.shared_codebook)
     distances = _distances(model.device)
     sums = dict.fromkeys(distances, 0.0)
-    again: list[Features] = []
-
-    def seen(images: Images, reconstructions: Images) -> None:
-        bar.update(len(images))
-        for name, distance in distances.items():
-            sums[name] += float(distance(reconstructions, images)) * len(images)
-        if network is not None:
-            again.append(network(reconstructions))
-
-    report: dict[str, Any] = {}
+    seen: dict[str, list[Features]] = {"": [], "_top_alone": []}
+    taken: list[Tensor] = []
+    bad_files, halted = BadFiles(), False
     with tqdm(
         total=len(indices), desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1
     ) as bar:
-        try:
-            report.update(
-                stratification_report(model.tokenizer, config.codebook_sizes, batches(), config.shared_codebook, seen)
-            )
-        except ValueError as error:
-            if taken:
-                raise
-            if not halted:
-                raise DataError(f"--data: none of the {len(indices)} images can be read") from error
+        for batch in in_order(source, model.config.image_size, batch_size, indices):
+            halted = stopped()
+            if halted:
+                break
+            bad_files.note(batch.bad)
+            if not len(batch.indices):
+                continue
+            images = batch.images(model.device)
+            decoded = stratification.add(images)
+            taken.append(batch.indices)
+            for name, distance in distances.items():
+                sums[name] += float(distance(decoded.images, images)) * len(images)
+            if network is not None:
+                seen[""].append(network(decoded.images))
+                if decoded.top_alone is not None:
+                    seen["_top_alone"].append(network(decoded.top_alone))
+            bar.update(len(images))
     ranks.stop_if(halted)
+    if not taken:
+        raise DataError(f"--data: none of the {len(indices)} images can be read")
     bad_files.summary()
+    report: dict[str, Any] = stratification.report()
     report.update({name: value / report["images"] for name, value in sums.items()})
     if network is not None and real is not None:
-        made = replace(joined(again), indices=torch.cat(taken))
-        check_finite(made, "reconstructed")
-        ours, theirs = Summary(made), Summary(real)
+        order = torch.cat(taken)
+        drawn = {name: replace(joined(parts), indices=order) for name, parts in seen.items() if parts}
+        check_finite(drawn[""], "reconstructed")
+        ours, theirs = Summary(drawn[""]), Summary(real)
         report["rfid"] = frechet_distance(ours, theirs)
         report["rfid_error"] = frechet_error(ours, theirs)
+        if logit_of_class(real, source.classes, source.classes) is not None:
+            labels = torch.from_numpy(source.labels())
+            for name, features in {**drawn, "_photographs": real}.items():
+                assert features.indices is not None
+                share = recognised(features, labels[features.indices])
+                report.update({key.replace("recognised", f"recognised{name}"): value for key, value in share.items()})
     report["provenance"] = {
         "features": None if network is None else network_provenance(network),
         "reference": reference.describe(),
@@ -224,6 +224,12 @@ MEANINGS = {
     "images": "images",
     "rfid": "Fréchet distance of the reconstructions",
     "rfid_error": "   its sampling error",
+    "recognised": "recognised by the network",
+    "recognised_error": "   its sampling error",
+    "recognised_top_alone": "   the top alone",
+    "recognised_top_alone_error": "   its sampling error",
+    "recognised_photographs": "   the photographs themselves",
+    "recognised_photographs_error": "   its sampling error",
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "psnr": "PSNR of the full image, dB",

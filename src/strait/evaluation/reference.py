@@ -27,9 +27,9 @@ from strait.data.images import BadFiles, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features, weights_digest
 from strait.evaluation.fidelity import check_finite
-from strait.files import cache_folder
-from strait.messages import first_line
-from strait.ranks import ALONE, Ranks
+from strait.runtime.files import cache_folder
+from strait.runtime.messages import first_line
+from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images
 
 _DIGEST = "digest"

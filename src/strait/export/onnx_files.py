@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strait.files import write_bytes, write_text
-from strait.model import StraIT, unfilled_model
-from strait.model_folder import ModelError
-from strait.model_parts import LevelNetwork, level_networks
+from strait.model.folder import ModelError
+from strait.model.parts import LevelNetwork, level_networks
+from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import key
+from strait.runtime.files import write_bytes, write_text
 from strait.types import NULL_LABEL, Canvas, Condition, Grid, Images, Tokens
 
 _LARGEST_DIFFERENCE = 1e-2

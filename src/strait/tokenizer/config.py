@@ -20,8 +20,13 @@ class TokenizerConfig:
             concatenation), vqgan2-c-shallow (VQVAE-2's concatenation); vqgan (a single scale); or cascade (Table 6:
             two separate VQGANs, the fine one without the last of the multipliers).
         channels: width of the first layers.
-        multipliers: width of each resolution, in channels; f is 2 to the power of their number less one.
+        multipliers: width of each resolution, in channels; f is ``patch`` times 2 to the power of their number less
+            one.
         res_blocks: residual blocks at each resolution and in the middle.
+        decoder_blocks: the same for the decoder alone; none takes ``res_blocks``.
+        patch: side in pixels of the squares that become the channels of the first layer (space to depth), a power of
+            two. 1 starts at full resolution, as in the paper; 4 leaves nearly all work to wide convolutions at a
+            quarter of the resolution, which suits a CPU.
         stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features.
         codebook_size: codes in the codebook; of the top alone where the bottom has its own.
         bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's. The two
@@ -35,6 +40,8 @@ class TokenizerConfig:
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     res_blocks: int = 2
+    decoder_blocks: int | None = None
+    patch: int = 1
     stem_blocks: int = 3
     codebook_size: int = 8192
     bottom_codebook_size: int | None = None
@@ -48,6 +55,10 @@ class TokenizerConfig:
         for name in ("channels", "res_blocks", "stem_blocks", "codebook_size", "code_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at least 1")
+        if self.decoder_blocks is not None and self.decoder_blocks < 1:
+            raise ValueError(f"tokenizer.decoder_blocks: {self.decoder_blocks} must be at least 1")
+        if self.patch < 1 or self.patch & (self.patch - 1):
+            raise ValueError(f"tokenizer.patch: {self.patch} must be a power of two")
         if len(self.multipliers) < (2 if self.kind == "vqgan" else 3) or min(self.multipliers) < 1:
             raise ValueError(
                 f"tokenizer.multipliers: {self.multipliers} must be positive, two or more (three for two levels)"
@@ -62,7 +73,7 @@ class TokenizerConfig:
     @property
     def downsampling(self) -> int:
         """f of the top (or only) level: pixels to a token's side."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
     def num_levels(self) -> int:

@@ -5,6 +5,7 @@ Source: StraIT section 3.1, Table 11.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,9 +15,9 @@ from strait.tokenizer.fusion import DeepConcatFusion, ResidualFusion, ShallowCon
 from strait.types import Images
 
 
-def _fusion(config: TokenizerConfig, width: int) -> nn.Module:
+def _fusion(config: TokenizerConfig, width: int, res_blocks: int) -> nn.Module:
     # MaskGIT's decoder has res_blocks in the middle and as many at the coarsest resolution.
-    blocks = 2 * config.res_blocks
+    blocks = 2 * res_blocks
     if config.kind == "vqgan2-r":
         return ResidualFusion(config.code_dim, width, blocks, config.zero_init_bottom)
     if config.kind == "vqgan2-c-deep":
@@ -24,6 +25,40 @@ def _fusion(config: TokenizerConfig, width: int) -> nn.Module:
     if config.kind == "vqgan2-c-shallow":
         return ShallowConcatFusion(config.code_dim, width, blocks)
     return SingleFusion(config.code_dim, width, blocks)
+
+
+class PixelHead(nn.Module):
+    """Features of patches to pixels: ``[batch, width, h, w]`` -> ``[batch, 3, patch h, patch w]``.
+
+    Depth to space in steps of two, with convolutions at each resolution on the way: a single step of four, and nothing
+    behind it at full resolution, leaves the grid of the patches in the image.
+    """
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.raises, self.refines = nn.ModuleList(), nn.ModuleList()
+        for _ in range(patch.bit_length() - 1):
+            narrower = max(width // 2, 16)
+            self.raises.append(_depth_to_space_conv(width, narrower))
+            self.refines.append(conv3(narrower, narrower))
+            width = narrower
+        self.pixels = conv3(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for expand, refine in zip(self.raises, self.refines, strict=True):
+            x = F.silu(F.pixel_shuffle(expand(x), 2))
+            x = x + refine(x)
+        return self.pixels(F.silu(x))
+
+
+def _depth_to_space_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution whose outputs become squares of 2x2 positions, all four alike at first: no checkerboard."""
+    conv = conv3(inputs, 4 * outputs)
+    with torch.no_grad():
+        conv.weight.copy_(conv.weight[::4].repeat_interleave(4, 0))
+        assert conv.bias is not None
+        conv.bias.copy_(conv.bias[::4].repeat_interleave(4, 0))
+    return conv
 
 
 class Decoder(nn.Module):
@@ -34,18 +69,19 @@ class Decoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         widths = [config.channels * multiplier for multiplier in config.multipliers]
-        self.fusion = _fusion(config, widths[-1])
+        res_blocks = config.decoder_blocks or config.res_blocks
+        self.fusion = _fusion(config, widths[-1], res_blocks)
         self.resolutions = nn.ModuleList()
         self.upsamplings = nn.ModuleList()
         inputs = widths[-1]
         for index in reversed(range(len(widths) - 1)):
             width = widths[index]
-            blocks = [ResidualBlock(inputs if i == 0 else width, width) for i in range(config.res_blocks)]
+            blocks = [ResidualBlock(inputs if i == 0 else width, width) for i in range(res_blocks)]
             self.resolutions.append(nn.Sequential(*blocks))
             self.upsamplings.append(Upsample(width, width) if index > 0 else nn.Identity())
             inputs = width
         self.norm_out = group_norm(inputs)
-        self.conv_out = conv3(inputs, 3)
+        self.conv_out = conv3(inputs, 3) if config.patch == 1 else PixelHead(inputs, config.patch)
 
     def forward(self, top: Tensor, bottom: Tensor | None) -> Images:
         x = self.fusion(top, bottom)

@@ -1,6 +1,7 @@
 """E: pixels to features at two resolutions, f / 2 and f pixels to a feature's side (8 and 16 in the paper).
 
-MaskGIT's encoder: residual blocks and average pooling, no attention. Source: StraIT section 3.1, Table 11.
+MaskGIT's encoder: residual blocks and average pooling, no attention. With ``tokenizer.patch`` it starts from squares
+of pixels instead of pixels. Source: StraIT section 3.1, Table 11; the patches are ours (docs/choices.md).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         widths = [config.channels * multiplier for multiplier in config.multipliers]
-        self.conv_in = conv3(3, widths[0], bias=False)
+        self.patch = config.patch
+        self.conv_in = conv3(3 * config.patch**2, widths[0], bias=False)
         self.resolutions = nn.ModuleList()
         inputs = widths[0]
         for width in widths:
@@ -48,7 +50,7 @@ class Encoder(nn.Module):
         self.fine_width = widths[-2]
 
     def forward(self, images: Images) -> tuple[Tensor, Tensor]:
-        x = fine = self.conv_in(images)
+        x = fine = self.conv_in(F.pixel_unshuffle(images, self.patch))
         for index, blocks in enumerate(self.resolutions):
             if index > 0:
                 fine = x

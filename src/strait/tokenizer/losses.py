@@ -6,6 +6,7 @@ images in [0, 1], as in MaskGIT, so that the paper's weights carry over to our i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -34,6 +35,11 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
     if kind == "non-saturating":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def over_heads(loss: Callable[..., Tensor], *logits: list[Tensor]) -> Tensor:
+    """A loss of logits, averaged over the heads of a discriminator: a head counts the same whatever its resolution."""
+    return torch.stack([loss(*of_head) for of_head in zip(*logits, strict=True)]).mean()
 
 
 def adversarial_ramp(progress: float, start: float, ramp: float) -> float:

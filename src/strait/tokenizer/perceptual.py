@@ -1,5 +1,5 @@
-"""Perceptual distances behind one interface: VGG-LPIPS, the features of a classifier of one's own, those of any
-TorchScript network, or none.
+"""Perceptual distances behind one interface: VGG-LPIPS, the features of EfficientNet or of a classifier of one's own,
+those of any TorchScript network, or none.
 
 Source: StraIT equation 2 (L_Perc).
 """
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.types import Images
 
 Perceptual = Callable[[Images, Images], Tensor]
@@ -37,18 +38,22 @@ def normalised_distance(mine: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return torch.stack(distances).mean()
 
 
-class ClassifierDistance(nn.Module):
-    """The distance of the features that a classifier has at all its stages, in float32; it is frozen."""
+class StageDistance(nn.Module):
+    """The distance of the features that a network has at all its stages, in float32; it is frozen."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, network: Classifier | EfficientNetFeatures) -> None:
         super().__init__()
-        self.classifier = classifier.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
+
+    def features(self, images: Images) -> list[Tensor]:
+        """Images ``[batch, 3, height, width]`` in [-1, 1] -> one ``[batch, c, h, w]`` for each stage."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.network.features(images.float())
 
     def forward(self, reconstructions: Images, images: Images) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            with torch.no_grad():
-                wanted = self.classifier.features(images.float())
-            return normalised_distance(self.classifier.features(reconstructions.float()), wanted)
+        with torch.no_grad():
+            goal = self.features(images)
+        return normalised_distance(self.features(reconstructions), goal)
 
 
 class FeatureDistance(nn.Module):
@@ -83,14 +88,15 @@ def _lpips() -> nn.Module:
     except Exception as error:  # torchvision beside another torch build fails with whatever it likes
         raise ValueError(
             f"tokenizer_training.perceptual: 'lpips' needs a working torchvision ({error}); "
-            "pip install 'strait[eval]' torchvision, or choose 'classifier', a TorchScript file or 'none'"
+            "pip install 'strait[eval]' torchvision, or choose 'efficientnet', 'classifier', a TorchScript file or "
+            "'none'"
         ) from error
     try:
         return LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=False)
     except Exception as error:
         raise ValueError(
             f"tokenizer_training.perceptual: the VGG weights of 'lpips' could not be had ({error}); "
-            "connect once, or choose 'classifier', a TorchScript file or 'none'"
+            "connect once, or choose 'efficientnet', 'classifier', a TorchScript file or 'none'"
         ) from error
 
 
@@ -107,8 +113,8 @@ def build_perceptual(choice: str, device: torch.device, classifier: Classifier |
     """The distance that a setting names.
 
     Args:
-        choice: ``classifier``, ``lpips`` (VGG, needs torchvision), ``none``, or the path of a TorchScript network. A
-            TorchScript file is code, and is run: name only files that you trust.
+        choice: ``efficientnet``, ``classifier``, ``lpips`` (VGG, needs torchvision), ``none``, or the path of a
+            TorchScript network. A TorchScript file is code, and is run: name only files that you trust.
         device: where to compute.
         classifier: the trained one, for the choice of that name.
 
@@ -122,11 +128,14 @@ def build_perceptual(choice: str, device: torch.device, classifier: Classifier |
     if choice == "classifier":
         if classifier is None:
             raise ValueError("tokenizer_training.perceptual: 'classifier' needs a classifier that has been trained")
-        return ClassifierDistance(classifier.to(device))
+        return StageDistance(classifier.to(device))
+    if choice == "efficientnet":
+        return StageDistance(EfficientNetFeatures().to(device))
     path = Path(choice)
     if not path.is_file():
         raise ValueError(
-            f"tokenizer_training.perceptual: {choice!r} is neither 'classifier', 'lpips', 'none' nor a file"
+            f"tokenizer_training.perceptual: {choice!r} is neither 'efficientnet', 'classifier', 'lpips', 'none' nor "
+            "a file"
         )
     warnings.warn(f"{path} is TorchScript, which is code: it runs with your rights", stacklevel=2)
     try:

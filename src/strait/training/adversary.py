@@ -1,26 +1,30 @@
-"""The adversary's side of stage 1: the discriminator, its optimizer and its step. Source: equation 2, Table 11."""
+"""The adversary's side of stage 1: the discriminator, its optimizer and its step. Source: equation 2, Table 11.
+
+The paper's discriminator looks at images, a projected one at a frozen network's features of them. Both give a list of
+logits, one tensor for each head.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.discriminator import Discriminator, r1_penalty
-from strait.tokenizer.losses import discriminator_loss, lecam_penalty
-from strait.training.checkpoint import with_prefix
+from strait.tokenizer.losses import discriminator_loss, generator_loss, lecam_penalty, over_heads
+from strait.tokenizer.projected import ProjectedDiscriminator
 from strait.training.config import TokenizerTrainingConfig
 from strait.training.distributed import average_gradients
 from strait.training.guard import gradient_norm, require_finite
-from strait.training.optimizer import (
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-    stage1_optimizer,
-)
+from strait.training.optimizer import stage1_optimizer
+from strait.training.trained import Trained
 from strait.types import Images
+
+View = Images | list[Tensor]
+"""What a discriminator looks at: images, or a frozen network's features of them, a stage each."""
 
 
 class Adversary:
@@ -32,6 +36,7 @@ class Adversary:
         device: where to train.
         memory_format: of its convolutions.
         ranks: the processes among which a batch is divided.
+        widths: of the features that a projected discriminator looks at.
     """
 
     def __init__(
@@ -41,28 +46,56 @@ class Adversary:
         device: torch.device,
         memory_format: torch.memory_format,
         ranks: Ranks,
+        widths: Sequence[int] = (),
     ) -> None:
         self.config, self.ranks = config.adversarial, ranks
-        network = Discriminator(
-            image_size, self.config.channels, self.config.max_channels, normalize=self.config.normalize
+        if self.is_projected:
+            network = ProjectedDiscriminator(widths, self.config.channels)
+        else:
+            network = Discriminator(
+                image_size, self.config.channels, self.config.max_channels, normalize=self.config.normalize
+            )
+        self.network: Discriminator | ProjectedDiscriminator = network.to(device).to(  # pyright: ignore
+            memory_format=memory_format  # pyright: ignore
         )
-        self.network: Discriminator = network.to(device).to(memory_format=memory_format)  # pyright: ignore
-        self.optimizer = stage1_optimizer(self.network, config)
+        optimizer = stage1_optimizer(self.network, config, self.config.betas)
+        self.trained = Trained(self.network, optimizer, names=("discriminator", "discriminator_optimizer"))
         self._logit_means = torch.zeros(2, device=device)
 
+    @property
+    def is_projected(self) -> bool:
+        """Whether it looks at features instead of images."""
+        return self.config.kind == "projected"
+
+    def logits(self, view: View) -> list[Tensor]:
+        """What it makes of images or features: float32, a tensor for each head."""
+        logits = self.network(view)
+        return [head.float() for head in ([logits] if isinstance(logits, Tensor) else logits)]
+
+    def generator_loss(self, view: View) -> Tensor:
+        """L_Adv: the tokenizer's side; the discriminator itself gets no gradient."""
+        self.network.requires_grad_(False)
+        return over_heads(partial(generator_loss, kind=self.config.loss), self.logits(view))
+
     def judge(
-        self, pieces: list[tuple[Images, Images]], step: int, autocast: Callable[[], torch.autocast]
+        self, pieces: list[tuple[View, View]], step: int, rate: float, autocast: Callable[[], torch.autocast]
     ) -> dict[str, Tensor]:
         """The gradients of telling (photographs, reconstructions) apart; nothing is changed by them yet.
 
+        Args:
+            pieces: of the batch.
+            step: from 0.
+            rate: the tokenizer's learning rate, which is this one's too where it has none of its own.
+            autocast: the precision of the network.
+
         Raises:
-            NotFinite: if the loss or they are no numbers.
+            NotFinite: if loss or gradients are not finite.
         """
         self.network.requires_grad_(True)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(rate if self.config.learning_rate is None else self.config.learning_rate)
         sums: dict[str, Tensor] = {}
-        for images, made in pieces:
-            loss, metrics = self._loss(images, made, step, autocast)
+        for real, fake in pieces:
+            loss, metrics = self._loss(real, fake, step, autocast)
             (loss / len(pieces)).backward()
             for name, value in {**metrics, "discriminator": loss}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(pieces)
@@ -70,38 +103,36 @@ class Adversary:
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
         return sums
 
-    def learn(self, judged: dict[str, Tensor], rate: float) -> None:
+    def learn(self, judged: dict[str, Tensor], step: int) -> None:
         """Take the step whose gradients ``judge`` has left."""
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.step()
+        self.trained.finish_step(step)
         if self.config.lecam_weight:
             means = torch.stack([judged["logits_real"], judged["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)
 
     def _loss(
-        self, images: Images, made: Images, step: int, autocast: Callable[[], torch.autocast]
+        self, photographs: View, reconstructions: View, step: int, autocast: Callable[[], torch.autocast]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
         with autocast():
-            real, fake = self.network(images).float(), self.network(made).float()
-        loss = discriminator_loss(real, fake, config.loss)
-        metrics = {"logits_real": real.mean(), "logits_fake": fake.mean()}
+            real, fake = self.logits(photographs), self.logits(reconstructions)
+        loss = over_heads(partial(discriminator_loss, kind=config.loss), real, fake)
+        metrics = {"logits_real": over_heads(torch.mean, real), "logits_fake": over_heads(torch.mean, fake)}
         if config.lecam_weight:
-            loss = loss + config.lecam_weight * lecam_penalty(real, fake, *self._logit_means)
+            real_mean, fake_mean = self._logit_means
+            lecam = partial(lecam_penalty, real_mean=real_mean, fake_mean=fake_mean)
+            loss = loss + config.lecam_weight * over_heads(lecam, real, fake)
         if config.r1_weight and step % config.r1_every == 0:
-            penalty = r1_penalty(self.network, images)
+            assert isinstance(photographs, Tensor)
+            penalty = r1_penalty(self.network, photographs)
             loss, metrics["r1"] = loss + 0.5 * config.r1_weight * config.r1_every * penalty, penalty
         return loss, metrics
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"discriminator/{name}": value for name, value in self.network.state_dict().items()}
-        moments = optimizer_tensors(self.optimizer, self.network)
-        found.update({f"discriminator_optimizer/{name}": value for name, value in moments.items()})
-        return {**found, "logit_means": self._logit_means}
+        return {**self.trained.tensors(), "logit_means": self._logit_means}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a checkpoint; from one without a discriminator, which was only now asked for, afresh."""
         if "logit_means" in tensors:
-            self.network.load_state_dict(with_prefix(tensors, "discriminator/"))
-            load_optimizer_tensors(self.optimizer, self.network, with_prefix(tensors, "discriminator_optimizer/"))
+            self.trained.load_tensors(tensors)
             self._logit_means.copy_(tensors["logit_means"])

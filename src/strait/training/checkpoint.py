@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from strait.files import flush, sha256, write_text
+from strait.runtime.files import flush, sha256, write_text
 
 _FILES = ("state.safetensors", "state.json")
 

@@ -12,22 +12,15 @@ from torch import Tensor, nn
 from strait.data.images import BadFiles, ImageBatch
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.classifier import Classifier
-from strait.training.checkpoint import with_prefix
 from strait.training.config import ClassifierTrainingConfig, RunConfig
 from strait.training.distributed import distribute, no_averaging
-from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import gradient_norm, require_finite
-from strait.training.optimizer import (
-    adamw,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-)
+from strait.training.optimizer import adamw, learning_rate
 from strait.training.random_crops import random_crops
 from strait.training.tracking import Metrics
+from strait.training.trained import Trained, copied
 
 _CROP = 61
 _NO_LABEL = -1
@@ -62,9 +55,9 @@ class ClassifierTrainee:
                 recompute_in_backward(stage)
         if run.compile:
             classifier.compile(dynamic=False)
-        self._trained = distribute(classifier, ranks, "ddp")
-        self.optimizer = adamw(classifier, config.learning_rate, config.betas, config.weight_decay)
-        self.ema = ExponentialMovingAverage(classifier, config.ema_decay) if config.ema_decay else None
+        self._distributed = distribute(classifier, ranks, "ddp")
+        optimizer = adamw(classifier, config.learning_rate, config.betas, config.weight_decay)
+        self.trained = Trained(classifier, optimizer, config.ema_decay)
 
     def begin(self, step: int) -> None:
         self._stream = self._batches(step)
@@ -78,22 +71,19 @@ class ClassifierTrainee:
         images = random_crops(batch.images(self.device), keys, config.smallest_crop)
         labels = batch.labels.to(self.device).chunk(config.accumulate)
         pieces = images.to(memory_format=self._format).chunk(config.accumulate)
-        set_learning_rate(self.optimizer, learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
         self.classifier.train()
         losses: list[Tensor] = []
         correct = torch.zeros((), device=self.device)
         for number, (some, wanted) in enumerate(zip(pieces, labels, strict=True)):
-            with no_averaging([self._trained], number + 1 < len(pieces)):
-                loss, right = self._loss(self._trained, some, wanted)
+            with no_averaging([self._distributed], number + 1 < len(pieces)):
+                loss, right = self._loss(self._distributed, some, wanted)
                 (loss / len(pieces)).backward()
             losses.append(loss.detach())
             correct += right
         loss, norm = torch.stack(losses).mean(), gradient_norm(self.classifier.parameters())
         require_finite(loss, norm, self.ranks)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(step)
+        self.trained.finish_step(step)
         metrics: dict[str, Tensor | float | tuple[Tensor | float, Tensor | float]] = {
             "loss": loss,
             "accuracy": (correct, (batch.labels != _NO_LABEL).sum()),
@@ -117,9 +107,8 @@ class ClassifierTrainee:
     @torch.no_grad()
     def _judged(self, batches: Iterator[ImageBatch]) -> tuple[float, float]:
         """Loss and accuracy on whole images never trained on, with the weights that would be kept."""
-        self.classifier.eval()
         total, correct, known = 0.0, 0, 0
-        with as_shipped(self.ema):
+        with self.trained.as_shipped():
             for batch in batches:
                 labels = batch.labels.to(self.device)
                 images = batch.images(self.device).to(memory_format=self._format)
@@ -129,23 +118,14 @@ class ClassifierTrainee:
         return total / max(known, 1), correct / max(known, 1)
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": value for name, value in self.classifier.state_dict().items()}
-        moments = optimizer_tensors(self.optimizer, self.classifier)
-        found.update({f"optimizer/{name}": value for name, value in moments.items()})
-        if self.ema is not None:
-            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        return found
+        return self.trained.tensors()
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.classifier.load_state_dict(with_prefix(tensors, "model/"))
-        load_optimizer_tensors(self.optimizer, self.classifier, with_prefix(tensors, "optimizer/"))
-        if self.ema is not None:
-            self.ema.load(with_prefix(tensors, "ema/"))
+        self.trained.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """What is kept: the averaged weights where there are any."""
-        state = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
-        return state if self.ema is None else {**state, **self.ema.average}
+        return copied(self.trained.weights())
 
     def samples(self) -> Image.Image | None:
         """A classifier has no picture to show."""

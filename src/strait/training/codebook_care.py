@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from strait.randomness import key
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.perplexity import perplexity
 from strait.tokenizer.quantizer import CodebookHealth, Quantized

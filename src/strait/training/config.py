@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from strait.masking_names import SCHEDULES, ScheduleName
+from strait.decoding.config import SCHEDULES, ScheduleName
 
 Precision = Literal["float32", "bfloat16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -74,21 +74,28 @@ class AdversarialConfig:
 
     Args:
         weight: of the adversarial loss; 0 trains without a discriminator.
+        kind: ``stylegan`` (the paper's) or ``projected``: small heads on the features of
+            EfficientNet (extra ``perceptual``), which learn on a CPU in minutes.
         loss: which form.
         start: share of training after which it begins.
         ramp: share of training over which its weight then grows to full.
-        r1_weight: cost of R1, for images in [0, 1].
+        learning_rate: of the discriminator, constant; none takes the tokenizer's at each step.
+        betas: of its Adam; none takes the tokenizer's.
+        r1_weight: cost of R1, for images in [0, 1]; stylegan alone, 0 for a projected one.
         r1_every: steps between penalties (each counted that many times over).
         lecam_weight: of the LeCAM regularisation.
-        channels: width of the discriminator's first layer.
-        max_channels: width at which it stops doubling.
-        normalize: GroupNorm in the discriminator.
+        channels: width of the discriminator's first layer, or of a projected one's heads.
+        max_channels: width at which it stops doubling (stylegan).
+        normalize: GroupNorm in the discriminator (stylegan).
     """
 
     weight: float = 0.1
+    kind: Literal["stylegan", "projected"] = "stylegan"
     loss: Literal["non-saturating", "hinge"] = "non-saturating"
     start: float = 0.0
     ramp: float = 0.0
+    learning_rate: float | None = None
+    betas: tuple[float, float] | None = None
     r1_weight: float = 10.0
     r1_every: int = 1
     lecam_weight: float = 0.0
@@ -102,6 +109,14 @@ class AdversarialConfig:
             {"r1_every": self.r1_every, "channels": self.channels, "max_channels": self.max_channels},
             1,
         )
+        if self.kind == "projected" and self.r1_weight:
+            raise ValueError(
+                f"adversarial.r1_weight: {self.r1_weight} must be 0 for a projected discriminator (its norms bound it)"
+            )
+        if self.learning_rate is not None:
+            _check("adversarial", {"learning_rate": self.learning_rate}, 0)
+        if self.betas is not None:
+            _check_betas("adversarial", self.betas)
         shares = {"weight": self.weight, "start": self.start, "ramp": self.ramp}
         if self.start > 1:
             raise ValueError(f"adversarial.start: {self.start} is a share of training, 1 at most")
@@ -150,9 +165,14 @@ class TokenizerTrainingConfig:
         warmup_steps: linear.
         betas: Adam's; MaskGIT's serve its adversary, an ordinary first moment learns faster without one.
         pixel_loss: l1 or l2, of weight 1.
-        perceptual: classifier (the model folder's own, trained before), lpips, none, or the path of a TorchScript
-            network.
+        crop: side in pixels of the squares that are cut out of the training images to train on; none trains on whole
+            images. A tokenizer is convolutional, and half the side is a quarter of the work.
+        perceptual: efficientnet (ImageNet weights of the extra ``perceptual``), classifier (the model folder's own,
+            trained before), lpips, none, or the path of a TorchScript network.
         perceptual_weight: of that distance.
+        feature_zoom: images and reconstructions are enlarged or reduced alike by a random factor of up to this share,
+            anew at each step, before EfficientNet sees them for perceptual loss and projected discriminator. A pattern
+            that repeats with the network's own strides would otherwise look the same at every place of its features.
         bottom_dropout: share of samples that the decoder must draw from the top alone.
         only_decoder: train the decoder alone. Encoder and codes stay as they are, and so do all tokens and the
             transformers that learned them: for better pixels from a tokenizer to go on from (``--init-from``).
@@ -170,8 +190,10 @@ class TokenizerTrainingConfig:
     warmup_steps: int = 0
     betas: tuple[float, float] = (0.0, 0.99)
     pixel_loss: Literal["l1", "l2"] = "l2"
+    crop: int | None = None
     perceptual: str = "lpips"
     perceptual_weight: float = 0.1
+    feature_zoom: float = 0.0
     bottom_dropout: float = 0.0
     only_decoder: bool = False
     ema_decay: float = 0.999
@@ -188,8 +210,23 @@ class TokenizerTrainingConfig:
             raise ValueError(
                 f"codebook.start: {self.codebook.start} leaves nothing of {self.steps} steps to train the codes in"
             )
+        if self.crop is not None:
+            _check(owner, {"crop": self.crop}, 1)
+        if not 0 <= self.feature_zoom < 1:
+            raise ValueError(f"{owner}.feature_zoom: {self.feature_zoom} must lie in [0, 1)")
+        if self.feature_zoom and not self.sees_features:
+            raise ValueError(
+                f"{owner}.feature_zoom: {self.feature_zoom} needs perceptual: efficientnet or adversarial.kind: "
+                "projected"
+            )
         if not 0 <= self.bottom_dropout < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("tokenizer_training: bottom_dropout and ema_decay must lie in [0, 1)")
+
+    @property
+    def sees_features(self) -> bool:
+        """Whether EfficientNet's features are needed, by perceptual loss or adversary."""
+        projected = self.adversarial.weight > 0 and self.adversarial.kind == "projected"
+        return projected or (self.perceptual == "efficientnet" and self.perceptual_weight > 0)
 
 
 @dataclass(frozen=True)

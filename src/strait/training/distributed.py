@@ -20,8 +20,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from strait.messages import first_line
-from strait.ranks import ALONE, OtherProcessFailed, Ranks
+from strait.runtime.messages import first_line
+from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.config import Parallel
 
 _LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +49,3 @@ class ExponentialMovingAverage:
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(values[name])
-
-
-@contextmanager
-def as_shipped(ema: ExponentialMovingAverage | None) -> Iterator[None]:
-    """A look, in the midst of training, at what would be shipped: with the averaged weights where there are any, and
-    uncompiled, since to compile for batches of other sizes than training's takes longer than to run them."""
-    with torch.compiler.set_stance("force_eager"), ema.applied() if ema is not None else nullcontext():
-        yield

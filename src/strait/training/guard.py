@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.training.distributed import whole
 
 _MEMORY, _LEAST_STEPS, _DEVIATIONS = 0.99, 100, 6.0

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.files import naming
-from strait.ranks import ALONE, OtherProcessFailed, Ranks
+from strait.runtime.files import naming
+from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed

@@ -23,11 +23,14 @@ def learning_rate(step: int, peak: float, warmup: int, total: int, schedule: str
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def stage1_optimizer(model: nn.Module, config: TokenizerTrainingConfig) -> Optimizer:
-    """Adam (0, 0.99) as in MaskGIT, or the SGD of Table 11; for the tokenizer and for its adversary."""
+def stage1_optimizer(
+    model: nn.Module, config: TokenizerTrainingConfig, betas: tuple[float, float] | None = None
+) -> Optimizer:
+    """Adam (0, 0.99) as in MaskGIT, or the SGD of Table 11; for the tokenizer and for its adversary, which may have
+    ``betas`` of its own."""
     if config.optimizer == "sgd":
         return SGD(model.parameters(), lr=config.learning_rate)
-    return Adam(model.parameters(), lr=config.learning_rate, betas=config.betas, fused=True)
+    return Adam(model.parameters(), lr=config.learning_rate, betas=betas or config.betas, fused=True)
 
 
 def stage2_optimizer(model: nn.Module, config: TransformerTrainingConfig) -> Optimizer:
@@ -70,7 +73,7 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """The way back of ``optimizer_tensors``."""
+    """Inverse of ``optimizer_tensors``."""
     parameters = dict(model.named_parameters())
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for full_name, value in tensors.items():

@@ -14,14 +14,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from strait.data.images import BadFiles, ImageBatch
-from strait.images_out import contact_sheet
 from strait.nn.recompute import recompute_in_backward
+from strait.pictures.sheets import contact_sheet
 from strait.randomness import key, uniform
-from strait.ranks import ALONE, Ranks
+from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import adversarial_ramp, bottom_kept, pixel_loss
-from strait.tokenizer.perceptual import ClassifierDistance, build_perceptual
+from strait.tokenizer.perceptual import StageDistance, build_perceptual
 from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
@@ -29,20 +30,13 @@ from strait.training.checkpoint import with_prefix
 from strait.training.codebook_care import CodebookCare
 from strait.training.config import RunConfig, TokenizerTrainingConfig
 from strait.training.distributed import distribute, no_averaging
-from strait.training.ema import ExponentialMovingAverage, as_shipped
 from strait.training.guard import NotFinite, gradient_norm, require_finite
-from strait.training.optimizer import (
-    forget,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-    stage1_optimizer,
-)
+from strait.training.optimizer import forget, learning_rate, stage1_optimizer
 from strait.training.tokenizer_loss import Objective, Piece, ToLoss
+from strait.training.trained import Trained, copied
 from strait.types import Images
 
-_DROP_BOTTOM = 11
+_DROP_BOTTOM, _ZOOM = 11, 13
 
 
 class TokenizerTrainee:
@@ -63,10 +57,10 @@ class TokenizerTrainee:
         judged: bool = False,
         classifier: Classifier | None = None,
     ) -> None:
-        """``batches(step)`` is the stream of this process's shares from a step on; ``preview`` the images of the
-        sample grid, by which checkpoints are ``judged`` if they are not trained on; ``pretrained`` says that the
-        tokenizer's weights, codes included, are to be gone on from; ``classifier`` has been trained, and a perceptual
-        loss compares its features."""
+        """``image_size`` is the side of the images (or crops) trained on; ``batches(step)`` is the stream of this
+        process's shares from a step on; ``preview`` the images of the sample grid, by which checkpoints are ``judged``
+        if they are not trained on; ``pretrained`` says that the tokenizer's weights, codes included, are to be gone on
+        from; ``classifier`` has been trained, and a perceptual loss compares its features."""
         if config.only_decoder:  # codes are neither restarted nor spread
             config = replace(config, codebook=replace(config.codebook, restart_below=0.0, entropy_weight=0.0))
         self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
@@ -86,21 +80,28 @@ class TokenizerTrainee:
         if run.compile:
             for network in self._networks():
                 network.compile(dynamic=False)
-        self.optimizer = stage1_optimizer(self.tokenizer, config)
-        self.ema = ExponentialMovingAverage(self.tokenizer, config.ema_decay) if config.ema_decay else None
+        self.trained = Trained(self.tokenizer, stage1_optimizer(self.tokenizer, config), config.ema_decay)
         perceptual = build_perceptual(config.perceptual, device, classifier)
-        if isinstance(perceptual, ClassifierDistance):
+        if isinstance(perceptual, StageDistance) and config.perceptual == "classifier":
             perceptual.to(memory_format=self._format)  # pyright: ignore
             if run.compile:
                 perceptual.compile(dynamic=False)
-        self.objective = Objective(self.tokenizer, config, perceptual, self._autocast, ranks)
+        eyes: StageDistance | None = None
+        if config.sees_features:
+            if isinstance(perceptual, StageDistance) and config.perceptual == "efficientnet":
+                eyes = perceptual
+            else:
+                eyes = StageDistance(EfficientNetFeatures().to(device))
+            eyes.to(memory_format=torch.channels_last)  # pyright: ignore  (it has no GroupNorm)
+        self.objective = Objective(self.tokenizer, config, perceptual, self._autocast, ranks, eyes)
         self._to_loss = distribute(ToLoss(self.objective), ranks, "ddp", sometimes_unused=config.codebook.start > 0)
         self.care = CodebookCare(self.tokenizer, config.codebook, run.seed, ranks, self._codes_replaced)
         self._pretrained = torch.tensor(pretrained)
         self._started: Tensor | None = None  # whether the codes have been: known when the first step is
         self.adversary: Adversary | None = None
         if config.adversarial.weight > 0:
-            self.adversary = Adversary(image_size, config, device, self._format, ranks)
+            widths = eyes.network.widths if eyes and isinstance(eyes.network, EfficientNetFeatures) else ()
+            self.adversary = Adversary(image_size, config, device, self._format, ranks, widths)
 
     def _networks(self) -> list[nn.Module]:
         found: list[nn.Module] = [self.tokenizer.encoder, self.tokenizer.decoder]
@@ -148,24 +149,21 @@ class TokenizerTrainee:
         config = self.config
         share = adversarial_ramp(step / config.steps, config.adversarial.start, config.adversarial.ramp)
         adversary = self.adversary if share > 0 else None
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(rate)
         pieces = self._backward(images, step, adversary, share)
         metrics: dict[str, Tensor | float] = {
             name: torch.stack([piece.metrics[name].detach() for piece in pieces]).mean() for name in pieces[0].metrics
         }
         norm = gradient_norm(self.tokenizer.parameters())
         require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
-        pairs = [(real, piece.images) for real, piece in zip(images, pieces, strict=True)]
-        judged = {} if adversary is None else adversary.judge(pairs, step, self._autocast)
+        views = [piece.views for piece in pieces if piece.views is not None]
+        judged = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
 
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(step)
+        self.trained.finish_step(step)
         if step >= self._start:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            adversary.learn(judged, rate)
+            adversary.learn(judged, step)
             metrics.update(judged)
         if self._judged and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
             metrics["validation_loss"] = self._validation_loss()
@@ -180,7 +178,7 @@ class TokenizerTrainee:
         pieces: list[Piece] = []
         for number, some in enumerate(images):
             with no_averaging([self._to_loss], number + 1 < len(images)):
-                piece: Piece = self._to_loss(some, keep[number], adversary, share, uses)
+                piece: Piece = self._to_loss(some, keep[number], adversary, share, uses, self._zoom(step))
                 (piece.loss / len(images)).backward()
             pieces.append(replace(piece, loss=piece.loss.detach()))
         return pieces
@@ -191,59 +189,54 @@ class TokenizerTrainee:
         draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
         return bottom_kept(draws, self.config.bottom_dropout)
 
+    def _zoom(self, step: int) -> float:
+        """By how much the images of a step are enlarged before EfficientNet sees them."""
+        spread = self.config.feature_zoom
+        return 1 + spread * (2 * float(uniform(key(self.run.seed, _ZOOM, step))) - 1) if spread else 1.0
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16")
 
     def _codes_replaced(self, index: int, rows: Tensor) -> None:
         """What was learned about codes that are no more is forgotten; the averaged codes follow at once."""
-        forget(self.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
-        if self.ema is not None:
+        forget(self.trained.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
+        if self.trained.ema is not None:
             name = f"codebooks.{index}.weight"
-            current = self.tokenizer.get_parameter(name).detach().float()
-            self.ema.average[name].copy_(torch.where(rows[:, None], current, self.ema.average[name]))
+            current, average = self.tokenizer.get_parameter(name).detach().float(), self.trained.ema.average[name]
+            average.copy_(torch.where(rows[:, None], current, average))
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": value for name, value in self.tokenizer.state_dict().items()}
-        found["pretrained"] = self._pretrained
+        tensors = {**self.trained.tensors(), "pretrained": self._pretrained}
         if self._started is not None:
-            found["started"] = self._started
-        found.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
-        found.update({f"optimizer/{name}": v for name, v in optimizer_tensors(self.optimizer, self.tokenizer).items()})
-        if self.ema is not None:
-            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        return found if self.adversary is None else {**found, **self.adversary.tensors()}
+            tensors["started"] = self._started
+        tensors.update({f"health/{name}": value for name, value in self.care.health.state_dict().items()})
+        return tensors if self.adversary is None else {**tensors, **self.adversary.tensors()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.tokenizer.load_state_dict(with_prefix(tensors, "model/"))
+        self.trained.load_tensors(tensors)
         self.care.health.load_state_dict(with_prefix(tensors, "health/"))
         self._pretrained = tensors.get("pretrained", self._pretrained)
         self._started = tensors.get("started")
-        load_optimizer_tensors(self.optimizer, self.tokenizer, with_prefix(tensors, "optimizer/"))
-        if self.ema is not None:
-            self.ema.load(with_prefix(tensors, "ema/"))
         if self.adversary is not None:
             self.adversary.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """What becomes the model's: the averaged weights where there are any."""
-        state = {name: value.detach().clone() for name, value in self.tokenizer.state_dict().items()}
-        return state if self.ema is None else {**state, **self.ema.average}
+        return copied(self.trained.weights())
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
         """The pixel loss on the images of the sample grid, with the weights that would be shipped."""
-        self.tokenizer.eval()
-        with as_shipped(self.ema):
-            made = self.tokenizer.decode(self.tokenizer.encode(self._preview))
-        return float(pixel_loss(made, self._preview, self.config.pixel_loss))
+        with self.trained.as_shipped():
+            reconstructions = self.tokenizer.decode(self.tokenizer.encode(self._preview))
+        return float(pixel_loss(reconstructions, self._preview, self.config.pixel_loss))
 
     @torch.no_grad()
     def samples(self) -> Image.Image | None:
         """Rows of photographs, their reconstructions and, with two levels, the top alone."""
         if not self.ranks.first:
             return None
-        self.tokenizer.eval()
-        with as_shipped(self.ema):
+        with self.trained.as_shipped():
             tokens = self.tokenizer.encode(self._preview)
             rows = [self._preview, self.tokenizer.decode(tokens)]
             if self.tokenizer.levels == 2:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from strait.ranks import Ranks
+from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
-from strait.tokenizer.losses import generator_loss, pixel_loss
-from strait.tokenizer.perceptual import Perceptual
+from strait.tokenizer.losses import pixel_loss
+from strait.tokenizer.perceptual import Perceptual, StageDistance, normalised_distance
 from strait.tokenizer.quantizer import Quantized, codebook_entropy_loss, soft_assignments
-from strait.training.adversary import Adversary
+from strait.training.adversary import Adversary, View
 from strait.training.config import TokenizerTrainingConfig
 from strait.types import Images
 
@@ -28,12 +29,14 @@ class Piece:
         metrics: the terms of it.
         images: reconstructions, ``[batch, 3, height, width]``.
         levels: what each level was quantized to.
+        views: photographs and reconstructions as the adversary looks at them; none without one.
     """
 
     loss: Tensor
     metrics: dict[str, Tensor]
     images: Images
     levels: tuple[Quantized, ...]
+    views: tuple[View, View] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class Objective:
         perceptual: the distance L_Perc.
         autocast: the precision of the networks.
         ranks: the processes among which a batch is divided.
+        eyes: the network whose features a projected adversary looks at, and EfficientNet's distance compares: computed
+            once for both.
     """
 
     tokenizer: TrainableTokenizer
@@ -53,9 +58,16 @@ class Objective:
     perceptual: Perceptual
     autocast: Callable[[], torch.autocast]
     ranks: Ranks
+    eyes: StageDistance | None = None
 
     def __call__(
-        self, images: Images, kept: Tensor, adversary: Adversary | None, share: float, uses: list[Tensor] | None
+        self,
+        images: Images,
+        kept: Tensor,
+        adversary: Adversary | None,
+        share: float,
+        uses: list[Tensor] | None,
+        zoom: float = 1.0,
     ) -> Piece:
         """The loss of a piece of a batch.
 
@@ -65,13 +77,14 @@ class Objective:
             adversary: None as long as it has no say.
             share: of the adversary's weight, 0 to 1.
             uses: what ``code_use`` found for the whole batch.
+            zoom: factor by which images are enlarged before ``eyes`` sees them.
         """
         config, care = self.config, self.config.codebook
         self.tokenizer.train()
         with self.autocast():
             output = self.tokenizer(images, kept if config.bottom_dropout and self.tokenizer.levels == 2 else None)
-        made = output.images.float()
-        pixel = pixel_loss(made, images, config.pixel_loss)
+        drawn = output.images.float()
+        pixel = pixel_loss(drawn, images, config.pixel_loss)
         commitment = torch.stack([level.commitment_loss() for level in output.levels]).sum()
         codes = torch.stack([level.codebook_loss() for level in output.levels]).sum()
         loss = pixel
@@ -81,21 +94,38 @@ class Objective:
         if self._entropy_weight():
             entropy = self._entropy(output.levels, uses)
             loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
+        views: tuple[View, View] = images, output.images
+        features: tuple[list[Tensor], list[Tensor]] | None = None
+        compares = self.perceptual is self.eyes and config.perceptual_weight > 0
+        judges = adversary is not None and adversary.is_projected
+        if self.eyes is not None and (compares or judges):
+            features = self._features(images, zoom), self._features(drawn, zoom)
+            views = features if judges else views
         if config.perceptual_weight and config.perceptual != "none":
-            distance = self.perceptual(made, images)
+            if features is not None and self.perceptual is self.eyes:
+                distance = normalised_distance(features[1], features[0])
+            else:
+                distance = self.perceptual(drawn, images)
             loss, metrics["perceptual"] = loss + config.perceptual_weight * distance, distance
         if adversary is not None:
-            adversary.network.requires_grad_(False)
             with self.autocast():
-                logits = adversary.network(output.images).float()
-            fooled = generator_loss(logits, config.adversarial.loss)
+                fooled = adversary.generator_loss(views[1])
             loss, metrics["adversarial"] = loss + share * config.adversarial.weight * fooled, fooled
         metrics = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
         seen = tuple(
             replace(q, values=q.values.detach(), features=q.features.detach(), codes=q.codes.detach())
             for q in output.levels
         )
-        return Piece(loss, metrics, output.images.detach(), seen)
+        looked_at = None if adversary is None else (_detached(views[0]), _detached(views[1]))
+        return Piece(loss, metrics, output.images.detach(), seen, looked_at)
+
+    def _features(self, images: Images, zoom: float) -> list[Tensor]:
+        assert self.eyes is not None
+        if zoom != 1:
+            size = [round(side * zoom) for side in images.shape[2:]]
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        with torch.set_grad_enabled(images.requires_grad):  # photographs need none
+            return self.eyes.features(images)
 
     @torch.no_grad()
     def quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
@@ -133,6 +163,10 @@ class Objective:
                 codebook_entropy_loss(quantized, codebook, batch_size=self.config.batch_size, over_batch=over_batch)
             )
         return torch.stack(terms).sum()
+
+
+def _detached(view: View) -> View:
+    return view.detach() if isinstance(view, Tensor) else [stage.detach() for stage in view]
 
 
 class ToLoss(nn.Module):

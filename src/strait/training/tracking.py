@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strait.files import naming, write_text
-from strait.ranks import ALONE, Ranks
+from strait.runtime.files import naming, write_text
+from strait.runtime.ranks import ALONE, Ranks
 
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 """By name: a value, or a pair (sum, weight) whose sums are divided at the end."""

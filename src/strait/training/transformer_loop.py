@@ -14,23 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from strait.data.balance import epoch_order
 from strait.data.token_cache import TokenCache
-from strait.masking import training_mask
+from strait.decoding.masking import training_mask
 from strait.nn.recompute import recompute_in_backward
-from strait.randomness import as_seed, key, permutation, uniform
-from strait.ranks import ALONE, Ranks
-from strait.training.checkpoint import with_prefix
+from strait.randomness import as_seed, key, uniform
+from strait.runtime.ranks import ALONE, Ranks
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, placed, whole
-from strait.training.ema import ExponentialMovingAverage, as_shipped
+from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, whole
 from strait.training.guard import require_finite
-from strait.training.optimizer import (
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-    stage2_optimizer,
-)
+from strait.training.optimizer import learning_rate, stage2_optimizer
+from strait.training.trained import Trained, copied
 from strait.transformer.loss import masked_token_loss
 from strait.types import NULL_LABEL, Canvas, Condition
 
@@ -57,14 +51,16 @@ class TransformerTrainee:
         augment: Augment | None = None,
         ranks: Ranks = ALONE,
         shown: nn.Module | None = None,
+        balance: float = 0.0,
     ) -> None:
         """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
         sample grid, where the part is in shards with the networks of ``shown``, which the first process has;
-        ``augment`` replaces the first level's tokens where they are a condition (equation 6)."""
+        ``augment`` replaces the first level's tokens where they are a condition (equation 6); ``balance`` is how often
+        rare classes come (``data.balance``)."""
         self.transformer = part.to(device)
         self.networks, self.config, self.run, self.device, self.ranks = networks, config, run, device, ranks
         self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
-        self._shown = shown
+        self._shown, self._balance = shown, balance
         ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
         self._samples = torch.tensor(ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
@@ -75,9 +71,8 @@ class TransformerTrainee:
                 if run.compile:
                     # The upsampler's networks have two lengths; one kernel for any length is several times slower.
                     layer.compile(dynamic=False)
-        self._trained = {level: distribute(network, ranks, run.parallel) for level, network in networks.items()}
-        self.optimizer = stage2_optimizer(self.transformer, config)
-        self.ema = ExponentialMovingAverage(self.transformer, config.ema_decay) if config.ema_decay else None
+        self._distributed = {level: distribute(network, ranks, run.parallel) for level, network in networks.items()}
+        self.trained = Trained(self.transformer, stage2_optimizer(self.transformer, config), config.ema_decay)
 
     def begin(self, step: int) -> None:
         pass
@@ -85,21 +80,18 @@ class TransformerTrainee:
     def step(self, step: int) -> dict[str, Any]:
         config = self.config
         self.transformer.train()
-        set_learning_rate(self.optimizer, learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.start_step(learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
         pieces = (self._samples + step * config.batch_size).chunk(config.accumulate)
-        found: list[dict[str, Any]] = []
+        of_pieces: list[dict[str, Any]] = []
         for number, positions in enumerate(pieces):
-            with no_averaging(self._trained.values(), number + 1 < len(pieces)):
+            with no_averaging(self._distributed.values(), number + 1 < len(pieces)):
                 loss, metrics = self._piece_loss(positions)
                 (loss / len(pieces)).backward()
-            found.append({"loss": loss.detach(), **metrics})
-        metrics = {name: _joined([piece[name] for piece in found]) for name in found[0]}
+            of_pieces.append({"loss": loss.detach(), **metrics})
+        metrics = {name: _joined([piece[name] for piece in of_pieces]) for name in of_pieces[0]}
         norm = whole(nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip))
         require_finite(metrics["loss"], norm, self.ranks)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(step)
+        self.trained.finish_step(step)
         metrics["gradient_norm"] = norm
         every = self.run.sample_every
         if self.validation is not None and every and (step + 1) % every == 0:
@@ -123,7 +115,8 @@ class TransformerTrainee:
         for row, position in enumerate(positions.tolist()):
             if position // length != self._epoch:
                 self._epoch = position // length
-                self._order = permutation(length, self.run.seed, _ORDER, self._epoch)
+                labels = self.cache.labels.numpy()
+                self._order = epoch_order(length, labels, self._balance, self.run.seed, _ORDER, self._epoch)
             images[row] = int(self._order[position % length])
         variants = (uniform(key(self.run.seed, _VARIANT, positions)) * self.cache.variants).long().numpy()
         return self.cache.read(np.minimum(variants, self.cache.variants - 1), images)
@@ -135,7 +128,7 @@ class TransformerTrainee:
         decide the masks."""
         on_device = [level.to(self.device) for level in levels]
         total, metrics = torch.zeros((), device=self.device), {}
-        networks = self._trained if self.transformer.training else self.networks
+        networks = self._distributed if self.transformer.training else self.networks
         for number, (level, network) in enumerate(networks.items()):
             own = keys if number == 0 else key(keys, number)
             seen = list(on_device[:level])
@@ -174,9 +167,8 @@ class TransformerTrainee:
     @torch.no_grad()
     def _validation_loss(self, cache: TokenCache, batch_size: int = 250) -> float:
         """The training loss on images never trained on, with the weights that would be shipped."""
-        self.transformer.eval()
         total = 0.0
-        with as_shipped(self.ema):
+        with self.trained.as_shipped():
             for start in range(0, len(cache), batch_size):
                 images = np.arange(start, min(start + batch_size, len(cache)))
                 levels, labels = cache.read(np.zeros_like(images), images)
@@ -186,26 +178,15 @@ class TransformerTrainee:
         return total / len(cache)
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"model/{name}": value for name, value in self.transformer.state_dict().items()}
-        moments = optimizer_tensors(self.optimizer, self.transformer)
-        found.update({f"optimizer/{name}": value for name, value in moments.items()})
-        if self.ema is not None:
-            found.update({f"ema/{name}": value for name, value in self.ema.average.items()})
-        return gathered(found, self.ranks)
+        return gathered(self.trained.tensors(), self.ranks)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        own, model = self.transformer.state_dict(), with_prefix(tensors, "model/")
-        self.transformer.load_state_dict({name: placed(model[name], value) for name, value in own.items()})
-        load_optimizer_tensors(self.optimizer, self.transformer, with_prefix(tensors, "optimizer/"))
-        if self.ema is not None:
-            self.ema.load(with_prefix(tensors, "ema/"))
+        self.trained.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """What becomes the model's: the averaged weights where there are any; every process must ask, and of shards
         the first alone is given them."""
-        average = {} if self.ema is None else self.ema.average
-        found = gathered({**self.transformer.state_dict(), **average}, self.ranks)
-        return {name: value.detach().clone() for name, value in found.items()}
+        return copied(gathered(self.trained.weights(), self.ranks))
 
     def samples(self) -> Image.Image | None:
         if is_sharded(self.transformer):
@@ -217,8 +198,7 @@ class TransformerTrainee:
             return self.preview()
         if not self.ranks.first:
             return None
-        self.transformer.eval()
-        with as_shipped(self.ema):
+        with self.trained.as_shipped():
             return self.preview()
 
 

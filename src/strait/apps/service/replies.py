@@ -36,9 +36,10 @@ from strait.decoding.stratified import final_tokens
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit
 from strait.editing.extension import Sides
-from strait.editing.pictures import PictureError, mask_of, picture_of
-from strait.images_out import png_bytes, to_pictures
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import PictureError, mask_of, picture_of
+from strait.pictures.recipe import png_bytes
 from strait.types import NULL_LABEL, Tokens
 
 BATCH_HEADER = "x-strait-batch"

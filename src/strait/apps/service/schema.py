@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
-from strait.masking_names import ScheduleName
+from strait.decoding.config import ScheduleName
 
 
 def _whole(value: Any) -> Any:

@@ -31,8 +31,8 @@ from strait.apps.service.replies import BATCH_HEADER, classes_reply, problem
 from strait.apps.service.schema import EditBody, ImagesReply, Problem
 from strait.apps.service.worker import END, ImagesAPI
 from strait.data.classes import ClassNames
-from strait.hub import find_folder
-from strait.model_folder import ModelError, read_description
+from strait.model.folder import ModelError, read_description
+from strait.model.hub import find_folder
 
 GENERATE, EDIT, CLASSES = "/v1/images/generate", "/v1/images/edit", "/v1/classes"
 _DOCS = Path(__file__).parent / "docs.html"

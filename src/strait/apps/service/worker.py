@@ -26,8 +26,8 @@ from litserve.utils import LitAPIStatus, LoopResponseType
 from strait.apps.service.limits import Limits
 from strait.apps.service.replies import Replier, problem, refusal
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
-from strait.devices import give_back_memory
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.runtime.devices import give_back_memory
 
 END = (None, None, None, None)
 """What a worker takes from the queue to know that nothing will come any more."""

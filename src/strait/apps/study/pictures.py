@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from strait.data.sources import FORMATS, FolderSource
+from strait.data.sources import FolderSource
+from strait.pictures.reading import FORMATS
 from strait.randomness import permutation
 
 _SCRAMBLE_STREAM = 41

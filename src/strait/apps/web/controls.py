@@ -10,9 +10,8 @@ import gradio as gr
 
 from strait.apps.jobs import Wanted, wanted_images
 from strait.apps.web.stored import Stored
-from strait.decoding.config import DecodingConfig
-from strait.masking_names import SCHEDULES
-from strait.model import StraIT
+from strait.decoding.config import SCHEDULES, DecodingConfig
+from strait.model.strait import StraIT
 from strait.types import NULL_LABEL
 
 MOST_IMAGES = 16

@@ -18,7 +18,7 @@ from strait.editing.config import EditConfig
 from strait.editing.edits import Edit
 from strait.editing.extension import Sides
 from strait.editing.infilling import base_decoding
-from strait.editing.pictures import Picture
+from strait.pictures.reading import Picture
 
 _ACTIONS = [
     ("Infill: draw what is painted over anew", "infill"),

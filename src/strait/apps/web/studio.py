@@ -20,11 +20,13 @@ from torch import Tensor
 from strait.apps.jobs import Action, EditOptions, Wanted, as_rows, edit_settings, edited, settings_inside
 from strait.decoding.config import DecodingConfig
 from strait.editing.edits import Edit
-from strait.editing.pictures import Picture
 from strait.editing.process import Frame, frames
 from strait.editing.process_pictures import heat_map, sureness
-from strait.images_out import contact_sheet, png_bytes, to_pictures
-from strait.model import StraIT
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.pictures.reading import Picture
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
 from strait.types import DecodingStep, Images, Tokens
 
 _SHOWN_SIDE = 512

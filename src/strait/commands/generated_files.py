@@ -1,0 +1,128 @@
+"""Images to files: one PNG each with its settings inside, and a contact sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from strait import __version__
+from strait.decoding.config import DecodingConfig
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.pictures.recipe import png_bytes
+from strait.pictures.sheets import contact_sheet
+from strait.runtime.files import write_new
+from strait.types import NULL_LABEL, Images, Tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate.
+
+    Args:
+        labels: names, WordNet ids or indices; None draws classes from the seed.
+        count: images a label, or in all without labels.
+        seed: image k of a label is the same however many are asked for, and whatever other labels.
+        decoding: steps, temperature, guidance.
+        batch_size: images decoded at once; as many as fit into memory if None, 64 at most.
+    """
+
+    labels: Sequence[str | int] | None
+    count: int
+    seed: int
+    decoding: DecodingConfig
+    batch_size: int | None = None
+
+
+def generate_files(
+    model: StraIT, request: Request, output: Path | None, grid: Path | None, overwrite: bool
+) -> Iterator[Path]:
+    """Generate and write; yields each file as it is there.
+
+    Raises:
+        ValueError: for a label that no class has.
+        ModelError: if a part of the model is missing.
+        FileExistsError: rather than replace a file whose content differs.
+    """
+    model.require("tokenizer", "top", "bottom")
+    if len(request.decoding.steps) > model.config.tokenizer.num_levels:
+        model.require("upsampler")
+    if request.labels is None:
+        numbers = model.labels(None, request.count, request.seed)
+        indices = list(range(request.count))
+    else:
+        numbers = [label for label in model.labels(request.labels, 0, request.seed) for _ in range(request.count)]
+        indices = list(range(request.count)) * len(request.labels)
+    labels, places = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
+    digest = model.weights_hash()
+    made: list[Images] = []
+    wanted = None if request.batch_size is None else min(request.batch_size, len(labels))
+    size = model.batch_size(wanted, request.decoding)
+    steps = sum(request.decoding.steps) * -(-len(labels) // size)
+    with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
+        for some, where in zip(labels.split(size), places.split(size), strict=True):
+            images = _decode_batch(model, some, where, request, bar)
+            if grid is not None:
+                made.append(images.cpu())
+            if output is None:
+                continue
+            for picture, label, index in zip(to_pictures(images), some.tolist(), where.tolist(), strict=True):
+                settings = _settings(model, request, label, index, digest)
+                path = output / f"{_slug(model, label)}-seed{request.seed}-{index:04d}.png"
+                write_new(path, png_bytes(picture, settings), overwrite)
+                yield path
+    if grid is not None:
+        titled = request.labels is not None
+        columns = request.count if titled else min(8, len(labels))
+        titles = [model.classes.title(label) for label in numbers[:: request.count]] if titled else []
+        sheet = contact_sheet(torch.cat(made), columns, titles)
+        write_new(grid, png_bytes(sheet, _settings(model, request, None, None, digest)), overwrite)
+        yield grid
+
+
+def _decode_batch(model: StraIT, labels: Tensor, indices: Tensor, request: Request, bar: tqdm) -> Images:
+    grids: dict[str, Tensor] = {}
+    planned = dict(zip(model.config.level_names, request.decoding.steps, strict=False))
+    for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
+        grids[step.level] = step.canvas.as_grid()
+        if step.index == 0 and bar.total is not None:
+            bar.total -= planned[step.level] - step.num_steps  # fewer where a level has fewer tokens
+        bar.update()
+    return model.decode(Tokens(tuple(grids.values())))
+
+
+def _settings(model: StraIT, request: Request, label: int | None, index: int | None, digest: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "version": __version__,
+        "model": digest,
+        "seed": request.seed,
+        "decoding": dataclasses.asdict(request.decoding),
+    }
+    if label is None:
+        settings["labels"] = None if request.labels is None else [str(name) for name in request.labels]
+        settings["count"] = request.count
+    else:
+        settings["label"] = None if label == NULL_LABEL else model.classes[label]
+        settings["index"] = index
+    return settings
+
+
+def _slug(model: StraIT, label: int) -> str:
+    if label == NULL_LABEL:
+        return "image"
+    slugs = [_plain(model.classes.title(index)) for index in range(len(model.classes))]
+    slug = slugs[label]
+    return slug if slug and slugs.count(slug) == 1 else f"{slug}-{label}".strip("-")
+
+
+def _plain(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")

@@ -1,0 +1,89 @@
+"""The model card: what a model says about itself where it is shared, and the metadata by which a hub finds it.
+
+A card made here holds only what the model knows. What it was trained on, what it is for and under which licence it
+may be used are its owner's to say: a README.md in the model folder goes before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from strait.decoding.config import DecodingConfig
+from strait.model.config import ModelConfig
+from strait.model.folder import ModelError
+from strait.runtime.messages import first_line
+
+LIBRARY = "strait"
+_TAGS = ("strait", "image-generation", "masked-token-modeling")
+_MOST_NAMES = 20
+
+
+def model_card(
+    repo_id: str,
+    config: ModelConfig,
+    classes: Sequence[str],
+    decoding: DecodingConfig,
+    parameters: Mapping[str, int],
+    weights_hash: str,
+) -> str:
+    """A card in Markdown, its metadata included.
+
+    Args:
+        repo_id: what the model will be called, ``user/name``.
+        config: its parts.
+        classes: names in the order of their indices; empty for an unconditional model.
+        decoding: its defaults.
+        parameters: of each part that is there.
+        weights_hash: as ``strait describe`` gives it.
+    """
+    size = config.image_size * (2 if "upsampler" in parameters else 1)
+    of = f"{size}x{size} images of {len(classes)} classes" if classes else f"{size}x{size} images, without classes"
+    names = ", ".join(classes[:_MOST_NAMES]) + (", ..." if len(classes) > _MOST_NAMES else "")
+    steps = "+".join(map(str, decoding.steps))
+    temperatures = "+".join(f"{value:g}" for value in decoding.temperature)
+    labels = repr([str(classes[0])]) if classes else "count=1"
+    rows = "\n".join(f"| {part} | {count:,} |" for part, count in parameters.items())
+    paragraphs = [
+        f"# {repo_id.rpartition('/')[2]}",
+        f"A StraIT (stratified image transformer, tokenizer {config.tokenizer.kind}) for {of}.",
+        "## Use",
+        f'```python\nfrom strait import StraIT\n\nmodel = StraIT.from_pretrained("{repo_id}")\n'
+        f"images = model.generate({labels}, seed=0)\n```",
+        f"```\nstrait generate --model {repo_id} --count 4 --output out\n```",
+        "## Parts",
+        f"| part | parameters |\n|---|---|\n{rows}",
+        f"Decoding by default: {steps} steps, temperature {temperatures}, guidance {decoding.guidance:g}, "
+        f"schedule {decoding.schedule}. Hash of the weights: {weights_hash}.",
+        *([f"## Classes\n\n{names}"] if classes else []),
+        "## Data, purpose, licence\n\nNot stated.",
+    ]
+    return with_metadata("\n\n".join(paragraphs) + "\n", bool(classes))
+
+
+def with_metadata(card: str, has_classes: bool) -> str:
+    """A card that names the library and its tags; what its metadata say already stays.
+
+    Args:
+        card: Markdown, with metadata before it or without.
+        has_classes: of the model.
+
+    Raises:
+        ModelError: if the metadata are no YAML.
+    """
+    from huggingface_hub import ModelCard
+
+    if not card.startswith("---"):
+        card = f"---\nlibrary_name: {LIBRARY}\n---\n\n{card}"
+    try:
+        parsed = ModelCard(card)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"README.md: its metadata are not YAML ({first_line(error)})") from error
+    data = parsed.data
+    data["library_name"] = data.get("library_name") or LIBRARY
+    data["tags"] = list(data.get("tags") or [])
+    data["tags"] += [tag for tag in _TAGS if tag not in data["tags"]]
+    if not has_classes and not data.get("pipeline_tag"):
+        data["pipeline_tag"] = "unconditional-image-generation"
+    return str(parsed)

@@ -1,0 +1,44 @@
+"""The parts of a model as networks: built with random weights, and which level each network of a part predicts."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from strait.model.config import ModelConfig
+from strait.model.folder import ModelError
+from strait.tokenizer.build import build_tokenizer
+from strait.transformer.bottom import BottomTransformer
+from strait.transformer.top import TopTransformer
+from strait.transformer.upsampler import Upsampler
+
+LevelNetwork = TopTransformer | BottomTransformer
+
+
+def build_part(config: ModelConfig, part: str, num_classes: int) -> nn.Module:
+    """One part of a model, with random weights.
+
+    Args:
+        config: of the model.
+        part: one of ``config.parts``.
+        num_classes: 0 for an unconditional model.
+    """
+    sizes, grids = config.tokenizer.codebook_sizes, config.tokenizer.grids(config.image_size)
+    if part == "tokenizer":
+        return build_tokenizer(config.tokenizer)
+    if part == "top":
+        return TopTransformer(config.top, sizes[0], num_classes, grids[0])
+    if part == "bottom" and config.bottom is not None:
+        return BottomTransformer(config.bottom, sizes[1], sizes[:1], num_classes, grids[1], grids[:1])
+    if part == "upsampler" and config.upsampler is not None:
+        return Upsampler(config.upsampler, sizes, num_classes, grids)
+    raise ModelError(f"{part}: this model has none; its parts are {', '.join(config.parts)}")
+
+
+def level_networks(part: nn.Module) -> dict[int, LevelNetwork]:
+    """The networks of a part, by the number of the level that each predicts."""
+    if isinstance(part, TopTransformer):
+        return {0: part}
+    if isinstance(part, BottomTransformer):
+        return {1: part}
+    assert isinstance(part, Upsampler)
+    return {2: part.top, 3: part.bottom}

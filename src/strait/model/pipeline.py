@@ -1,0 +1,163 @@
+"""A model called as diffusers' pipelines are: ``pipe(class_labels=["teddy"], num_inference_steps=(18, 6)).images``.
+
+The same images as ``StraIT.generate`` gives. What differs from diffusers: steps are one number for each level, and a
+``guidance_scale`` of 0 is none (the paper's is 0.2), where diffusers counts from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from strait.decoding.config import DecodingConfig
+from strait.decoding.stratified import final_tokens
+from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
+from strait.types import DecodingStep, Images
+
+StepCallback = Callable[["StraITPipeline", int, int, dict[str, Any]], Any]
+"""``callback(pipe, step, timestep, values)``: see ``StraITPipeline.__call__``."""
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    """What a call gives.
+
+    Attributes:
+        images: PIL pictures; or float32 ``[images, height, width, 3]`` in [0, 1] as an array; or ``Images``, a tensor
+            in [-1, 1] as everything else in this package takes and gives.
+    """
+
+    images: list[Image.Image] | np.ndarray | Images
+
+
+class StraITPipeline:
+    """Generates images in one call.
+
+    Args:
+        model: with all its parts; also at ``pipe.model``.
+    """
+
+    def __init__(self, model: StraIT) -> None:
+        self.model = model
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> StraITPipeline:
+        """Load a model: ``StraIT.from_pretrained``, whose arguments these are."""
+        return cls(StraIT.from_pretrained(source, **options))
+
+    def __call__(
+        self,
+        class_labels: str | int | Sequence[str | int] | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        guidance_scale: float | None = None,
+        temperature: float | Sequence[float] | None = None,
+        num_images_per_label: int = 1,
+        generator: int | torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        batch_size: int | None = None,
+    ) -> PipelineOutput | tuple[Any]:
+        """Generate images.
+
+        Args:
+            class_labels: names in any case, WordNet ids or indices; None draws classes, or generates unconditionally
+                where the model has none.
+            num_inference_steps: one for each level, as (18, 6). The model's own by default, as are the next two.
+            guidance_scale: of classifier-free guidance; 0 is none.
+            temperature: of the noise on the confidences, for all levels or for each.
+            num_images_per_label: images of each label, one after the other; without labels, of all.
+            generator: gives the seed: a number is one, as for ``StraIT.generate``; a ``torch.Generator`` is asked for
+                one (and then has moved on, so that the next call gives other images); a list has one for each image,
+                which then depends on that and its label alone, its class too where none is given. By default every
+                call has a new seed.
+            output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
+            return_dict: False gives ``(images,)``.
+            callback_on_step_end: is called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
+                counts from 0 through all levels, ``timestep`` says how many are left, and ``values`` holds the
+                ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``) and ``masked`` (bool). What it returns
+                is not looked at; an error raised in it ends the call. With several batches each counts anew.
+            batch_size: images decoded at once; by default as many as fit into memory, 64 at most.
+
+        Raises:
+            ValueError: for labels or settings that cannot be.
+            ModelError: if a part is missing.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type: {output_type!r} is none of pil, np, pt")
+        if num_images_per_label < 1:
+            raise ValueError(f"num_images_per_label: {num_images_per_label} must be at least 1")
+        steps = [num_inference_steps] if isinstance(num_inference_steps, int) else num_inference_steps
+        decoding = self.model.default_decoding().chosen(
+            self.model.config.tokenizer.num_levels, steps, temperature, guidance_scale, called="num_inference_steps"
+        )
+        wanted = None if class_labels is None else self._labels(class_labels, num_images_per_label)
+        count = num_images_per_label if wanted is None else len(wanted)
+        seeds, indices = _seeds(generator, count)
+        if wanted is None and isinstance(generator, Sequence):
+            wanted = [self.model.labels(None, 1, int(seed))[0] for seed in seeds]
+        labels = torch.tensor(self.model.labels(wanted, count, int(seeds[0])), dtype=torch.int64)
+        batch_size = self.model.batch_size(None if batch_size is None else min(batch_size, count), decoding)
+        made: list[Tensor] = []
+        for some, seed, index in zip(*(rows.split(batch_size) for rows in (labels, seeds, indices)), strict=True):
+            steps = self.model.decoding_steps(some, seed, index, decoding)
+            watch = None if callback_on_step_end is None else self._watch(callback_on_step_end, decoding)
+            made.append(self.model.decode(final_tokens(steps, watch)))
+        images = _as_asked(torch.cat(made), output_type)
+        return PipelineOutput(images) if return_dict else (images,)
+
+    def _labels(self, class_labels: str | int | Sequence[str | int], times: int) -> list[str | int]:
+        labels = [class_labels] if isinstance(class_labels, str | int) else list(class_labels)
+        if not labels:
+            raise ValueError("class_labels: the list is empty; None draws classes")
+        return [label for label in labels for _ in range(times)]
+
+    def _watch(self, callback: StepCallback, decoding: DecodingConfig) -> Callable[[DecodingStep], None]:
+        """Tells a callback of the steps of one batch. A level takes no more steps than it has tokens."""
+        lengths = [height * width for height, width in self.model.config.grids]
+        total = sum(map(min, decoding.steps, lengths))
+        taken = 0
+
+        def watch(step: DecodingStep) -> None:
+            nonlocal taken
+            grids = {"tokens": step.canvas.as_grid(), "masked": step.canvas.masked.view(-1, *step.canvas.grid)}
+            callback(self, taken, total - taken - 1, {"decoding_step": step, **grids})
+            taken += 1
+
+        return watch
+
+
+def _seeds(generator: int | torch.Generator | Sequence[torch.Generator] | None, count: int) -> tuple[Tensor, Tensor]:
+    """A seed for each image, and which image of that seed it is: int64 ``[count]`` each."""
+    if generator is None or isinstance(generator, int | torch.Generator):
+        seed = generator if isinstance(generator, int) else _drawn(generator)
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"generator: {seed} does not fit into 64 bits")
+        return torch.full((count,), seed, dtype=torch.int64), torch.arange(count)
+    if len(generator) != count:
+        raise ValueError(f"generator: {len(generator)} of them were given for {count} images")
+    return torch.tensor([_drawn(one) for one in generator]), torch.zeros(count, dtype=torch.int64)
+
+
+def _drawn(generator: torch.Generator | None) -> int:
+    if generator is None:
+        # A fresh one of the system's choice: torch's own stays as it is.
+        generator = torch.Generator()
+        generator.seed()
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
+
+def _as_asked(images: Images, output_type: str) -> list[Image.Image] | np.ndarray | Images:
+    if output_type == "pil":
+        return to_pictures(images)
+    if output_type == "np":
+        return images.float().add(1).div(2).permute(0, 2, 3, 1).cpu().numpy()
+    return images

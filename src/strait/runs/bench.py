@@ -1,0 +1,314 @@
+"""Speed against this machine's own ceiling, measured in the same run.
+
+The ceiling is the product of two 2048 x 2048 matrices in the same dtype; it is taken in turns with what is measured,
+so that a machine that slows down slows both. Multiply-adds are those that ``strait describe`` counts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from strait import __version__
+from strait.data.token_cache import TokenCache
+from strait.decoding.config import DecodingConfig
+from strait.decoding.stratified import final_tokens, stratified_decode
+from strait.evaluation.cost import describe
+from strait.model.parts import build_part, level_networks
+from strait.model.strait import StraIT
+from strait.randomness import image_seeds
+from strait.runs.random_tokens import random_token_cache
+from strait.runtime.devices import usable_dtype
+from strait.training.config import RunConfig, TransformerTrainingConfig
+from strait.training.transformer_loop import TransformerTrainee
+from strait.types import Canvas, Condition, Level, LogitsFn
+
+Part = Literal["tokenizer", "top", "bottom", "generate", "train"]
+PARTS: tuple[Part, ...] = ("tokenizer", "top", "bottom", "generate", "train")
+_SIDE = 2048
+
+
+class Machine:
+    """A device with its ceilings.
+
+    Args:
+        device: where to measure.
+        dtype: of the matrices, and of the transformers.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, usable_dtype(dtype, device)
+        self._matrices = [torch.randn(_SIDE, _SIDE, device=device).to(self.dtype) for _ in range(2)]
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """How long a call takes, its work on the device included."""
+        self.wait()
+        start = time.perf_counter()
+        call()
+        self.wait()
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def product(self) -> float:
+        """Floating-point operations a second of one matrix product."""
+        return 2 * _SIDE**3 / self.seconds(lambda: self._matrices[0] @ self._matrices[1])
+
+    def copy(self) -> float:
+        """Bytes a second of a copy in memory, those read and those written."""
+        # Not kept: what a model takes is measured beside it.
+        source = torch.ones(2**27, dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
+        return 2 * target.numel() / statistics.median(self.seconds(lambda: target.copy_(source)) for _ in range(5))
+
+    def describe(self) -> dict[str, Any]:
+        """What a figure depends on beside the model: hardware, threads, dtype, versions."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "strait": __version__,
+        }
+
+    def peak_bytes(self) -> int:
+        """Most memory held so far: on a GPU since ``forget_peak``, otherwise by the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        except (OSError, StopIteration):
+            unit = 1 if sys.platform == "darwin" else 1024
+            return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def forget_peak(self) -> None:
+        """Let ``peak_bytes`` begin anew, where that can be had."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        with suppress(OSError):  # elsewhere the peak is that of the whole process
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def measure(machine: Machine, call: Callable[[], object], flops: float, repeats: int, warm_up: int) -> dict[str, Any]:
+    """Time a call in turns with the ceiling.
+
+    Args:
+        machine: where.
+        call: what to time.
+        flops: floating-point operations it must do, two for a multiply-add.
+        repeats: of both; medians count.
+        warm_up: calls before.
+
+    Returns:
+        Medians and extremes of ``seconds`` and of the ceiling (floating-point operations a second), the fraction of
+        the ceiling that is reached, and ``peak_memory_bytes``.
+    """
+    for _ in range(warm_up):
+        call()
+        machine.product()
+    machine.forget_peak()
+    seconds, ceilings = [], []
+    for _ in range(repeats):
+        ceilings.append(machine.product())
+        seconds.append(machine.seconds(call))
+        ceilings.append(machine.product())
+    median, ceiling = statistics.median(seconds), statistics.median(ceilings)
+    return {
+        "seconds": median,
+        "seconds_least": min(seconds),
+        "seconds_most": max(seconds),
+        "repeats": repeats,
+        "warm_up": warm_up,
+        "flops": flops,
+        "flops_per_s": flops / median,
+        "ceiling_flops_per_s": ceiling,
+        "ceiling_least": min(ceilings),
+        "ceiling_most": max(ceilings),
+        "fraction_of_ceiling": flops / median / ceiling,
+        "peak_memory_bytes": machine.peak_bytes(),
+    }
+
+
+class Bench:
+    """The measurements of one model.
+
+    Args:
+        model: with random or trained weights.
+        machine: where, and in which dtype.
+        batch: images at once.
+        repeats: of each measurement.
+        warm_up: calls before each.
+        compiled: whether to compile what can be.
+    """
+
+    def __init__(
+        self, model: StraIT, machine: Machine, batch: int, repeats: int, warm_up: int, compiled: bool = False
+    ) -> None:
+        self.model, self.machine, self.batch = model, machine, batch
+        self.compiled, self._measure = compiled, partial(measure, machine, repeats=repeats, warm_up=warm_up)
+        self._cost = describe(model.config, len(model.classes))["parts"]
+
+    def run(self, part: Part, decoding: DecodingConfig | None = None) -> dict[str, Any]:
+        """One measurement, by its name in ``PARTS``."""
+        report = {"part": part, "batch": self.batch, **self.machine.describe(), "compiled": self.compiled}
+        if part == "generate":
+            report |= self.generate(decoding or self.model.default_decoding())
+        elif part == "train":
+            report |= self.train()
+        else:
+            report |= self.forward(part)
+        return report | {"copy_bytes_per_s": self.machine.copy()}
+
+    @torch.no_grad()
+    def forward(self, part: str) -> dict[str, Any]:
+        """One pass: of the tokenizer there and back, of a transformer over a blank canvas."""
+        if part not in self.model.config.parts:
+            raise ValueError(f"--part: this model has no {part}; it has {', '.join(self.model.config.parts)}")
+        flops = 2 * self.batch * self._cost[part]["multiply_adds"]
+        if part == "tokenizer":
+            side = self.model.config.image_size
+            images = torch.rand(self.batch, 3, side, side, device=self.machine.device) * 2 - 1
+            return self._measure(lambda: self.model.tokenizer(images), flops)
+        (level, network), *_ = level_networks(self.model.part(part)).items()
+        condition, canvas = self._condition(level), Canvas.blank(self.batch, network.grid, self.machine.device)
+        logits = network.bind(condition)
+        return self._measure(lambda: logits(canvas), flops)
+
+    def _condition(self, level: int) -> Condition:
+        device = self.machine.device
+        context = [
+            torch.zeros(self.batch, *grid, dtype=torch.int64, device=device) for grid in self.model.config.grids
+        ]
+        return Condition(torch.zeros(self.batch, dtype=torch.int64, device=device), tuple(context[:level]))
+
+    @torch.no_grad()
+    def generate(self, decoding: DecodingConfig) -> dict[str, Any]:
+        """A whole batch of images, and how much of the time its forward passes take by themselves."""
+        model, inside = self.model, [0.0]
+        passes = 2 if decoding.guidance else 1
+        steps = [min(count, h * w) for count, (h, w) in zip(decoding.steps, model.config.grids, strict=False)]
+        adds = sum(
+            count * passes * self._cost[part]["multiply_adds"]
+            for count, part in zip(steps, model.config.parts[1:3], strict=False)
+        )
+        levels = [replace(level, bind=self._timed(level, inside)) for level in model.levels()[: len(steps)]]
+        labels = torch.zeros(self.batch, dtype=torch.int64, device=self.machine.device)
+        seeds = image_seeds(0, torch.arange(self.batch, device=self.machine.device))
+        spent: list[float] = []
+
+        def once() -> None:
+            inside[0] = 0.0
+            model.decode(final_tokens(stratified_decode(levels, labels, seeds, decoding)))
+            spent.append(inside[0])
+
+        found = self._measure(once, 2 * self.batch * adds)
+        forward = statistics.median(spent[-found["repeats"] :])
+        return found | {
+            "steps": list(decoding.steps),
+            "guidance": decoding.guidance,
+            "images_per_second": self.batch / found["seconds"],
+            "seconds_forward_passes": forward,
+            "over_forward_passes": found["seconds"] / forward,
+            "weights_bytes": sum(value.numel() * value.element_size() for value in model.state_dict().values()),
+        }
+
+    def _timed(self, level: Level, inside: list[float]):
+        def bind(condition: Condition) -> LogitsFn:
+            network = level.bind(condition)
+
+            def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
+                found: list[Tensor] = []
+                inside[0] += self.machine.seconds(lambda: found.append(network(canvas, positions)))
+                return found[0]
+
+            return logits
+
+        return bind
+
+    def train(self) -> dict[str, Any]:
+        """A training step of the top on cached tokens; three times the operations of a forward pass."""
+        with tempfile.TemporaryDirectory() as folder:
+            cache = random_token_cache(Path(folder) / "tokens", self.model.config, len(self.model.classes))
+            trainee = self._trainee(cache)
+            taken = [0]
+            waits: list[float] = []
+            read = trainee.read
+
+            def timed_read(positions: Tensor):
+                start = time.perf_counter()
+                found = read(positions)
+                waits.append(time.perf_counter() - start)
+                return found
+
+            trainee.read = timed_read  # type: ignore[method-assign]
+
+            def step() -> None:
+                trainee.step(taken[0])
+                taken[0] += 1
+
+            found = self._measure(step, 6 * self.batch * self._cost["top"]["multiply_adds"])
+        waited = statistics.median(waits[-found["repeats"] :])
+        return found | {"seconds_loader": waited, "fraction_loader": waited / found["seconds"]}
+
+    def _trainee(self, cache: TokenCache) -> TransformerTrainee:
+        top = build_part(self.model.config, "top", len(self.model.classes))
+        precision = "bfloat16" if self.machine.dtype == torch.bfloat16 else "float32"
+        return TransformerTrainee(
+            top,
+            level_networks(top),
+            TransformerTrainingConfig(steps=10**6, batch_size=self.batch),
+            RunConfig(precision=precision, compile=self.compiled, sample_every=0),
+            cache,
+            None,
+            _no_preview,
+            self.machine.device,
+        )
+
+
+def _no_preview() -> Any:
+    raise AssertionError("no samples are asked for")
+
+
+def fill_quickly(module: nn.Module) -> None:
+    """Weights that are good enough to be timed: drawing them as training does takes minutes at the paper's size."""
+    generator = np.random.default_rng(0)
+    block = torch.from_numpy(generator.uniform(-0.03, 0.03, 2**16).astype(np.float32))
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if name.endswith("weight") and "norm" in name:
+                value.fill_(1.0)
+            else:
+                flat = value.view(-1)
+                for start in range(0, len(flat), len(block)):
+                    flat[start : start + len(block)] = block[: len(flat) - start]

@@ -1,0 +1,75 @@
+"""The sample grid of a transformer in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from PIL import Image
+
+from strait.config import Config
+from strait.data.token_cache import TokenCache
+from strait.decoding.guidance import Guided
+from strait.decoding.iterative import decode_level
+from strait.decoding.stratified import level_sampling
+from strait.model.parts import LevelNetwork
+from strait.pictures.sheets import contact_sheet
+from strait.randomness import image_seeds
+from strait.tokenizer.build import AnyTokenizer
+from strait.types import Canvas, Condition, Tokens
+
+PREVIEW = 8
+"""Images in a grid's row."""
+
+
+def spread(images: int) -> list[int]:
+    """The indices of those that a grid shows, of so many images: ``PREVIEW``, or all where there are fewer."""
+    count = min(PREVIEW, images)
+    return [index * images // count for index in range(count)]
+
+
+class LevelPreview:
+    """A part's sample grid: what its networks make of the classes and coarser tokens of a few images, above those
+    images' own tokens.
+
+    Args:
+        networks: of the part, by the number of the level that each fills, coarse to fine.
+        tokenizer: makes pixels of tokens.
+        cache: tokens of images, of which up to ``PREVIEW`` are taken, evenly spread.
+        config: whose settings of decoding hold; there is no guidance.
+        device: of networks and tokenizer.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[int, LevelNetwork],
+        tokenizer: AnyTokenizer,
+        cache: TokenCache,
+        config: Config,
+        device: torch.device,
+    ) -> None:
+        self.networks, self.tokenizer, self.config = networks, tokenizer, config
+        images = np.array(spread(len(cache)), dtype=np.int64)
+        flat, labels = cache.read(images * 0, images)
+        self.labels = labels.to(device)
+        self.grids = [rows.view(-1, *grid).to(device) for rows, grid in zip(flat, cache.grids, strict=True)]
+
+    @torch.no_grad()
+    def __call__(self) -> Image.Image:
+        seeds = image_seeds(0, torch.arange(len(self.labels), device=self.labels.device))
+        decoding, last = self.config.decoding, max(self.networks)
+        made = tuple(self.grids[: min(self.networks)])
+        for level, network in self.networks.items():
+            bound = Guided(network.bind, Condition(self.labels, made), guided=False)
+            canvas = Canvas.blank(len(self.labels), network.grid, self.labels.device)
+            for step in decode_level(bound, canvas, level_sampling(seeds, decoding, level), "", level, decoding):
+                canvas = step.canvas
+            made = (*made, canvas.as_grid())
+        return contact_sheet(torch.cat([self._pixels(made), self._pixels(tuple(self.grids[: last + 1]))]), len(seeds))
+
+    def _pixels(self, grids: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Pixels of the levels of one size: the last one or two, whichever belong together."""
+        count = self.tokenizer.levels
+        pair = grids[(len(grids) - 1) // count * count :]
+        return self.tokenizer.decode(Tokens(pair), levels=len(pair))

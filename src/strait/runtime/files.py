@@ -1,0 +1,92 @@
+"""Small files, replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While it lasts, the system's errors name this file: a full disk's name none, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a text file in place whole."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a file in place whole.
+
+    Raises:
+        OSError: naming it; what was there before is untouched.
+    """
+    # Of its own for each process: two may write the same settings.
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        try:
+            aside.write_bytes(content)
+            flush(aside)
+            aside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+
+
+def write_new(path: Path, content: bytes, overwrite: bool) -> None:
+    """Write a file whole, but never over another's content.
+
+    Raises:
+        FileExistsError: if the file is there with different content and ``overwrite`` was not asked for.
+    """
+    if path.exists() and not overwrite and path.read_bytes() != content:
+        raise FileExistsError(f"{path} exists and differs; write elsewhere, or say --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+
+
+def read_json(path: Path, absent: Any) -> Any:
+    """What a JSON file of ours holds; ``absent`` where there is none.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return absent
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); without it, it is made again") from error
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``."""
+    return Path(os.environ.get("STRAIT_CACHE") or Path.home() / ".cache" / "strait")

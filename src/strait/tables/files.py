@@ -1,0 +1,68 @@
+"""A measured table as Markdown, JSON and a plot: OUTPUT/TABLE.md, .json, .png, made anew as rows are done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strait.evaluation.provenance import photographs_in_words, provenance_lines
+from strait.runtime.files import write_bytes, write_text
+from strait.tables.plots import table_plot
+from strait.tables.report import markdown, means, verdicts
+from strait.tables.rows import TableRun
+
+
+@dataclass(frozen=True)
+class Written:
+    """A table as text and as plain values."""
+
+    text: str
+    content: dict[str, Any]
+
+
+def write_table(
+    run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None = None
+) -> Written:
+    """Write what has been measured so far."""
+    table = run.table
+    found = means(table, results)
+    text = markdown(table, results, floor, _about(run, results, floor), run.network.name)
+    content = {
+        "table": table.number or table.slug,
+        "rows": list(results),
+        "paper": {row.name: dict(row.paper) for row in table.rows},
+        "means": {name: {key: dataclasses.asdict(mean) for key, mean in row.items()} for name, row in found.items()},
+        "verdicts": verdicts(table, found, run.network.name),
+        "floor": floor,
+        "measuring": dataclasses.asdict(run.measuring),
+    }
+    target = run.folder.parent / table.slug
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target.with_suffix(".md"), text)
+    write_text(target.with_suffix(".json"), json.dumps(content, indent=1))
+    scores = [("psnr", "psnr")] if table.tokenizer_alone else [("fid_to_reconstructions", "fid"), ("fid", "fid")]
+    picture = table_plot(table, found, scores, run.network.name)
+    if picture is not None:
+        write_bytes(target.with_suffix(".png"), picture)
+    return Written(text, content)
+
+
+def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> list[str]:
+    measuring, trainer = run.measuring, run.trainer
+    training = "one model, decoded in other ways"
+    if run.config is not None:
+        steps = "the configuration's steps" if trainer.budget is None else f"{trainer.budget:g} minutes"
+        training = f"each row trained for {steps}"
+    searched = ""
+    if not run.table.tokenizer_alone and measuring.search_samples:
+        by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"
+        searched = f"; what a row leaves open searched{by} on {measuring.search_samples} samples a setting"
+    lines = [f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{searched}"]
+    names = [f"{result['row']}, seed {result['seed']}:" for result in results]
+    lines += provenance_lines([result["provenance"] for result in results], names)
+    if floor is not None:
+        lines.append(f"floor: {photographs_in_words(floor['provenance']['photographs'])}")
+    return lines

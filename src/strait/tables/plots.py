@@ -1,0 +1,105 @@
+"""Plots of measured tables and sweeps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from strait.evaluation.features import INCEPTION
+from strait.tables.report import column_title
+from strait.tables.table import Mean, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_OURS, _PAPERS = "#1f77b4", "#b0b0b0"
+
+
+class PlotError(ValueError):
+    """There is nothing to draw with."""
+
+
+def check_plots() -> None:
+    """Refuse early what could not be drawn in the end.
+
+    Raises:
+        PlotError: saying what to install.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise PlotError("plots need matplotlib: pip install 'strait[eval]'") from error
+
+
+def _figure(panels: int) -> tuple[Figure, Sequence[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * panels, 3.8), layout="constrained")
+    return figure, [figure.add_subplot(1, panels, place + 1) for place in range(panels)]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def table_plot(
+    table: Table, found: Mapping[str, Mapping[str, Mean]], scores: Sequence[tuple[str, str]], network: str = INCEPTION
+) -> bytes | None:
+    """A panel a score: ours with error bars on the left axis, the paper's on the right; None if there is nothing.
+
+    Args:
+        table: whose rows.
+        found: means by row and score.
+        scores: of ours, and the paper's that it stands beside.
+        network: the name of the network whose features are compared.
+    """
+    shown = [pair for pair in scores if any(pair[0] in row for row in found.values())]
+    if not shown:
+        return None
+    figure, axes = _figure(len(shown))
+    for axis, (ours, papers) in zip(axes, shown, strict=True):
+        rows = [row for row in table.rows if ours in found.get(row.name, {})]
+        places = range(len(rows))
+        values = [found[row.name][ours] for row in rows]
+        other = axis.twinx()
+        quoted = [(place, row.paper[papers]) for place, row in enumerate(rows) if papers in row.paper]
+        other.plot(*zip(*quoted, strict=True), "s--", color=_PAPERS) if quoted else None
+        other.set_ylabel(f"{column_title(papers)} in the paper", color="#808080")
+        axis.errorbar(
+            places,
+            [mean.value for mean in values],
+            yerr=[2 * (mean.error or 0.0) for mean in values],
+            fmt="o-",
+            color=_OURS,
+            capsize=3,
+        )
+        axis.set_zorder(other.get_zorder() + 1)
+        axis.set_frame_on(False)
+        axis.set_xticks(list(places), [row.name for row in rows], rotation=30, ha="right")
+        title = column_title(ours, network).partition(" (")[0]
+        axis.set_ylabel(f"{title},\nours (two standard errors)", color=_OURS)
+    return _png(figure)
+
+
+def front_plot(points: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Fréchet distance against seconds an image of every point, the front joined by a line (Figure 1 of the paper).
+
+    Args:
+        points: each with ``seconds``, ``fid`` and ``label``.
+        front: those that no other betters in both.
+        title: of the plot.
+    """
+    figure, (axis,) = _figure(1)
+    axis.plot([p["seconds"] for p in points], [p["fid"] for p in points], "o", color=_PAPERS, markersize=4)
+    axis.plot([p["seconds"] for p in front], [p["fid"] for p in front], "o-", color=_OURS)
+    for point in front:
+        axis.annotate(
+            point["label"], (point["seconds"], point["fid"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
+        )
+    axis.set_xlabel("seconds an image")
+    axis.set_ylabel("Fréchet distance")
+    axis.set_title(title, fontsize=9)
+    return _png(figure)

@@ -1,0 +1,226 @@
+"""A measured table: means with their errors, the paper's figures beside ours, and whether the paper's order holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from strait.evaluation.features import INCEPTION
+from strait.evaluation.provenance import decoding_in_words
+from strait.evaluation.report import figure
+from strait.tables.table import ORDERING, Mean, Row, Table
+
+_SIGNIFICANT = 2.0  # a difference counts from so many standard errors on
+
+_TITLES = {
+    "fid": "FID",
+    "fid_to_reconstructions": "FID to reconstructions",
+    "reconstruction_fid": "FID of reconstructions",
+    "inception_score": "IS",
+    "rfid": "rFID",
+    "psnr": "PSNR",
+    "psnr_top_alone": "PSNR, top alone",
+    "psnr_bottom_shuffled": "PSNR, bottom exchanged",
+    "psnr_top_shuffled": "PSNR, top exchanged",
+    "perplexity_tokens": "perplexity",
+    "perplexity_top": "perplexity, top",
+    "perplexity_bottom": "perplexity, bottom",
+    "multiply_adds": "multiply-adds",
+    "multiply_adds_per_image": "multiply-adds an image",
+    "seconds_per_image": "seconds an image",
+    "seconds_per_training_step": "seconds a training step",
+    "training_cost": "training cost of a step",
+    "speedup_by_multiply_adds": "speedup by multiply-adds",
+}
+
+
+_OTHERS = {
+    "fid": "Fréchet distance (paper: FID)",
+    "fid_to_reconstructions": "Fréchet distance to reconstructions",
+    "reconstruction_fid": "Fréchet distance of reconstructions",
+    "inception_score": "score of the logits (paper: IS)",
+    "rfid": "Fréchet distance of reconstructions (paper: rFID)",
+}
+"""What the same columns are called where the features are another network's than Inception's."""
+
+
+def distance_title(network: str) -> str:
+    """What a Fréchet distance on a network's features may be called: FID is Inception's alone."""
+    return column_title("fid", network).partition(" (")[0]
+
+
+def column_title(name: str, network: str = INCEPTION) -> str:
+    """What a score is called above its column, on the features of a network."""
+    plain = _TITLES.get(name, name.replace("_", " "))
+    return plain if network == INCEPTION else _OTHERS.get(name, plain)
+
+
+def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
+    """The mean scores of each measured row, ratios included, by row and score."""
+    found: dict[str, dict[str, Mean]] = {}
+    for row in table.rows:
+        scores = [result["scores"] for result in results if result["row"] == row.name]
+        if scores:
+            names = [name for name in scores[0] if _is_score(name, scores[0][name])]
+            found[row.name] = {name: mean for name in names if (mean := _mean(name, scores)) is not None}
+    for ratio in table.ratios:
+        base = found.get(ratio.base, {}).get(ratio.figure)
+        for scores in found.values():
+            mine = scores.get(ratio.figure)
+            if base is not None and mine is not None:
+                value = base.value / mine.value if ratio.speed else mine.value / base.value
+                scores[ratio.name] = Mean(value, None)
+    return found
+
+
+def _is_score(name: str, value: Any) -> bool:
+    return not name.endswith(("_error", "_std")) and not isinstance(value, Mapping)
+
+
+def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
+    values = [score[name] for score in scores if score.get(name) is not None]
+    if not values:
+        return None
+    value, squares = sum(values) / len(values), []
+    sampling = [_sampling_error(name, score) for score in scores]
+    if all(error is not None for error in sampling):
+        squares.append(sum(error**2 for error in sampling if error is not None) / len(values) ** 2)
+    if len(values) > 1:
+        squares.append(sum((one - value) ** 2 for one in values) / (len(values) - 1) / len(values))
+    return Mean(value, math.sqrt(sum(squares)) if squares else None)
+
+
+def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
+    if name == "inception_score":
+        spread = score.get("inception_score_std")
+        return None if spread is None else spread / math.sqrt(10)  # over ten parts of the samples
+    if name in ("precision", "recall") and score.get(name) is not None:
+        return math.sqrt(max(score[name] * (1 - score[name]), 0.0) / score["samples"])
+    return score.get(f"{name}_error")
+
+
+def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]], network: str = INCEPTION) -> list[str]:
+    """One line for each score that orders the paper's rows, and for each further claim: does it hold here?"""
+    lines = []
+    for score in ORDERING:
+        rows = [row for row in table.rows if score in row.paper and score in found.get(row.name, {})]
+        if len(rows) > 1:
+            title = column_title(score, network).partition(" (")[0]
+            lines.append(f"{title}: {_order(rows, score, score, found)}")
+            if score == "fid":
+                title = column_title("fid_to_reconstructions", network)
+                lines.append(f"{title}: {_order(rows, score, 'fid_to_reconstructions', found)}")
+    for claim in table.claims:
+        try:
+            lines.append(f"{claim.text}: {_holds(claim.difference(found))}")
+        except KeyError:
+            continue
+    return lines
+
+
+def _holds(difference: Mean) -> str:
+    says = "holds" if difference.value > 0 else "does not hold"
+    if difference.error is None:
+        return f"{says} (error unknown)"
+    if abs(difference.value) <= _SIGNIFICANT * difference.error:
+        return "lies within the error"
+    return says
+
+
+def _order(rows: Sequence[Row], score: str, ours: str, found: Mapping[str, Mapping[str, Mean]]) -> str:
+    holding, within, unknown, reversed_ = 0, 0, 0, []
+    for one, other in itertools.combinations(rows, 2):
+        papers = one.paper[score] - other.paper[score]
+        if papers == 0:
+            continue
+        a, b = found[one.name][ours], found[other.name][ours]
+        difference = a.value - b.value
+        if a.error is None or b.error is None:
+            unknown += 1
+        elif abs(difference) <= _SIGNIFICANT * math.hypot(a.error, b.error) or difference == 0:
+            within += 1
+        elif difference * papers > 0:
+            holding += 1
+        else:
+            reversed_.append(f"{one.name} against {other.name}")
+    pairs = holding + within + unknown + len(reversed_)
+    if holding == pairs:
+        return f"the paper's order holds for all {pairs} pairs of rows"
+    parts = [f"holds for {holding} of {pairs} pairs of rows", f"lies within the error for {within}"]
+    parts.append(f"is reversed for {len(reversed_)}" + (f" ({'; '.join(reversed_)})" if reversed_ else ""))
+    if unknown:
+        parts.append(f"cannot be told for {unknown} (error unknown)")
+    return "the paper's order " + ", ".join(parts)
+
+
+def markdown(
+    table: Table,
+    results: Sequence[Mapping[str, Any]],
+    floor: Mapping[str, Any] | None,
+    about: Sequence[str],
+    network: str = INCEPTION,
+) -> str:
+    """The table with the paper's figures beside ours, and below it the verdicts and what was measured how.
+
+    Args:
+        table: whose rows.
+        results: of its rows and seeds.
+        floor: what real photographs score.
+        about: further lines.
+        network: the name of the network whose features are compared.
+    """
+    found = means(table, results)
+    columns = [*table.columns, *(ratio.name for ratio in table.ratios)]
+    if "fid" in columns:
+        columns.insert(columns.index("fid") + 1, "fid_to_reconstructions")
+    columns = [
+        name for name in columns if any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
+    ]
+    head = ["", *(column_title(name, network) for name in columns)]
+    searched = any("samples" in result.get("provenance", ()) for result in results)
+    lines = [f"# {table.heading}", ""]
+    lines += [_row([*head, *(["decoded with"] if searched else [])])]
+    lines += ["|" + "---|" * (len(head) + searched)]
+    for row in table.rows:
+        cells = [_cell(row.paper.get(name), found.get(row.name, {}).get(name)) for name in columns]
+        settings = dict.fromkeys(_decoding(result) for result in results if result["row"] == row.name)
+        lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
+    if floor is not None:
+        cells = [
+            _cell(None, None if floor.get(name) is None else _mean(name, [floor])) if name in floor else ""
+            for name in columns
+        ]
+        lines.append(_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
+    lines += ["", "Ours ± standard error (the paper's in brackets).", ""]
+    if network != INCEPTION:
+        lines[-2] += (
+            f" Ours are taken on the features of {network}, the paper's on Inception's: orders can be compared, sizes "
+            "cannot."
+        )
+    lines += [f"- {line}" for line in [*verdicts(table, found, network), *about]]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(papers: float | None, ours: Mean | None) -> str:
+    shown = [] if ours is None else [_number(ours.value) + (f" ± {_number(ours.error)}" if ours.error else "")]
+    if papers is not None:
+        shown.append(f"({_number(papers)})")
+    return " ".join(shown)
+
+
+def _number(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if abs(value) >= size:
+            return f"{value / size:.1f}{unit}"
+    return figure(value, 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3)
+
+
+def _decoding(result: Mapping[str, Any]) -> str:
+    samples = result.get("provenance", {}).get("samples")
+    return "" if samples is None else decoding_in_words(samples["decoding"])

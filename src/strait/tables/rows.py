@@ -1,0 +1,287 @@
+"""Measure the rows of a table: train what is missing, search each row's own settings, score; never twice.
+
+OUTPUT/TABLE/NAME-seedS-KEY.json          a row's scores
+OUTPUT/TABLE/NAME-seedS-KEY.trials.jsonl  what its search tried
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from strait.config import Config
+from strait.data.sources import ImageSource, has_split, open_images
+from strait.decoding.config import DecodingConfig
+from strait.evaluation.cost import describe
+from strait.evaluation.features import FeatureNetwork
+from strait.evaluation.generation import Judge, SampleSet
+from strait.evaluation.reconstruction import evaluate_reconstruction, reconstruction_floor
+from strait.model.strait import StraIT
+from strait.runtime.files import read_json, write_text
+from strait.runtime.ranks import Stopped
+from strait.tables.row_models import Trainer, slug
+from strait.tables.search import Trials, best_decoding
+from strait.tables.table import Row, Table, steps_here
+from strait.training.pace import mean_seconds
+
+SearchBy = Literal["fid", "fid_to_reconstructions"]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How much care goes into a row.
+
+    Args:
+        seeds: models a row, each trained with its own seed; without training, sets of samples.
+        samples: generated images (or photographs reconstructed) a row.
+        search_samples: images for each setting that a row's search tries; 0 searches nothing.
+        batch_size: images generated at once.
+        search_by: the score that a search makes least: the distance to photographs, as the paper has it, or that to
+            their reconstructions, which leaves out what the tokenizer alone is to blame for.
+    """
+
+    seeds: int = 1
+    samples: int = 10_000
+    search_samples: int = 1000
+    batch_size: int = 50
+    search_by: SearchBy = "fid"
+
+
+class TableRun:
+    """One table, measured.
+
+    Args:
+        table: which.
+        output: folder for results.
+        network: features to judge by.
+        measuring: samples and seeds.
+        trainer: trains and holds the rows' models.
+        config: what the rows start from; None where ``model`` serves them all.
+        model: judged by a table that changes decoding alone.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        output: Path,
+        network: FeatureNetwork,
+        measuring: Measuring,
+        trainer: Trainer,
+        config: Config | None,
+        model: StraIT | None,
+    ) -> None:
+        self.table, self.network, self.measuring, self.trainer = table, network, measuring, trainer
+        self.config, self.model, self.ranks = config, model, trainer.ranks
+        self.folder = output / table.slug
+        self._judge: tuple[StraIT, bool, Judge] | None = None
+
+    @cached_property
+    def photographs(self) -> ImageSource:
+        """What rows are judged against: validation photographs, where some are kept apart."""
+        return open_images(self.trainer.data, self.split)
+
+    @cached_property
+    def split(self) -> str:
+        """``validation``, or ``train`` where nothing is kept apart."""
+        return "validation" if has_split(self.trainer.data, "validation") else "train"
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The results of every row and seed, as they come; ends early if it was to stop."""
+        stop = self.trainer.stop.wanted
+        for row in self.table.rows:
+            for seed in range(self.measuring.seeds if row.ours else 0):
+                try:
+                    self.ranks.stop_if(stop())
+                    result = self._row(row, seed)
+                except Stopped:
+                    return
+                yield result
+
+    def floor(self) -> dict[str, Any] | None:
+        """What real photographs score in the place of ours; None where none are apart.
+
+        Raises:
+            Stopped: if it was to stop.
+        """
+        if self.split == "train":
+            return None
+        train = open_images(self.trainer.data, "train")
+        if not self.table.tokenizer_alone:
+            return None if self._judge is None else self._judge[2].floor(train, self.measuring.samples)
+        assert self.config is not None
+        return reconstruction_floor(
+            self.photographs,
+            train,
+            self.config.image_size,
+            self.measuring.samples,
+            self.network,
+            self.trainer.device,
+            self.split,
+            self.ranks,
+            self.trainer.stop.wanted,
+        )
+
+    def _row(self, row: Row, seed: int) -> dict[str, Any]:
+        config = None if self.config is None else _seeded(row.change(self.config), seed)
+        path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
+        result = self.ranks.on_first(lambda: read_json(path, None))
+        if result is not None:
+            if self._judge is None and not self.table.tokenizer_alone and self.split != "train":
+                # The floor is wanted beside rows already done, too.
+                self._judged(self._model_of(result), len(result["provenance"]["samples"]["decoding"]["steps"]))
+            return result
+        if config is None:
+            model, folder = self.model, None
+            assert model is not None
+        else:
+            parts = list(config.tokenizer_parts if self.table.tokenizer_alone else config.parts)
+            folder = self.trainer.train(f"{row.name}-seed{seed}", config, parts)
+            if folder is None:
+                raise Stopped
+            model = StraIT.from_pretrained(folder, self.trainer.device)
+        result = {"row": row.name, "seed": seed, "folder": None if folder is None else str(folder)}
+        if self.table.tokenizer_alone:
+            result |= self._reconstructions(model)
+        else:
+            result |= self._generation(model, row, config, seed if config is None else 0, path)
+        result["scores"] |= _costs(model, result, folder)
+        self.ranks.on_first(lambda: _write(path, result))
+        return result
+
+    def _model_of(self, result: dict[str, Any]) -> StraIT:
+        if result["folder"] is None:
+            assert self.model is not None
+            return self.model
+        # By its name alone: the output folder may have been moved since.
+        return StraIT.from_pretrained(self.trainer.models / Path(result["folder"]).name, self.trainer.device)
+
+    def _decoding(self, config: Config | None, model: StraIT | None) -> DecodingConfig:
+        """What a row's settings start from. A folder's own may be older than the configuration that is asked for: its
+        parts are trained once, for whatever settings they are decoded with."""
+        if config is not None:
+            return config.decoding
+        assert model is not None
+        return model.default_decoding()
+
+    def _key(self, row: Row, config: Config | None) -> str:
+        measuring = dataclasses.asdict(self.measuring)
+        for name in ("seeds", "batch_size"):  # these change no score of one row and seed
+            del measuring[name]
+        if self.table.tokenizer_alone:
+            measuring = {"samples": self.measuring.samples}
+        about = {
+            "measuring": measuring,
+            "row": [row.steps, dict(row.decoding), row.levels],
+            "features": self.network.digest,
+            "photographs": self.ranks.on_first(self.photographs.fingerprint),
+        }
+        if not self.table.tokenizer_alone:
+            about["decoding"] = dataclasses.asdict(self._decoding(config, self.model))
+        if config is None:
+            assert self.model is not None
+            about["model"] = self.model.weights_hash()
+        else:
+            parts = list(config.tokenizer_parts if self.table.tokenizer_alone else config.parts)
+            about["parts"] = self.trainer.part_keys(config, parts)
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _reconstructions(self, model: StraIT) -> dict[str, Any]:
+        scores = evaluate_reconstruction(
+            model,
+            self.photographs,
+            self.measuring.samples,
+            network=self.network,
+            split=self.split,
+            ranks=self.ranks,
+            stopped=self.trainer.stop.wanted,
+        )
+        return {"provenance": scores.pop("provenance"), "scores": scores}
+
+    def _generation(self, model: StraIT, row: Row, config: Config | None, seed: int, path: Path) -> dict[str, Any]:
+        start, fixed = starting_point(self._decoding(config, model), model.config.grids, row)
+        judge = self._judged(model, len(start.steps))
+
+        def few(decoding: DecodingConfig) -> dict[str, Any]:
+            count = self.measuring.search_samples
+            wanted = SampleSet(count, seed + 1, decoding, self.measuring.batch_size)  # not those that are judged
+            return judge.scores(wanted, f"{row.name}: searching")
+
+        best = start
+        if self.measuring.search_samples:
+            trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks, self.trainer.stop.wanted)
+            best = best_decoding(trials, start, fixed, model.config.grids, self.measuring.search_by)
+        wanted = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
+        scores = judge.scores(wanted, row.name)
+        scores["reconstruction_fid"] = judge.reconstruction_distance()
+        return {"scores": scores, "provenance": judge.provenance(wanted)}
+
+    def _judged(self, model: StraIT, levels: int) -> Judge:
+        """What judges a model's images of so many levels, at the size that these come to."""
+        upsampled = levels > model.config.tokenizer.num_levels
+        if self._judge is None or self._judge[0] is not model or self._judge[1] != upsampled:
+            stop = self.trainer.stop.wanted
+            judge = Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks, stop)
+            self._judge = (model, upsampled, judge)
+        return self._judge[2]
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(result, indent=1))
+
+
+def starting_point(
+    start: DecodingConfig, grids: tuple[tuple[int, int], ...], row: Row
+) -> tuple[DecodingConfig, set[str]]:
+    """The settings that a row's search begins with, and the names of those that the row holds fixed.
+
+    Args:
+        start: where the row says nothing.
+        grids: of the levels.
+        row: which.
+    """
+    if row.levels is not None:
+        start = start.first(row.levels)
+    start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
+    fixed = set(row.decoding)
+    if row.steps is not None:
+        steps = steps_here(row.steps, grids)
+        # The rows of two levels stop before an upsampler, where a model has one.
+        start = dataclasses.replace(start.first(len(steps)), steps=steps)
+        fixed.add("steps")
+    return start, fixed
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=config.run.seed + seed))
+
+
+def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[str, float]:
+    """What a row costs, counted; and what a step of its transformers' training took: in the rehearsal of a budget, or
+    else in the training itself."""
+    cost = describe(model.config, len(model.classes))
+    costs: dict[str, float] = {"parameters": cost["parameters"]}
+    transformers = [part for part in model.config.parts if part != "tokenizer"]
+    adds = {part: cost["parts"][part]["multiply_adds"] for part in transformers}
+    costs["multiply_adds"] = sum(adds.values())
+    steps = result["provenance"].get("samples", {}).get("decoding", {}).get("steps", ())
+    if 0 < len(steps) <= model.config.tokenizer.num_levels:  # the levels of an upsampler are counted as one part
+        costs["multiply_adds_per_image"] = sum(
+            count * adds[part] for part, count in zip(transformers, steps, strict=False)
+        )
+    if folder is not None:
+        found = [seconds for part in transformers if (seconds := _seconds_per_step(folder, part)) is not None]
+        if len(found) == len(transformers):
+            costs["seconds_per_training_step"] = sum(found)
+    return costs
+
+
+def _seconds_per_step(folder: Path, part: str) -> float | None:
+    settled = read_json(folder / "runs" / "budget.json", {})
+    return settled[part]["seconds_per_step"] if part in settled else mean_seconds(folder / "runs" / part)

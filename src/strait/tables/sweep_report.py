@@ -1,0 +1,118 @@
+"""What a sweep found: the front as a table and as a plot, with everything the figures depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from strait.evaluation.generation import Judge, SampleSet
+from strait.evaluation.provenance import provenance_lines
+from strait.evaluation.report import figure
+from strait.runtime.files import write_bytes, write_text
+from strait.tables.files import Written
+from strait.tables.plots import front_plot
+from strait.tables.report import distance_title
+
+
+def sweep_name(judge: Judge, wanted: SampleSet) -> str:
+    """What the files of a sweep are called: the model's hash, and that of everything else a trial depends on.
+
+    Seconds are part of a trial, so the machine and the versions are part of the name.
+    """
+    about = json.dumps(judge.provenance(wanted), sort_keys=True)
+    return f"{judge.weights}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
+
+def write_sweep(
+    output: Path,
+    judge: Judge,
+    wanted: SampleSet,
+    trials: Sequence[dict[str, Any]],
+    front: Sequence[dict[str, Any]],
+) -> Written:
+    """Write ``OUTPUT/NAME.md``, ``.json`` and ``.png`` of a model's trials.
+
+    Args:
+        output: folder.
+        judge: of the trials.
+        wanted: the samples of each trial.
+        trials: at least one.
+        front: the trials that none betters, scored again (``scored_again``).
+    """
+    about = judge.provenance(wanted)
+    best = front[-1]
+    again = all(trial["scores"] is not None for trial in front)
+    text = f"""# Score against time: model {judge.weights}
+
+{front_table(front, distance_title(judge.network.name))}
+
+{len(trials)} settings tried on {wanted.samples} images each; the front scored again on as many others, of seed \
+{wanted.seed + 1}{"" if again else " (not finished: the same command goes on)"}; the least distance of the search: \
+`{label(best["decoding"])}`
+
+{chr(10).join(f"- {line}" for line in provenance_lines([about]))}
+"""
+    content = {
+        "trials": list(trials),
+        "front": list(front),
+        "best": best,
+        "provenance": about,
+        "front_provenance": judge.provenance(dataclasses.replace(wanted, seed=wanted.seed + 1)),
+    }
+    name = sweep_name(judge, wanted)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / f"{name}.md", text)
+    write_text(output / f"{name}.json", json.dumps(content, indent=1))
+    shown = [trial if trial["scores"] is not None else {**trial, "scores": trial["searched"]} for trial in front]
+    title = f"{len(trials)} settings, {wanted.samples} images each; the front on others" if again else "unfinished"
+    write_bytes(output / f"{name}.png", front_plot(_points(trials), _points(shown), title))
+    return Written(text, content)
+
+
+def front_table(front: Sequence[dict[str, Any]], distance: str) -> str:
+    """The front as Markdown, from fast to good: scores on samples it was not chosen by, beside those it was."""
+    head = ["seconds an image", distance, f"{distance}, in the search", "IS", "precision", "recall", "settings"]
+    lines = [_row(head), "|" + "---|" * len(head)]
+    for trial in front:
+        scores = trial["scores"] or {}
+        lines.append(
+            _row(
+                [
+                    figure(scores.get("seconds_per_image"), 4),
+                    _with_error(scores),
+                    _with_error(trial["searched"]),
+                    *(figure(scores.get(name)) for name in ("inception_score", "precision", "recall")),
+                    f"`{label(trial['decoding'])}`",
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _with_error(scores: dict[str, Any]) -> str:
+    return f"{figure(scores['fid'], 2)} ± {figure(scores['fid_error'], 2)}" if scores else "-"
+
+
+def label(decoding: dict[str, Any]) -> str:
+    """Settings in the words of the command line."""
+    steps, temperature = "+".join(map(str, decoding["steps"])), "+".join(f"{t:g}" for t in decoding["temperature"])
+    return f"--steps {steps} --temperature {temperature} --guidance {decoding['guidance']:g}"
+
+
+def _points(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "seconds": trial["scores"]["seconds_per_image"],
+            "fid": trial["scores"]["fid"],
+            "label": "+".join(map(str, trial["decoding"]["steps"])),
+        }
+        for trial in trials
+    ]
