@@ -15,9 +15,8 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
-    parse,
-    verb_parser,
 )
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.editing.edits import Edit
@@ -63,6 +62,11 @@ def run(words: list[str]) -> int:
     else:
         _edit(action, edit, args)
     return 0
+
+
+def parsers() -> dict[str, ArgumentParser]:
+    """The parser of each action."""
+    return {action: _parser(action) for action in ACTIONS}
 
 
 def _parser(action: str) -> ArgumentParser:

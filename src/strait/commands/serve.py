@@ -6,14 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import device_named, parse, verb_parser
+from strait.commands.arguments import device_named
+from strait.commands.parsing import parse, verb_parser
 
 KEY_VARIABLE = "STRAIT_API_KEY"
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("serve", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--host", default="127.0.0.1", choices=["127.0.0.1", "0.0.0.0", "::"], help="where to listen")
@@ -32,7 +33,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--max-queue", type=int, default=64, help="requests accepted and not yet answered")
     parser.add_argument("--max-upload-seconds", type=float, default=10, help="for a head to arrive, and for a body")
     parser.add_argument("--max-seconds", type=float, default=60, help="that a request may wait for its turn")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
     _check(args)
     device = device_named(args.device)
     try:

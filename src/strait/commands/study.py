@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import parse, verb_parser
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
@@ -24,7 +24,7 @@ _OPTIONS = {
 }
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("study", __doc__, "{create|links|serve|results} STUDY [NAME=IMAGES ...] [options]")
     parser.add_argument(
         "what", choices=list(_OPTIONS), help="make a study, show its invitations, serve its pages, count"
@@ -51,10 +51,15 @@ def run(words: list[str]) -> int:
     parser.add_argument("--chart", help="results: a PNG in the manner of the paper's Figure 4")
     parser.add_argument("--overwrite", action="store_true", help="results: replace the chart")
     parser.add_argument("--json", action="store_true", help="links, results: JSON on standard output")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    understood = parser()
+    args = parse(understood, words)
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
-    _check_options(args, parser)
+    _check_options(args, understood)
     return {"create": _create, "links": _links, "serve": _serve, "results": _results}[args.what](args)
 
 

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, override, parse, take_config, verb_parser
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import named_config, parse_settings, verb_parser
 from strait.config import Config
 
 
-def run(words: list[str]) -> int:
-    config, words = take_config(words)
-    parser = verb_parser("table", __doc__, "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]")
+def parser() -> ArgumentParser:
+    usage = "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]"
+    parser = verb_parser("table", __doc__, usage, has_settings=True)
     parser.add_argument("table", help="its number in the paper, 1 to 10, or equal-cost: the methods side by side")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--model", help="for a table that changes decoding alone: the model; the shipped by default")
@@ -35,10 +36,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    if config is None:
-        settings, args = None, parse(parser, words)
-    else:
-        settings, args = override(config, words, parser)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    settings, args = parse_settings(parser(), named_config(words), words)
     for name, least in (("seeds", 1), ("samples", 4), ("search_samples", 0), ("batch_size", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")

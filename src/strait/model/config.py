@@ -110,11 +110,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError as error:
             raise ValueError(f"{where}: the number is too large") from error
+        except ValueError as error:
+            raise ValueError(f"{where} must be float, not {value!r}") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
     return value
