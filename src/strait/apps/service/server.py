@@ -31,7 +31,8 @@ from strait.apps.service.replies import BATCH_HEADER, classes_reply, problem
 from strait.apps.service.schema import EditBody, ImagesReply, Problem
 from strait.apps.service.worker import END, ImagesAPI
 from strait.data.classes import ClassNames
-from strait.model.folder import ModelError, read_description
+from strait.model.config import ModelError
+from strait.model.folder import read_description
 from strait.model.hub import find_folder
 
 GENERATE, EDIT, CLASSES = "/v1/images/generate", "/v1/images/edit", "/v1/classes"
