@@ -12,10 +12,14 @@ from PIL import Image
 
 from conftest import make_photograph
 from strait.cli import main
-from strait.editing.placing import enlarged, to_images
+from strait.editing.edits import Edit, transfer_picture
+from strait.editing.placing import enlarged
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model.strait import StraIT
+from strait.pictures.as_images import as_images
+from strait.pictures.images import to_images, to_pictures
+from strait.pictures.reading import read_picture
 from strait.types import Canvas, Condition, Tokens
 
 
@@ -340,3 +344,35 @@ def test_animations_of_other_kinds_are_refused(model: StraIT) -> None:
     made = list(frames(model, model.decoding_steps(torch.tensor([3]))))
     with pytest.raises(ValueError, match=r"format: 'mp4' is not one of gif, webp"):
         animation(made, 1024, "mp4")
+
+
+def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: Path) -> None:
+    """Figure 6: the source, then each class; with the bottom predicted anew above, with the old bottom below."""
+    assert main(["edit", "transfer", str(photo), "--label", "teddy,7", "--count", "2", "--output", str(tmp_path)]) == 0
+    model = StraIT.from_pretrained()
+    teddy, other = model.classes.find("teddy"), 7
+    names = ["".join(c if c.isalnum() else "-" for c in model.classes[label]) for label in (teddy, other)]
+    results = [tmp_path / f"photo-{name}-transfer-seed0-{index:04d}.png" for name in names for index in (0, 1)]
+    sheet = Image.open(tmp_path / "photo-transfers-seed0.png")
+    assert {path.name for path in tmp_path.glob("photo-*.png")} == {path.name for path in results} | {
+        "photo-transfers-seed0.png"
+    }
+    side = model.config.image_size
+    assert sheet.size == (3 * (side + 2) + 2, 2 * (side + 2 + 16) + 2)
+
+    def cell(row: int, column: int) -> np.ndarray:
+        left, top = 2 + column * (side + 2), 2 + row * (side + 18) + 16
+        return np.asarray(sheet.crop((left, top, left + side, top + side)))
+
+    assert np.array_equal(cell(0, 0), cell(1, 0))
+    for column, label in ((1, teddy), (2, other)):
+        for row, keep_bottom in ((0, False), (1, True)):
+            picture = read_picture(photo)
+            (alone,) = transfer_picture(Edit(model, label, 1, 0), picture, keep_bottom=keep_bottom)
+            wanted = to_pictures(as_images([alone], side))[0]
+            assert np.array_equal(cell(row, column), np.asarray(wanted))
+        assert not np.array_equal(cell(0, column), cell(1, column))
+        # One label alone gives the same first result.
+        alone = tmp_path / f"alone{column}"
+        assert main(["edit", "transfer", str(photo), "--label", str(label), "--output", str(alone)]) == 0
+        assert np.array_equal(pixels_of(alone / "photo-transfer-seed0-0000.png"), pixels_of(results[2 * (column - 1)]))

@@ -26,7 +26,6 @@ from strait.evaluation.features import (
     FeatureNetwork,
     Features,
     TorchScriptFeatures,
-    as_bytes,
     open_features,
 )
 from strait.evaluation.fidelity import Summary, fidelity, frechet_distance
@@ -36,6 +35,7 @@ from strait.evaluation.reconstruction import evaluate_reconstruction
 from strait.evaluation.reference import ReferenceSet, reference_features
 from strait.model.config import ModelConfig
 from strait.model.strait import StraIT, random_model
+from strait.pictures.images import as_bytes
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Tokens

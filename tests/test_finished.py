@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.runs.run_folder import forget_finished, is_finished, note_finished, refuse_damaged
 from test_resume import command, environment, finish
 

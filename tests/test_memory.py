@@ -12,7 +12,7 @@ import torch
 from strait import cli
 from strait.config import config_names, config_path, read_config
 from strait.model import memory
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.model.memory import least_parameters, refuse_what_cannot_fit
 from strait.model.parts import build_part
 from test_disasters import refused

@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -39,15 +40,16 @@ from strait.pictures.images import to_pictures
 from strait.pictures.reading import Picture
 from test_upsampler import CLASSES, CONFIG
 
-pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
+pytest.importorskip("fastapi", reason="the service needs pip install 'strait[serve]'")
 
-from strait.apps.service.gate import Gate
+from strait.apps.service.gate import Gate, Held
 from strait.apps.service.limits import Limits
+from strait.apps.service.messages import Reply, Task
 from strait.apps.service.metrics import Metrics
-from strait.apps.service.replies import BATCH_HEADER, Replier, problem
+from strait.apps.service.replies import Replier
 from strait.apps.service.schema import EditBody, GenerateBody
-from strait.apps.service.server import ServiceConfig, build_server
-from strait.apps.service.worker import ImagesLoop, Request
+from strait.apps.service.server import BATCH_HEADER, ServiceConfig, build_service, problem
+from strait.apps.service.worker import Work
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
 
@@ -196,9 +198,9 @@ def test_every_picture_is_edited_or_refused(replier: Replier, data: st.DataObjec
         keep_bottom=data.draw(st.booleans()),
     )
     (reply,) = replier.replies([body])
-    assert reply.status_code in (200, 422), reply.body
-    if reply.status_code == 200 and body.action in ("infill", "relabel"):
-        assert opened(json.loads(bytes(reply.body))["images"][0]["png"]).size == (width, height)
+    assert reply.status in (200, 422), reply.content
+    if reply.status == 200 and body.action in ("infill", "relabel"):
+        assert opened(json.loads(reply.content)["images"][0]["png"]).size == (width, height)
 
 
 def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) -> None:
@@ -210,20 +212,20 @@ def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) 
     ]
     replies = replier.replies([GenerateBody(**body) for body in bodies])
     for body, reply in zip(bodies, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
         assert same(made, by_hand(model, **dict(body)))
         # Both guided ones of like steps and the same schedule together, the one without guidance by itself.
-        assert reply.headers["x-strait-batch"] == ("1" if body["guidance"] == 0 else "2")
+        assert reply.rows == (1 if body["guidance"] == 0 else 2)
     mixed = [{"seed": seed, "labels": [seed], "steps": [5 + seed, 1 + (seed > 1)]} for seed in range(4)]
     replies = replier.replies([GenerateBody(**body) for body in mixed])
     for body, reply in zip(mixed, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
         assert same(made, by_hand(model, **dict(body)))
         # 5 to 8 steps round up to 8; one step of the bottom is not two.
-        assert reply.headers["x-strait-batch"] == "2"
+        assert reply.rows == 2
     many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
-    assert len(json.loads(bytes(many[0].body))["images"]) == 12
-    assert many[0].headers["x-strait-batch"] == "8"  # no more rows at once than the replier may decode
+    assert len(json.loads(many[0].content)["images"]) == 12
+    assert many[0].rows == 8  # no more rows at once than the replier may decode
 
 
 def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,19 +236,19 @@ def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatc
     picture = png(Image.new("RGB", (64, 64)))
     bodies = [GenerateBody(seed=1), EditBody(action="extend", image=picture, left=1), GenerateBody(labels=["nobody"])]
     replies = replier.replies(bodies)
-    assert [reply.status_code for reply in replies] == [200, 500, 422]
-    assert b"a fault of ours" not in bytes(replies[1].body)
+    assert [reply.status for reply in replies] == [200, 500, 422]
+    assert b"a fault of ours" not in replies[1].content
 
 
-def test_a_reply_that_cannot_be_encoded_is_still_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_cannot_be_encoded_is_still_a_reply(replier: Replier) -> None:
     def broken() -> Any:
         raise MemoryError
 
-    sent: list[Any] = []
-    monkeypatch.setattr(ImagesLoop, "put_response", lambda self, *values: sent.append(values))
-    ImagesLoop()._send(None, Request(0, "number", 0.0, GenerateBody()), broken)
-    ((_, consumer, number, reply, *_),) = sent
-    assert (consumer, number, reply.status_code) == (0, "number", 500)
+    here, there = multiprocessing.Pipe()
+    Work(replier, there)._send(7, broken)
+    reply = here.recv()
+    assert isinstance(reply, Reply)
+    assert (reply.number, reply.status, reply.is_last) == (7, 500, True)
 
 
 def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: StraIT) -> None:
@@ -296,7 +298,8 @@ def test_images_come_before_edits_and_as_soon_as_they_are_there(replier: Replier
     picture = png(Image.new("RGB", (64, 64)))
     edit = EditBody(action="extend", image=picture, left=1, steps=[1, 1])
     bodies = [edit, GenerateBody(seed=1, steps=[2, 1]), GenerateBody(count=99), GenerateBody(seed=2, steps=[12, 6])]
-    order = [number for number, _ in replier.results(bodies)]
+    tasks = [Task(number, body, "json") for number, body in enumerate(bodies)]
+    order = [number for number, _ in replier.results(tasks)]
     assert order == [2, 1, 3, 0]
 
 
@@ -326,8 +329,15 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (GENERATE, {"labels": ["../../etc/passwd"]}, 422, "no class is called"),
         (GENERATE, {"labels": [200]}, 422, "index 200 is not among the 200 classes"),
         (GENERATE, {"labels": []}, 422, "labels"),
-        (GENERATE, {"labels": ["teddy"], "count": 2}, 422, "count: labels are an image each"),
+        (GENERATE, {"labels": ["teddy", "alp"], "count": 9}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["teddy"] * 17}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["teddy"] * 10_001}, 422, "labels: a request may have 16"),
+        (GENERATE, {"labels": [10**9]}, 422, "index 1000000000 is not among the 200 classes"),
         (GENERATE, {"count": 17}, 422, "a request may have 16"),
+        (GENERATE, {"count": 1_000_000}, 422, "a request may have 16"),
+        (GENERATE, {"count": 10**1000}, 422, "a request may have 16"),
+        (GENERATE, {"steps": [10**1000, 6]}, 422, "a request may have 64"),
+        (GENERATE, {"steps": [10**6, 6]}, 422, "steps: 1000006 in all, and a request may have 64"),
         (GENERATE, {"count": True}, 422, "count"),
         (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in all"),
         (GENERATE, {"steps": [4]}, 422, "steps: 4 must give 2"),
@@ -374,7 +384,9 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
 def raw(server: Server, head: str) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    connection.sendall(f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n".encode())
+    connection.sendall(
+        f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n".encode()
+    )
     return connection
 
 
@@ -422,7 +434,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
         metrics=Metrics((), BATCH_HEADER),
         refuse=problem,
         work=(GENERATE,),
-        workers=list,
+        held=Held(),
     )
 
     async def upload(megabytes: float) -> list[Any]:
@@ -442,7 +454,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
 
         tasks = [asyncio.create_task(one()) for _ in range(40)]
         await asyncio.sleep(0.1)
-        held = gate.held
+        held = gate.held.bodies
         for task in tasks:
             task.cancel()
         return [held, *await asyncio.gather(*tasks, return_exceptions=True)]
@@ -450,7 +462,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
     held, *ends = asyncio.run(upload(0.9))
     assert held <= 16 * 2**20
     assert sum(getattr(end, "status", 0) == 429 for end in ends) == 40 - 17
-    assert gate.held == 0
+    assert gate.held.bodies == 0
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
@@ -473,7 +485,7 @@ def test_a_fault_of_ours_is_counted() -> None:
         sent.append(message)
 
     async def ask() -> None:
-        gate = Gate(broken, Limits(), None, metrics, problem, (), list)
+        gate = Gate(broken, Limits(), None, metrics, problem, (), Held())
         await gate({"type": "http", "method": "GET", "path": "/x", "headers": []}, None, send)  # type: ignore[arg-type]
 
     asyncio.run(ask())
@@ -593,9 +605,10 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
 def test_settings_are_those_of_a_model_that_waits_for_its_upsampler(tmp_path: Path) -> None:
     made = random_model(CONFIG, CLASSES)
     made.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
-    app = build_server(str(tmp_path), ServiceConfig(), Limits()).app
+    app = build_service(str(tmp_path), ServiceConfig(), Limits()).app
     (ask,) = [route.endpoint for route in app.routes if getattr(route, "path", "") == "/v1/classes"]
-    assert asyncio.run(ask())["decoding"]["steps"] == made.decoding.steps[:2]
+    steps = json.loads(asyncio.run(ask()).body)["decoding"]["steps"]
+    assert tuple(steps) == made.decoding.steps[:2]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_batch_that_fits_fits(free: int, images: int, guidance: float):
 
 def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: pytest.MonkeyPatch):
     each = bytes_an_image(CONFIG, model.default_decoding(), 4, False)
-    monkeypatch.setattr("strait.model.strait.free_bytes", lambda device: 10 * each)
+    monkeypatch.setattr("strait.model.memory.free_bytes", lambda device: 10 * each)
     assert model.batch_size(None) == 8
     assert model.batch_size(8) == 8
     with pytest.raises(ValueError, match=r"^batch_size: 9 images at once need about .* GB .* 8 would fit$"):

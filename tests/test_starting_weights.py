@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from strait.cli import main
-from strait.model.folder import SHIPPED, ModelError
+from strait.model.config import ModelError
+from strait.model.folder import SHIPPED
 from strait.model.hub import find_folder
 from strait.model.parts import build_part
 from strait.model.strait import StraIT

@@ -347,7 +347,8 @@ def test_a_search_leaves_alone_what_a_row_holds(
         scores = {json.dumps(trial["decoding"], sort_keys=True): trial["scores"] for trial in trials}
         chosen = scores[json.dumps(best, sort_keys=True)]
         reached = [s["inception_score"] for s in scores.values()]
-        assert chosen["inception_score"] >= scores[json.dumps(about["samples"]["decoding"], sort_keys=True)][
-            "inception_score"
-        ]
+        assert (
+            chosen["inception_score"]
+            >= scores[json.dumps(about["samples"]["decoding"], sort_keys=True)]["inception_score"]
+        )
         assert min(reached) <= chosen["inception_score"] <= max(reached)

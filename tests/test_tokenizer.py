@@ -168,9 +168,7 @@ def test_shallow_concatenation_raises_the_codes_before_its_blocks() -> None:
     top, bottom = codes(0, 3, 4), codes(2, 6, 8)
     fusion, output = fused("vqgan2-c-shallow", top, bottom)
     assert fusion.join.weight.shape == (16, 4 + 4, 3, 3)
-    raised = F.conv2d(
-        top.repeat_interleave(2, 2).repeat_interleave(2, 3), fusion.up.weight, fusion.up.bias, padding=1
-    )
+    raised = F.conv2d(top.repeat_interleave(2, 2).repeat_interleave(2, 3), fusion.up.weight, fusion.up.bias, padding=1)
     features = F.conv2d(torch.cat([raised, bottom], 1), fusion.join.weight, fusion.join.bias, padding=1)
     seen: list[torch.Size] = []
     for residual in fusion.blocks:

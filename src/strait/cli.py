@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from types import ModuleType
 
 from strait import __version__
 from strait.commands.arguments import STOPPED_BY_SIGNAL
+from strait.runtime.streams import keep_writing
+from strait.runtime.threads import wait_without_spinning
 
 VERBS = (
     "train",
@@ -38,16 +39,19 @@ _OUT_OF_MEMORY = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status. Errors of the user's are one line on standard error."""
+    """Run one verb; returns the exit status. Errors of the user's are one line on standard error.
+
+    Args:
+        arguments: the verb and its options; those of the command line by default, and then the process is set up, too.
+    """
+    if arguments is None:
+        keep_writing()
+        wait_without_spinning()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _run(words)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
-    except BrokenPipeError:
-        # Whoever read has enough (head, less). What is left must not be tried again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, OSError) as error:
         return _fail(str(error) or type(error).__name__)
     except (MemoryError, RuntimeError) as error:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import Any
+
+from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import (
     add_decoding_options,
     check_compile,
     chosen_decoding,
     device_named,
-    parse,
-    take_config,
-    verb_parser,
 )
+from strait.commands.parsing import parse, verb_parser
+from strait.config import config_path, read_config
 
 
-def run(words: list[str]) -> int:
-    called = [
-        word.partition("=")[2] or after
-        for word, after in pairwise([*words, ""])
-        if word.partition("=")[0] == "--config"
-    ]
-    config, words = take_config(words)
+def parser() -> ArgumentParser:
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
+    parser.add_argument("--config", help="name or path of a configuration, whose weights are then random")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all of them by default")
     parser.add_argument("--batch", type=int, default=1, help="images at once")
@@ -36,7 +31,12 @@ def run(words: list[str]) -> int:
     add_decoding_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
+    config = None if args.config is None else read_config(config_path(args.config))
     for name, least in (("batch", 1), ("repeats", 1), ("warm_up", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
@@ -70,7 +70,7 @@ def run(words: list[str]) -> int:
     wanted: list[Any] = single if args.part is None else [args.part]
     reports = [bench.run(part, decoding) for part in wanted]
     for report in reports:
-        report["model"] = called[-1] if called else args.model or "shipped"
+        report["model"] = args.config or args.model or "shipped"
     if args.json:
         print(json.dumps(reports[0] if args.part is not None else {"parts": {r["part"]: r for r in reports}}))
     else:
@@ -79,7 +79,7 @@ def run(words: list[str]) -> int:
 
 
 def _table(reports: list[dict[str, Any]]) -> str:
-    from strait.evaluation.report import aligned
+    from strait.runtime.messages import aligned
 
     first = reports[0]
     rows = [("part", "seconds", "least to most", "of the ceiling", "ceiling, GFLOP/s", "peak memory")]

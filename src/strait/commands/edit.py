@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
-    parse,
-    verb_parser,
+    split_labels,
 )
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.editing.edits import Edit
@@ -30,6 +31,11 @@ ACTIONS = {
     "upsample": "Draw a picture, brought to the model's size, at twice that size.",
     "process": "Show each step of an infilling, or without a picture of generating an image.",
 }
+
+_LABEL = (
+    "class by name, WordNet id or index; none by default",
+    "the new class, by name, WordNet id or index; several, separated by commas, come on a sheet as well",
+)
 
 
 def run(words: list[str]) -> int:
@@ -53,7 +59,8 @@ def run(words: list[str]) -> int:
 
     model = inference_model(args)
     model.require("tokenizer", "top", "bottom")
-    label = NULL_LABEL if args.label is None else model.classes.find(args.label)
+    labels = [] if args.label is None else _labels(action, args.label, model)
+    label = labels[0] if labels else NULL_LABEL
     decoding = model.default_decoding()
     if action != "upsample":
         decoding = decoding.first(model.config.tokenizer.num_levels)
@@ -61,8 +68,19 @@ def run(words: list[str]) -> int:
     if action == "process":
         _process(edit, args)
     else:
-        _edit(action, edit, args)
+        _edit(action, edit, args, labels)
     return 0
+
+
+def _labels(action: str, text: str, model: Any) -> list[int]:
+    """The classes that ``--label`` names: several of a transfer, one of all else."""
+    names = split_labels(text, model.classes) if action == "transfer" else [text]
+    return [model.classes.find(name) for name in names]
+
+
+def parsers() -> dict[str, ArgumentParser]:
+    """The parser of each action."""
+    return {action: _parser(action) for action in ACTIONS}
 
 
 def _parser(action: str) -> ArgumentParser:
@@ -70,7 +88,7 @@ def _parser(action: str) -> ArgumentParser:
     parser = verb_parser(f"edit {action}", ACTIONS[action], f"{image} --output DIR [options]")
     parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--label", help="class by name, WordNet id or index; none by default")
+    parser.add_argument("--label", help=_LABEL[action == "transfer"])
     parser.add_argument("--count", type=int, default=1, help="results")
     parser.add_argument("--seed", type=int, default=0, help="result k of a seed is always the same")
     add_decoding_options(parser)
@@ -149,7 +167,7 @@ def _say_pages(path: str, pages: int) -> None:
         print(f"{path} holds {pages} pictures; the first is taken", file=sys.stderr)
 
 
-def _edit(action: str, edit: Edit, args: Namespace) -> None:
+def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
     from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
     from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
@@ -168,12 +186,20 @@ def _edit(action: str, edit: Edit, args: Namespace) -> None:
         picture = _picture(args)
         region = None if args.mask is None and args.box is None else _mask(args, picture.size)
         keep = 0.5 if args.keep is None else args.keep
-        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
         options = {
             "keep": keep if region is None else "region",
             "choose": args.choose,
             "keep_bottom": args.keep_bottom,
         }
+        if len(labels) > 1:
+            from strait.commands.transferred_files import write_transfers
+
+            how = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
+            stem = Path(args.image).stem
+            for path in write_transfers(edit, labels, picture, how, options, Path(args.output), stem, args.overwrite):
+                print(path)
+            return
+        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
     else:
         results, options = upsample_picture(edit, _picture(args)), {}
     settings = settings_of(edit, action, options)

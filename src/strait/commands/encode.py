@@ -5,15 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+from jsonargparse import ArgumentParser
+
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("encode", __doc__)
     parser.add_argument("--model", required=True, help="model folder with a trained tokenizer")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
 
     from strait.runs.parts import PartTraining
     from strait.training.distributed import launched

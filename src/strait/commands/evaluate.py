@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named, parse, verb_parser
+from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.data.sources import ImageSource
@@ -31,7 +32,8 @@ def run(words: list[str]) -> int:
         )
         return 0
     if what not in KINDS:
-        raise ValueError(f"evaluate: say what to judge, {' or '.join(KINDS)}, not {what!r}")
+        said = f", not {what!r}" if what else ""
+        raise ValueError(f"evaluate: say what to judge: {' or '.join(KINDS)}{said}")
     args = parse(_parser(what), words[1:])
     least = 2 if what == "reconstruction" else 4
     if args.samples is not None and args.samples < least:
@@ -45,6 +47,11 @@ def run(words: list[str]) -> int:
 
     with launched(device_named(args.device)) as (ranks, device):
         return _evaluate_generation(args, ranks, device)
+
+
+def parsers() -> dict[str, ArgumentParser]:
+    """The parser of each kind."""
+    return {what: _parser(what) for what in KINDS}
 
 
 def _parser(what: str) -> ArgumentParser:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from strait.commands.arguments import (
     add_decoding_options,
     add_inference_options,
     chosen_decoding,
     inference_model,
-    parse,
     split_labels,
-    verb_parser,
 )
+from strait.commands.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("generate", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
@@ -29,7 +30,11 @@ def run(words: list[str]) -> int:
         "--batch-size", type=int, help="images decoded at once; as many as fit, 64 at most, by default"
     )
     add_inference_options(parser)
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
     if not -(2**63) <= args.seed < 2**63:

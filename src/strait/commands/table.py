@@ -5,27 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import (
-    STOPPED_BY_SIGNAL,
-    device_named,
-    override,
-    parse,
-    take_config,
-    verb_parser,
-)
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
 from strait.config import Config
 
 
-def run(words: list[str]) -> int:
-    called = _config_name(words)
-    config, words = take_config(words)
-    parser = verb_parser("table", __doc__, "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]")
+def parser() -> ArgumentParser:
+    usage = "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]"
+    parser = verb_parser("table", __doc__, usage, has_settings=True)
     parser.add_argument("table", help="its number in the paper, 1 to 10, or equal-cost: the methods side by side")
     parser.add_argument("--data", help="images, as for train; needed unless --rows or --random-weights")
     parser.add_argument("--model", help="for a table that changes decoding alone: the model; the shipped by default")
@@ -55,10 +47,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--dtype", help="with --random-weights, of the transformers: float32 or bfloat16")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    if config is None:
-        settings, args = None, parse(parser, words)
-    else:
-        settings, args = override(config, words, parser)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    settings, args = parse_settings(parser(), named_config(words), words)
     if args.batch_size is None:
         args.batch_size = 1 if args.random_weights else 50
     for name, least in (("seeds", 1), ("samples", 4), ("search_samples", 0), ("batch_size", 1)):
@@ -73,7 +66,7 @@ def run(words: list[str]) -> int:
     if args.dtype is not None and not args.random_weights:
         raise ValueError("--dtype: it is for --random-weights alone")
     if args.rows:
-        return _rows(args, settings, called)
+        return _rows(args, settings, value_of(words, "--config") or "")
     if args.random_weights:
         return _speed(args, settings)
     if args.data is None:
@@ -83,15 +76,6 @@ def run(words: list[str]) -> int:
 
     with launched(device_named(args.device)) as (ranks, device):
         return _measure(args, settings, ranks, device)
-
-
-def _config_name(words: list[str]) -> str:
-    names = [
-        word.partition("=")[2] or after
-        for word, after in pairwise([*words, ""])
-        if word.partition("=")[0] == "--config"
-    ]
-    return names[-1] if names else ""
 
 
 def _base(args: Namespace, settings: Config | None) -> tuple[Any, Config | None]:

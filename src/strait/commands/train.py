@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
+from jsonargparse import ArgumentParser
+
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
 from strait.config import TRAINED, Config, config_names, read_config
 
 
-def run(words: list[str]) -> int:
-    config, words = take_config(words)
-    part = words.pop(0) if words and not words[0].startswith("-") else None
-    if part is not None and part not in TRAINED:
-        raise ValueError(f"train: there is no part {part!r}; there are {', '.join(TRAINED)}")
-    parser = verb_parser(
-        "train", __doc__, f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
-    )
+def parser() -> ArgumentParser:
+    usage = f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
+    parser = verb_parser("train", __doc__, usage, has_settings=True)
+    parser.add_argument("part", nargs="?", choices=TRAINED, help="the only part to train; all in order by default")
     parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
@@ -24,14 +23,12 @@ def run(words: list[str]) -> int:
     parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's")
     parser.add_argument("--keep-tokenizer", action="store_true", help="leave its tokenizer as it is; train the others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    stored = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name = following if word == "--model" else word.removeprefix("--model=")
-        if (word == "--model" or word.startswith("--model=")) and name:
-            path = Path(name) / "runs" / "config.yaml"
-            stored = read_config(path) if path.exists() else None
-    settings, args = override(config or stored or Config(), words, parser)
-    if config is None and stored is None:
+    return parser
+
+
+def run(words: list[str]) -> int:
+    settings, args = parse_settings(parser(), named_config(words) or _stored_config(words), words)
+    if settings is None:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
 
     from strait.runs.parts import PartTraining
@@ -50,9 +47,16 @@ def run(words: list[str]) -> int:
             ranks,
             args.keep_tokenizer,
         )
-        done = training.run([part] if part else training.parts())
+        done = training.run([args.part] if args.part else training.parts())
         if done:
             print(f"{args.model}: done", file=sys.stderr)
         else:
             print(f"{args.model}: saved; the same command goes on", file=sys.stderr)
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
+
+
+def _stored_config(words: list[str]) -> Config | None:
+    """The configuration that the model folder was begun with, if it was."""
+    folder = value_of(words, "--model")
+    path = None if folder is None else Path(folder) / "runs" / "config.yaml"
+    return None if path is None or not path.exists() else read_config(path)

@@ -6,20 +6,19 @@ OUTPUT/STEM-transfers-seedS.png             a row with the bottom predicted anew
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from strait.commands.edited_files import settings_of, write_results
-from strait.editing.edits import Edit, transfer_picture
+from strait.editing.edits import Edit
+from strait.pictures.as_images import as_images
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet
-from strait.pictures.images import to_images
 from strait.runtime.files import write_new
 
 ROWS = ("bottom predicted anew", "bottom kept")
@@ -29,7 +28,7 @@ def write_transfers(
     edit: Edit,
     labels: Sequence[int],
     picture: Picture,
-    transfer: dict[str, Any],
+    transfer: Callable[..., Iterable[np.ndarray]],
     options: dict[str, Any],
     output: Path,
     stem: str,
@@ -41,7 +40,7 @@ def write_transfers(
         edit: how many of each class, seed, settings; its own label is not used.
         labels: the classes.
         picture: the user's.
-        transfer: further arguments of ``transfer_picture``.
+        transfer: ``transfer_picture`` with all but the edit, the picture and ``keep_bottom``.
         options: what the files say of them.
         output: folder.
         stem: what the files' names begin with.
@@ -50,21 +49,18 @@ def write_transfers(
     Raises:
         FileExistsError: rather than replace a file whose content differs.
     """
-    kept = transfer.pop("keep_bottom")
     rows: dict[bool, list[np.ndarray]] = {False: [], True: []}
     for label in labels:
         each = replace(edit, label=label)
         for keep_bottom, cells in rows.items():
-            results = list(transfer_picture(each, picture, **transfer, keep_bottom=keep_bottom))
+            results = list(transfer(each, picture, keep_bottom=keep_bottom))
             cells.append(results[0])
-            if keep_bottom == kept:
+            if keep_bottom == options["keep_bottom"]:
                 name = f"{stem}-{_in_a_name(edit.model.classes[label])}"
                 settings = settings_of(each, "transfer", options)
                 yield from write_results(results, output, name, settings, overwrite)
-    side = edit.model.config.image_size
-    source = _square(np.asarray(picture.rgb()), side)
-    cells = [cell for row in rows.values() for cell in (source, *(_square(one, side) for one in row))]
-    sheet = contact_sheet(to_images(cells), len(labels) + 1, ROWS)
+    cells = [cell for row in rows.values() for cell in (picture.rgb(), *row)]
+    sheet = contact_sheet(as_images(cells, edit.model.config.image_size), len(labels) + 1, ROWS)
     names = [edit.model.classes[label] for label in labels]
     settings = {**settings_of(edit, "transfer", options), "label": names, "keep_bottom": [False, True]}
     path = output / f"{stem}-transfers-seed{edit.seed}.png"
@@ -74,15 +70,3 @@ def write_transfers(
 
 def _in_a_name(label: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in label)
-
-
-def _square(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of pixels, on white where they are transparent, at a side."""
-    picture = Image.fromarray(pixels)
-    if picture.mode == "RGBA":
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    least = min(picture.size)
-    left, top = (picture.width - least) // 2, (picture.height - least) // 2
-    box = (left, top, left + least, top + least)
-    return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS, box=box))

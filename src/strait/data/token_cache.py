@@ -30,14 +30,13 @@ import torch
 from numpy.lib.format import write_array_header_1_0
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles, in_order, training_view
 from strait.data.sources import DataError, ImageSource
 from strait.randomness import as_seed
-from strait.runtime.files import flush, naming, sha256, write_text
+from strait.runtime.files import flush, naming, sha256, write_tensors, write_text
 from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks, Stopped
 from strait.types import NULL_LABEL, Images, Tokens
 
@@ -155,13 +154,7 @@ class _Job:
         arrays = {"labels": np.array(labels, dtype=np.int32)}
         for number, name in enumerate(self.names if labels else ()):
             arrays[name] = np.stack([np.concatenate([part[number] for part in pieces]) for pieces in variants])
-        aside = path.with_suffix(".tmp")
-        try:
-            save_file(arrays, str(aside))
-        except SafetensorError as error:  # a full disk, for one
-            raise OSError(f"{path}: {error}") from error
-        flush(aside)
-        aside.replace(path)
+        write_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()})
 
     def _cut(self, variant: int, picture: Image.Image, index: int) -> np.ndarray:
         return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))

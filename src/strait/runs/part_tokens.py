@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from strait.data.config import DataConfig
@@ -17,8 +18,8 @@ from strait.model.config import level_names
 from strait.runs.run_folder import file_hash
 from strait.runtime.ranks import Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer
-from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.training.loop import Stop
+from strait.types import Images, Tokenizer, Tokens
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,16 @@ def cached_tokens(
             progress=progress,
             ranks=ranks,
         )
+
+
+def encode_at_two_sizes(tokenizer: Tokenizer, images: Images) -> Tokens:
+    """Four levels, for the upsampler: the stratified pair of the images made half as large, then that of the images.
+
+    Source: StraIT section 4.2, "Higher Resolution in Token-level".
+
+    Args:
+        tokenizer: of two levels; the same serves both sizes.
+        images: ``[batch, 3, 2 size, 2 size]``. Halving is bilinear, as in the paper: the mean of 2x2 pixels.
+    """
+    small = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
+    return Tokens((*tokenizer.encode(small).levels, *tokenizer.encode(images).levels))

@@ -25,7 +25,8 @@ from strait.data.images import BadFiles
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
-from strait.model.folder import ModelError, check_part, load_part, save_part, write_description
+from strait.model.config import ModelError
+from strait.model.folder import check_part, load_part, save_part, write_description
 from strait.model.hub import find_folder
 from strait.model.memory import refuse_what_cannot_fit
 from strait.model.parts import build_part

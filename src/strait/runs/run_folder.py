@@ -13,8 +13,8 @@ import torch
 
 from strait.config import Config, read_config
 from strait.data.sources import DataError
-from strait.model.config import PARTS
-from strait.model.folder import ModelError, read_description
+from strait.model.config import PARTS, ModelError
+from strait.model.folder import read_description
 from strait.runtime.devices import DTYPES, can_compile, usable_dtype
 from strait.runtime.files import sha256, write_text
 

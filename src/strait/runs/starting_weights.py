@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from strait.data.classes import ClassNames
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError, check_part, load_part, read_description
+from strait.model.config import ModelConfig, ModelError
+from strait.model.folder import check_part, load_part, read_description
 from strait.model.parts import build_part
 from strait.runs.run_folder import file_hash
 from strait.runtime.files import write_bytes

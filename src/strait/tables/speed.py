@@ -8,8 +8,8 @@ from typing import Any
 
 from strait.config import Config
 from strait.decoding.config import DecodingConfig
-from strait.evaluation.report import aligned
 from strait.runs.bench import Bench, Machine, model_to_time
+from strait.runtime.messages import aligned
 from strait.tables.table import Table, starting_point
 
 _ROUNDS = 3

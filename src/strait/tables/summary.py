@@ -9,8 +9,8 @@ from typing import Any
 from strait.config import Config
 from strait.decoding.config import DecodingConfig
 from strait.evaluation.cost import describe
-from strait.evaluation.report import aligned
 from strait.model.config import ModelConfig
+from strait.runtime.messages import aligned
 from strait.tables.table import PAPERS_SAMPLES, Row, Table, starting_point
 
 PAPERS_COSTS = ("parameters", "multiply_adds")

@@ -18,10 +18,10 @@ TABLE = Table(
     title="generation with guidance",
     rows=(
         _quoted("Improved VQ-Diffusion", 510e6, "100", 4.83),
-        _quoted("Token-Critic", 391e6, "18×2", 4.69, 174.5),
+        _quoted("Token-Critic", 391e6, "18x2", 4.69, 174.5),
         _quoted("DPC", 391e6, "180", 4.45, 244.8),
         _quoted("f-DM", 302e6, "250", 6.8),
-        _quoted("Draft-and-Revise", 1.4e9, "68×(1+4)", 3.41, 224.6),
+        _quoted("Draft-and-Revise", 1.4e9, "68x(1+4)", 3.41, 224.6),
         Row(
             "StraIT, no guidance",
             {"parameters": 863e6, "fid": 3.96, "inception_score": 214.1},

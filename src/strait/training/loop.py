@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +24,9 @@ from strait.training.guard import Guard, NotFinite, TrainingFailed
 from strait.training.pace import Pace
 from strait.training.tracking import Metrics, Tracker
 
-# SIGUSR1 is what SLURM sends before it takes a machine away, where a job asks for it.
-_ORDERLY = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+# What schedulers send before they take a machine away (SIGUSR1: SLURM, SIGUSR2 and SIGXCPU: Grid Engine, LSF), and a
+# terminal that is lost (SIGHUP).
+_ORDERLY = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP")
 
 
 class Trainee(Protocol):
@@ -79,8 +80,10 @@ class Stop:
 
 @contextmanager
 def orderly_stop(minutes: float | None) -> Iterator[Stop]:
-    """Ctrl-C, SIGTERM and SIGUSR1 finish the step and save; a second Ctrl-C ends at once. ``minutes`` sets a
-    deadline."""
+    """Ctrl-C and the signals of schedulers and lost terminals finish the step and save; a second Ctrl-C ends at once.
+
+    A SIGHUP that is ignored stays ignored: so says ``nohup``. ``minutes`` sets a deadline.
+    """
     stop = Stop(deadline=None if minutes is None else time.monotonic() + 60 * minutes)
 
     def handle(number: int, frame: object) -> None:
@@ -90,9 +93,13 @@ def orderly_stop(minutes: float | None) -> Iterator[Stop]:
                 raise KeyboardInterrupt
             return
         stop.signal_number, stop.signalled_at = number, time.monotonic()
-        print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be gone
+            print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, handle) for number in _ORDERLY}
+    orderly = [getattr(signal, name) for name in _ORDERLY if hasattr(signal, name)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        orderly.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in orderly}
     try:
         yield stop
     finally:
