@@ -222,7 +222,7 @@ def test_frames_are_the_top_on_a_fixed_random_bottom_then_the_bottom(model: Stra
 
 
 def test_the_stand_in_for_the_bottom_is_random(model: StraIT) -> None:
-    """A ramp, or any other pattern, would draw itself into Figure 5: neighbours must have nothing to do with another."""
+    """A ramp, or any other pattern, would draw itself into Figure 5: neighbours must be independent."""
     top, bottom = random_grids(model, 3, seed=5)
     assert (top.shape, bottom.shape) == ((3, 4, 4), (3, 8, 8))
     assert torch.equal(bottom[0], bottom[1]), "it is the same for every image"

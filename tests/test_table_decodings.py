@@ -1,7 +1,7 @@
 """Every table end to end on tiny random models: what is really decoded is what the paper says was.
 
-What is expected is written out here once more, from the paper, and held against the steps that come out of the decoding
-loop: how many of each level, how many tokens each left masked, for how many images, with or without the null class.
+What is expected is written out here once more, from the paper, and held against the steps that come out of the
+decoding loop: how many of each level, how many tokens each left masked, for how many images, with or without the null class.
 Training alone is left out: a row's model has random weights.
 """
 
@@ -293,7 +293,7 @@ def test_the_large_maskgit_is_large(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As deep as the small one, and as much wider as 2,048 is than 768; the published one has an eighth of the codes."""
+    """As deep as the small one, and wider as 2,048 is than 768; the published one has an eighth of the codes."""
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "cache"))
     assert main(["table", "2", *words(photo_folder, tmp_path, False, [])]) == 0

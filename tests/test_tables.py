@@ -13,8 +13,12 @@ from torch import nn
 from strait.cli import main
 from strait.config import Config, config_names, config_path, read_config
 from strait.decoding.config import DecodingConfig
+from strait.evaluation.cost import describe
+from strait.model.strait import StraIT
+from strait.tables import speed
 from strait.tables.methods import as_named, at_base_size
 from strait.tables.report import distance_title, markdown, means, verdicts
+from strait.tables.rows import batch_perplexities
 from strait.tables.table import (
     EQUAL_COST,
     NUMBERS,
@@ -526,3 +530,76 @@ def test_what_cannot_be_done_is_said(
     words = [*more, "--data", str(photo_folder), "--features", str(tmp_path / "network.pt")]
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_speed_of_table_7_needs_no_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither data nor training: seven allocations of the paper's 24 steps, here on 16 and 64 tokens."""
+    monkeypatch.setattr(speed, "_ROUNDS", 1)
+    words = [
+        "table",
+        "7",
+        "--config",
+        "smoke",
+        "--random-weights",
+        "--json",
+        "--batch-size",
+        "2",
+        "--bottom.width",
+        "32",
+    ]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = report["rows"]
+    assert [tuple(row["steps"]) for row in rows] == [(2, 14), (4, 12), (6, 10), (8, 8), (10, 6), (12, 4), (14, 2)]
+    assert [row["paper"]["speedup"] for row in rows] == [0.6, 0.7, 0.9, 1, 1.2, 1.5, 1.6]
+    assert (report["batch"], report["dtype"]) == (2, "float32")
+    smoke = read_config(config_path("smoke"))
+    config = dataclasses.replace(smoke.model, bottom=dataclasses.replace(smoke.bottom, width=32))
+    top, bottom = (describe(config, 1000)["parts"][part]["multiply_adds"] for part in ("top", "bottom"))
+    base = rows[3]
+    for row in rows:
+        adds = row["steps"][0] * top + row["steps"][1] * bottom
+        assert row["multiply_adds_per_image"] == pytest.approx(adds)
+        assert row["speedup_by_multiply_adds"] == pytest.approx(base["multiply_adds_per_image"] / adds)
+        assert row["speedup"] == pytest.approx(base["seconds_per_image"] / row["seconds_per_image"])
+        assert row["seconds_per_image"] > 0
+
+
+def test_perplexities_of_batches_are_those_of_the_end_of_training(tmp_path: Path) -> None:
+    log = tmp_path / "runs" / "tokenizer" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    values = [1000.0] * 27 + [10.0, 14.0, 18.0]
+    lines = [{"step": 10 * place, "perplexity_batch_top": value} for place, value in enumerate(values)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "loss": 1.0}, *lines]))
+    assert batch_perplexities(tmp_path) == {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
+    log.unlink()
+    assert batch_perplexities(tmp_path) == {}
+    row = Row("VQGAN2-R", {"perplexity_batch_top": 5632}, spread={"perplexity_batch_top": 2.0})
+    table = Table(1, "made up", (row,), ("perplexity_batch_top",), tokenizer_alone=True)
+    scores = {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
+    text = markdown(table, [{"row": "VQGAN2-R", "scores": scores}], None, [])
+    assert "| VQGAN2-R | 14.00 ± 4.00 (5632 ± 2.00) |" in text
+
+
+def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a configuration the shipped model's: its own shape, its own settings but for those that rows hold."""
+    assert main(["table", "3", "--rows", "--json", "--samples", "50000"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    model = StraIT.from_pretrained()
+    cost = describe(model.config, len(model.classes))
+    for row, guidance in zip(rows, (0.0, 0.2), strict=True):
+        assert row["parameters"] == cost["parameters"]
+        assert row["multiply_adds"] == sum(cost["parts"][part]["multiply_adds"] for part in ("top", "bottom"))
+        assert (row["guidance"], row["samples"], row["schedule"]) == (guidance, 50000, model.decoding.schedule)
+        assert tuple(row["steps"]) == steps_here((18, 6), model.config.grids)
+
+
+def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "2", "--config", "smoke", "--rows"]) == 0
+    text = capsys.readouterr().out
+    assert "named configurations at the scale of smoke" in text
+    assert "against the paper's" not in text
+    assert main(["table", "8", "--config", "imagenet256", "--rows", "--search-steps"]) == 0
+    assert "searched for each row that leaves them open: steps, temperature" in capsys.readouterr().out

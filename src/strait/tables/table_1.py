@@ -88,8 +88,8 @@ TABLE = Table(
         *_claims("", "perplexity"),
     ),
     notes=(
-        "a perplexity of a batch is that of one batch of training, the only kind that the paper reports: the mean over "
-        "the last tenth of the log and, behind the ±, its standard deviation there; a batch of few tokens cannot show a "
-        "high one. The other perplexities are over all images that are judged",
+        "a perplexity of a batch is that of one batch of training, the only kind that the paper reports: the mean "
+        "over the last tenth of the log and, behind the ±, its standard deviation there; a batch of few tokens cannot "
+        "show a high one. The other perplexities are over all images that are judged",
     ),
 )
