@@ -32,8 +32,8 @@ NUMBERS = [
 
 
 # What the paper says that the models of its tables cost: table, row, number of which part, value, how near.
-# Table 2's and 3's parameters are printed; Table 5's multiply-adds too. Tables 4, 6 and 7 are of the transformers whose
-# sizes and costs sections 4.1 and 4.3 give. The cascade has the same two; of its tokenizers nothing is said.
+# Table 2's and 3's parameters are printed; Table 5's multiply-adds too. Tables 4, 6 and 7 are of the transformers
+# whose sizes and costs sections 4.1 and 4.3 give. The cascade has the same two; of its tokenizers nothing is said.
 STRAIT = [
     ("all", "parameters", 863e6, 0.01),
     ("top", "parameters", 499e6, 0.01),

@@ -1,8 +1,8 @@
 """Every table end to end on tiny random models: what is really decoded is what the paper says was.
 
 What is expected is written out here once more, from the paper, and held against the steps that come out of the
-decoding loop: how many of each level, how many tokens each left masked, for how many images, with or without the null class.
-Training alone is left out: a row's model has random weights.
+decoding loop: how many of each level, how many tokens each left masked, for how many images, with or without the null
+class. Training alone is left out: a row's model has random weights.
 """
 
 from __future__ import annotations

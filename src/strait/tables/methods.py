@@ -86,7 +86,7 @@ def _transformer(base: TransformerConfig, theirs: TransformerConfig) -> Transfor
         layers=_scaled(base.layers, theirs.layers, straits.layers),
         width=width,
         mlp=_scaled(base.mlp, theirs.mlp, straits.mlp),
-        heads=min((count for count in range(1, width + 1) if width % count == 0), key=lambda n: abs(n - heads)),
+        heads=min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - heads)),
     )
 
 
