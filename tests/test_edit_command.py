@@ -353,9 +353,9 @@ def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: P
     teddy, other = model.classes.find("teddy"), 7
     names = ["".join(c if c.isalnum() else "-" for c in model.classes[label]) for label in (teddy, other)]
     results = [tmp_path / f"photo-{name}-transfer-seed0-{index:04d}.png" for name in names for index in (0, 1)]
-    sheet = Image.open(tmp_path / "photo-transfers-seed0.png")
+    sheet = Image.open(tmp_path / "photo-transfer-sheet-seed0.png")
     assert {path.name for path in tmp_path.glob("photo-*.png")} == {path.name for path in results} | {
-        "photo-transfers-seed0.png"
+        "photo-transfer-sheet-seed0.png"
     }
     side = model.config.image_size
     assert sheet.size == (3 * (side + 2) + 2, 2 * (side + 2 + 16) + 2)
@@ -376,3 +376,31 @@ def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: P
         alone = tmp_path / f"alone{column}"
         assert main(["edit", "transfer", str(photo), "--label", str(label), "--output", str(alone)]) == 0
         assert np.array_equal(pixels_of(alone / "photo-transfer-seed0-0000.png"), pixels_of(results[2 * (column - 1)]))
+
+
+def test_an_infilling_under_two_classes_stands_on_a_sheet(photo: Path, tmp_path: Path) -> None:
+    """Figure 10: a row a class, of the picture, what is known of it, and the results."""
+    words = ["edit", "infill", str(photo), "--box", "10,10,50,60", "--label", "3,7", "--count", "2"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    model = StraIT.from_pretrained()
+    sheet, side = Image.open(tmp_path / "photo-infill-sheet-seed0.png"), model.config.image_size
+    assert sheet.size == (4 * (side + 2) + 2, 2 * (side + 2 + 16) + 2)
+
+    def cell(row: int, column: int) -> np.ndarray:
+        left, top = 2 + column * (side + 2), 2 + row * (side + 18) + 16
+        return np.asarray(sheet.crop((left, top, left + side, top + side)))
+
+    original = np.asarray(read_picture(photo).rgb())
+    hidden = original.copy()
+    hidden[10:60, 10:50] = 128
+    for row, label in enumerate((3, 7)):
+        alone = tmp_path / f"alone{label}"
+        words = ["edit", "infill", str(photo), "--box", "10,10,50,60", "--label", str(label), "--count", "2"]
+        assert main([*words, "--output", str(alone)]) == 0
+        name = "".join(letter if letter.isalnum() else "-" for letter in model.classes[label])
+        results = [pixels_of(alone / f"photo-infill-seed0-{index:04d}.png") for index in (0, 1)]
+        for index, result in enumerate(results):
+            assert np.array_equal(pixels_of(tmp_path / f"photo-{name}-infill-seed0-{index:04d}.png"), result)
+        for column, wanted in enumerate((original, hidden, *results)):
+            assert np.array_equal(cell(row, column), np.asarray(to_pictures(as_images([wanted], side))[0]))
+    assert not np.array_equal(cell(0, 2), cell(1, 2))

@@ -34,8 +34,9 @@ ACTIONS = {
 
 _LABEL = (
     "class by name, WordNet id or index; none by default",
-    "the new class, by name, WordNet id or index; several, separated by commas, come on a sheet as well",
+    "class by name, WordNet id or index; several, separated by commas, come on a sheet as well",
 )
+_ON_SHEETS = ("infill", "relabel", "transfer")
 
 
 def run(words: list[str]) -> int:
@@ -73,8 +74,8 @@ def run(words: list[str]) -> int:
 
 
 def _labels(action: str, text: str, model: Any) -> list[int]:
-    """The classes that ``--label`` names: several of a transfer, one of all else."""
-    names = split_labels(text, model.classes) if action == "transfer" else [text]
+    """The classes that ``--label`` names: one or several where a sheet can show them, one of all else."""
+    names = split_labels(text, model.classes) if action in _ON_SHEETS else [text]
     return [model.classes.find(name) for name in names]
 
 
@@ -88,7 +89,7 @@ def _parser(action: str) -> ArgumentParser:
     parser = verb_parser(f"edit {action}", ACTIONS[action], f"{image} --output DIR [options]")
     parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--label", help=_LABEL[action == "transfer"])
+    parser.add_argument("--label", help=_LABEL[action in _ON_SHEETS])
     parser.add_argument("--count", type=int, default=1, help="results")
     parser.add_argument("--seed", type=int, default=0, help="result k of a seed is always the same")
     add_decoding_options(parser)
@@ -177,7 +178,16 @@ def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
     if action in ("infill", "relabel"):
         config = EditConfig(args.strength, args.margin, args.context, args.feather, not args.no_composite)
         picture = _picture(args)
-        results, options = infill_picture(edit, picture, _mask(args, picture.size), config), asdict(config)
+        fill, options = _mask(args, picture.size), asdict(config)
+        if len(labels) > 1:
+            from strait.commands.edit_sheets import write_infillings
+
+            how, to = partial(infill_picture, picture=picture, mask=fill, config=config), Path(args.output)
+            stem = Path(args.image).stem
+            for path in write_infillings(edit, labels, picture, fill, how, action, options, to, stem, args.overwrite):
+                print(path)
+            return
+        results = infill_picture(edit, picture, fill, config)
     elif action == "extend":
         sides = Sides(args.left, args.right, args.up, args.down)
         results = extend_picture(edit, _picture(args), sides, args.feather, not args.no_composite)
@@ -192,7 +202,7 @@ def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
             "keep_bottom": args.keep_bottom,
         }
         if len(labels) > 1:
-            from strait.commands.transferred_files import write_transfers
+            from strait.commands.edit_sheets import write_transfers
 
             how = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
             stem = Path(args.image).stem

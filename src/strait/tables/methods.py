@@ -106,7 +106,7 @@ def bottom_kept(base: Config) -> Config:
 
 
 def bottom_dropped(base: Config) -> Config:
-    """The configuration with bottom dropout: its own share, or that of ``imagenet256-stratified`` where it has none."""
+    """The configuration with bottom dropout: its own share, or else that of ``imagenet256-stratified``."""
     share = base.tokenizer_training.bottom_dropout or _papers(STRATIFIED).tokenizer_training.bottom_dropout
     return dataclasses.replace(
         base, tokenizer_training=dataclasses.replace(base.tokenizer_training, bottom_dropout=share)

@@ -278,7 +278,9 @@ def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[s
     counted = costs(model.config, len(model.classes), len(steps) or None)
     transformers = [part for part in model.config.parts if part != "tokenizer"]
     found: dict[str, float] = {name: counted[name] for name in ("parameters", "multiply_adds")}
-    if 0 < len(steps) <= model.config.tokenizer.num_levels:  # the levels of an upsampler are counted as one part
+    if (
+        decoding is not None and len(steps) <= model.config.tokenizer.num_levels
+    ):  # the levels of an upsampler are counted as one part
         passes = 2 if decoding["guidance"] else 1
         found["multiply_adds_per_image"] = passes * sum(
             count * counted["parts"][part]["multiply_adds"] for part, count in zip(transformers, steps, strict=False)
