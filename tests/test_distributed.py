@@ -171,7 +171,7 @@ def test_shards_are_stopped_and_one_process_goes_on(photo_folder: Path, tmp_path
     process.send_signal(signal.SIGTERM)  # which torchrun passes on
     _, said = process.communicate(timeout=60)
     assert process.returncode
-    assert said.count("the same command goes on") == 1  # the first process speaks for both
+    assert said.count("rerun the command to resume") == 1  # the first process speaks for both
     assert list(model.glob("runs/top/checkpoints/step-*"))
     finish(command(photo_folder, model, *SHORT, "--run.sample_every", "0", "--top_training.steps", "60"))
     assert logged_steps(model, "top") == list(range(10, 61, 10))
@@ -241,7 +241,7 @@ def exit_codes(photos: Path, out: Path, sender: int | None, *settings: str) -> t
 def test_a_signal_to_one_process_is_everybody_s_exit_status(photo_folder: Path, tmp_path: Path) -> None:
     codes, said = exit_codes(photo_folder, tmp_path, 1, "--tokenizer_training.steps", "100000")
     assert codes == [str(128 + signal.SIGTERM)] * 2
-    assert said.count("the same command goes on") == 1
+    assert said.count("rerun the command to resume") == 1
 
 
 def test_training_that_cannot_go_on_is_said_once(photo_folder: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_ctrl_c_saves_and_says_so(photo_folder: Path, uninterrupted: Path, tmp_p
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert b"the same command goes on" in said
+    assert b"rerun the command to resume" in said
     finish(command(photo_folder, model))
     ours = (model / "bottom.safetensors").read_bytes()
     assert ours == (uninterrupted / "bottom.safetensors").read_bytes()
@@ -96,7 +96,7 @@ def test_stop_after_ends_in_good_order(photo_folder: Path, tmp_path: Path) -> No
     words = command(photo_folder, tmp_path / "model", "--tokenizer_training.steps", "100000", "--stop-after", "0.1")
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the same command goes on" in done.stderr
+    assert "rerun the command to resume" in done.stderr
     newest = max((tmp_path / "model" / "runs" / "tokenizer" / "checkpoints").glob("step-*"))
     assert json.loads((newest / "state.json").read_text())["step"] >= 1
     assert (tmp_path / "model" / "tokenizer.safetensors").exists()
