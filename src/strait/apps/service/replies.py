@@ -94,7 +94,7 @@ class Replier:
             finish: is told of every step of those who watch.
         """
         asked: dict[int, list[Wanted]] = {}
-        forms = {task.number: task.form for task in tasks}
+        forms: dict[int, Form] = {task.number: task.form for task in tasks}
         edits: list[Task] = []
         for task in tasks:
             if not isinstance(task.body, GenerateBody):
