@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -21,13 +20,14 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
+    folder = new_folder("--model", args.model)
 
     from strait.runs.parts import PartTraining
     from strait.training.distributed import launched
     from strait.training.loop import orderly_stop
 
     with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
-        training = PartTraining(Path(args.model), None, args.data, device, stop, ranks=ranks)
+        training = PartTraining(folder, None, args.data, device, stop, ranks=ranks)
         cache = training.encode()
         training.bad_files.summary()
         if cache is None:

@@ -43,7 +43,7 @@ from strait.runs.run_folder import (
     settled_classes,
     settled_config,
 )
-from strait.runs.starting_weights import keep_tokenizer, start_from
+from strait.runs.starting_weights import keep_tokenizer, require_fit, start_from
 from strait.runs.tokenizer_part import Photographs, tokenizer_trainee
 from strait.runs.transformer_part import Learned, augmentation, transformer_trainee
 from strait.runtime.ranks import ALONE, Ranks, Stopped
@@ -125,6 +125,8 @@ class PartTraining:
                 if part == "classifier" and len(parts) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {self.init_from} has no {part}")
+            if self.init_from is not None and part != "classifier":
+                require_fit(self.init_from, part, self.config.model)
             if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.device)
         if self.budget is not None:
