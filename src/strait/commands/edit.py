@@ -15,6 +15,7 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
+    new_folder,
 )
 from strait.commands.parsing import parse, verb_parser
 
@@ -46,6 +47,7 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--label: {action} needs the new class")
 
     _check_options(args)
+    new_folder("--output", args.output)
 
     from strait.editing.edits import Edit
     from strait.types import NULL_LABEL

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import named_config, parse_settings, verb_parser
 from strait.config import Config
 
@@ -76,7 +75,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
         raise ValueError("--config: table 4 needs a configuration with an upsampler, such as imagenette128-cpu")
     if settings is not None and table.number != 4:
         settings = at_base_size(settings)
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     network = open_features(args.features, device)
     measuring = Measuring(args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by)
     with orderly_stop(None) as stop:

@@ -45,8 +45,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: naming it; what was there before is untouched.
     """
-    # Of its own for each process: two may write the same settings.
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of its own for each process: two may write the same settings. A long name leaves no room for more.
+    name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    aside = path.with_name(f".{name}.{os.getpid()}.tmp")
     with naming(path):
         try:
             aside.write_bytes(content)
@@ -106,6 +107,18 @@ def write_new(path: Path, content: bytes, overwrite: bool) -> None:
     write_bytes(path, content)
 
 
+def usable_stem(text: str, longest: int = 150) -> str:
+    """What somebody named, as the beginning of a file's name: without characters that move a terminal's cursor.
+
+    Args:
+        text: such as the stem of another file's name.
+        longest: how many bytes of it remain, whole characters; a file system's names have 255.
+    """
+    shown = "".join(letter if ord(letter) > 31 and not 127 <= ord(letter) < 160 else "_" for letter in text)
+    encoded = os.fsencode(shown)
+    return shown if len(encoded) <= longest else encoded[:longest].decode("utf-8", "ignore")
+
+
 def read_json(path: Path, absent: Any) -> Any:
     """What a JSON file of ours holds; ``absent`` where there is none.
 
@@ -127,5 +140,13 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``."""
-    return Path(os.environ.get("STRAIT_CACHE") or Path.home() / ".cache" / "strait")
+    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    chosen = os.environ.get("STRAIT_CACHE")
+    try:
+        return Path(chosen) if chosen else Path.home() / ".cache" / "strait"
+    except RuntimeError as error:
+        raise ValueError("this user has no home folder: set HOME, or STRAIT_CACHE to a folder for caches") from error
