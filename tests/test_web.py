@@ -22,6 +22,7 @@ from servers import serving
 from strait.apps.jobs import EditOptions, edit_settings, settings_inside
 from strait.cli import main
 from strait.editing.edits import Edit, infill_picture
+from strait.editing.extension import Sides
 from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
 from strait.pictures.reading import Picture
@@ -30,8 +31,9 @@ from test_upsampler import CLASSES, CONFIG, DECODING
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
 
-from strait.apps.web.controls import MOST_IMAGES, Controls  # noqa: E402
-from strait.apps.web.edit_tab import EditControls  # noqa: E402
+from strait.apps.web.controls import Controls  # noqa: E402
+from strait.apps.web.edit_controls import CONTROLS, NAMES, EditControls  # noqa: E402
+from strait.apps.web.limits import MOST_IMAGES  # noqa: E402
 from strait.apps.web.page import build_page  # noqa: E402
 from strait.apps.web.stored import settings_in, stored_in  # noqa: E402
 from strait.apps.web.studio import Step, Studio, sheet, sureness_of  # noqa: E402
@@ -113,7 +115,26 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
 def restored(controls: Controls, path: Path) -> Any:
     """What the page is set to when a picture is dropped in, and the settings of its edit."""
     stored = stored_in(settings_in(str(path)), MOST_IMAGES)
-    return controls.values(tuple(controls.restored(stored))), EditControls([None] * 12).restored(stored.edit), stored
+    if stored.edit is None:
+        return controls.values(tuple(controls.restored(stored))), {}, stored
+    settings = EditControls()
+    with gr.Blocks(analytics_enabled=False):
+        settings.build(NAMES)
+    edit = dict(zip(NAMES, settings.restored(stored.edit), strict=True))
+    assert settings.options(list(edit.values())) == stored.edit.options
+    return controls.values(tuple(controls.restored(stored))), {"action": stored.edit.action, **edit}, stored
+
+
+def test_every_setting_of_an_edit_has_a_control_in_its_range() -> None:
+    assert set(NAMES) == set(CONTROLS)
+    settings = EditControls()
+    with gr.Blocks(analytics_enabled=False):
+        settings.build(NAMES)
+    options = settings.options([part.value for part in settings.parts.values()])
+    # Extending by nothing is no use; everything else starts as on the command line.
+    assert options == dataclasses.replace(EditOptions(), sides=Sides(left=1, right=1))
+    with pytest.raises(ValueError, match=r"^Margin \(model pixels\): a number is missing"):
+        settings.options([None if name == "margin" else part.value for name, part in settings.parts.items()])
 
 
 def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_path: Path) -> None:
@@ -121,17 +142,17 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
     Image.new("RGB", (64, 64), (90, 140, 30)).save(photo)
     common = ["--label", "teddy", "--seed", "7", "--steps", "2+1", "--count", "2", "--output", str(out)]
     for words, action, places in (
-        (["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"], "infill", {4: 5, 5: False}),
-        (["relabel", photo, "--box", "0,0,20,20", "--strength", "0.5"], "relabel", {1: 0.5, 5: True}),
-        (["extend", photo, "--left", "1", "--up", "2"], "extend", {6: 1, 8: 2}),
-        (["transfer", photo, "--keep", "0.25", "--choose", "confidence"], "transfer", {10: 0.25, 11: "confidence"}),
-        (["transfer", photo, "--box", "0,0,20,20", "--keep-bottom"], "transfer", {12: True}),
+        (["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"], "infill", {"feather": 5, "composite": False}),
+        (["relabel", photo, "--box", "0,0,20,20", "--strength", "0.5"], "relabel", {"strength": 0.5, "composite": True}),
+        (["extend", photo, "--left", "1", "--up", "2"], "extend", {"left": 1, "right": 0, "up": 2}),
+        (["transfer", photo, "--keep", "0.25", "--choose", "confidence"], "transfer", {"keep": 0.25, "choose": "confidence"}),
+        (["transfer", photo, "--box", "0,0,20,20", "--keep-bottom"], "transfer", {"keep_bottom": True}),
     ):
         assert main(["edit", *map(str, words), *common, "--overwrite"]) == 0
         values, edit, _ = restored(controls, out / f"photo-{action}-seed7-0001.png")
         assert (values.label, values.seed, values.first, values.count) == (model.classes.find("teddy"), 7, 0, 2)
         assert values.decoding.steps == (2, 1)
-        assert edit[0] == action
+        assert edit["action"] == action
         assert {place: edit[place] for place in places} == places
 
     grid = tmp_path / "grid.png"

@@ -227,7 +227,7 @@ def extend_picture(
         PictureError: if nothing is to be extended, or the result would be too large.
     """
     if sides == Sides():
-        raise PictureError("extend: say by how much: --left, --right, --up or --down, in top tokens")
+        raise PictureError("extend: say by how many top tokens, on one side at least: left, right, up or down")
     edit, picture = edit.base(), as_picture(picture)
     model, device = edit.model, edit.model.device
     canvas = ExtendedCanvas(picture.size, sides, model.config.grids[0])
