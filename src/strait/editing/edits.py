@@ -21,7 +21,7 @@ from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides, extend
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
-from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, window_around
+from strait.editing.placing import Window, blend, centre_window, cut, cut_mask, enlarged, put_back, window_around
 from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model.strait import StraIT
@@ -89,12 +89,31 @@ def expanded(tokens: Tokens, count: int) -> Tokens:
     return Tokens(tuple(grid.expand(count, -1, -1) for grid in tokens.levels))
 
 
+def infilling_window(model: StraIT, mask: np.ndarray, config: EditConfig) -> Window:
+    """The square of a picture that the model sees when it fills a mask."""
+    return window_around(mask, model.config.image_size, config.context, model.config.grids[0][0], config.cover)
+
+
+def infilling_note(model: StraIT, mask: np.ndarray, config: EditConfig) -> str | None:
+    """What a user should know before a mask is filled; None where there is nothing."""
+    if not mask.any():
+        return None
+    seen = cut_mask(mask, infilling_window(model, mask, config), model.config.image_size)
+    (unknown,) = token_masks(seen, model.config.grids[:1], config.margin, config.cover)
+    if not unknown.all():
+        return None
+    return (
+        "mask: no top token stays known, so what is drawn cannot follow the picture around it; "
+        "fill a smaller part, or in several parts"
+    )
+
+
 def picture_canvases(
     edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig
 ) -> Callable[[Tensor], list[Canvas]]:
     """The first canvases of filling a part of a picture, by the indices ``[batch]`` of the results."""
     model, size = edit.model, edit.model.config.image_size
-    window = window_around(mask, size, config.context)
+    window = infilling_window(model, mask, config)
     hide = config.strength == 1
     images, masks = (part.to(model.device) for part in cut(picture.rgb(), mask, window, size, hide))
     tokens = encode_for_infilling(model, images, masks, config.strength)
@@ -116,18 +135,19 @@ def infill_picture(
         picture: the user's.
         mask: True or white where to fill. Where it is empty nothing is composited either: the reconstruction comes
             back.
-        config: strength, margin, context, feather, composite.
+        config: strength, margin, context, cover, feather, seam, composite.
 
     Yields:
         uint8 of the shape of the picture's pixels, one result after the other.
     """
     edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
     mask = as_mask(mask, picture.size)
-    window = window_around(mask, edit.model.config.image_size, config.context)
+    window = infilling_window(edit.model, mask, config)
     composite = config.composite and bool(mask.any())
     place = mask if composite else _inside(window, mask.shape)
+    feather, seam = (config.feather, config.seam) if composite else (0, 0)
     for made in edit.results(picture_canvases(edit, picture, mask, config)):
-        yield put_back(picture.pixels, made, place, window, config.feather if composite else 0)
+        yield put_back(picture.pixels, made, place, window, feather, seam)
 
 
 def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
