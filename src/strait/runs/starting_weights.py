@@ -44,10 +44,10 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
     load_part(folder, part, other)
     taken = other.state_dict()
     known = ClassNames(theirs)
-    wanted = [known.named(name) for name in classes]
+    rows = [known.named(name) for name in classes]
     for name, embedding in embeddings.items():
         if embedding.class_token:
-            taken[f"{name}.ids.weight"] = embedding.for_classes(taken[f"{name}.ids.weight"], wanted)
+            taken[f"{name}.ids.weight"] = embedding.for_classes(taken[f"{name}.ids.weight"], rows)
     module.load_state_dict(taken)
 
 
