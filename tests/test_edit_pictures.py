@@ -496,7 +496,8 @@ def test_an_extended_canvas_agrees_with_counting_pixels(
     assert larger.shape[:2] == outside.shape == canvas.size
     assert np.array_equal(larger[~outside].reshape(pixels.shape), pixels)
     left, right, up, down = (round(count * token) for count in sides)
-    assert outside[:up].all() and outside[:, :left].all()
+    assert outside[:up].all()
+    assert outside[:, :left].all()
     assert canvas.size == (height + up + down, width + left + right)
     rows, columns = canvas.tokens
     drawn = canvas.at_picture_scale(torch.zeros(1, 3, rows * 4, columns * 4))
