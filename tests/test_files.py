@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from strait.config import Config, write_config
-from strait.runtime.files import naming, read_json, sha256, write_bytes, write_new, write_text
+from strait.runtime.files import naming, read_json, sha256, write_bytes, write_new, write_tensors, write_text
 from strait.training.tracking import Tracker
 
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
@@ -73,3 +75,33 @@ def test_what_was_noted_is_read_or_its_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a"')
     with pytest.raises(ValueError, match=r"a\.json is damaged \(.*\); without it, it is made again$"):
         read_json(tmp_path / "a.json", {})
+
+
+@pytest.mark.parametrize("several_writers", [False, True])
+def test_tensors_are_there_whole_for_whoever_may_read_other_files(tmp_path: Path, several_writers: bool) -> None:
+    path, values = tmp_path / "x.safetensors", {"b": torch.arange(6).view(2, 3).t(), "a": torch.ones(2)}
+    write_text(tmp_path / "x.txt", "")
+    write_tensors(path, values, several_writers=several_writers)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.safetensors", "x.txt"]
+    assert path.stat().st_mode == (tmp_path / "x.txt").stat().st_mode
+    loaded = load_file(path)
+    assert loaded.keys() == values.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in values.items())
+    before = path.read_bytes()
+    write_tensors(path, dict(reversed(values.items())), several_writers=several_writers)
+    assert path.read_bytes() == before
+
+
+def test_tensors_that_cannot_be_written_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(2)})
+    before = path.read_bytes()
+    (tmp_path / "x.safetensors.tmp").mkdir()  # in the way of what is written aside
+    with pytest.raises(OSError, match=r"x\.safetensors: "):
+        write_tensors(path, {"a": torch.zeros(2)})
+    (tmp_path / "x.safetensors.tmp").rmdir()
+    with pytest.raises(RuntimeError, match="Contiguous"):
+        write_tensors(path, {"a": torch.zeros(2).to_sparse()})
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.safetensors", before)]
+    with pytest.raises(OSError, match=r"'.*/absent/x\.safetensors'$"):
+        write_tensors(tmp_path / "absent" / "x.safetensors", {"a": torch.ones(2)})

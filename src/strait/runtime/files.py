@@ -86,7 +86,7 @@ def write_tensors(
             aside.chmod(mode)
             flush(aside)
             aside.replace(path)
-        except (OSError, SafetensorError) as error:
+        except BaseException as error:
             with suppress(OSError):
                 aside.unlink()
             if isinstance(error, SafetensorError):  # a full disk, for one, which every caller expects as OSError
