@@ -178,3 +178,30 @@ def test_what_was_noted_is_read_or_its_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a"')
     with pytest.raises(ValueError, match=r"a\.json is damaged \(.*\); without it, it is made again$"):
         read_json(tmp_path / "a.json", {})
+
+
+def test_tensors_are_there_whole_for_whoever_may_read_other_files(tmp_path: Path) -> None:
+    path, values = tmp_path / "x.safetensors", {"b": torch.arange(6).view(2, 3).t(), "a": torch.ones(2)}
+    write_text(tmp_path / "x.txt", "")
+    write_tensors(path, values)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.safetensors", "x.txt"]
+    assert path.stat().st_mode == (tmp_path / "x.txt").stat().st_mode
+    loaded = load_file(path)
+    assert loaded.keys() == values.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in values.items())
+    before = path.read_bytes()
+    write_tensors(path, dict(reversed(values.items())))
+    assert path.read_bytes() == before
+
+
+def test_tensors_that_cannot_be_written_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(2)})
+    before = path.read_bytes()
+    with no_room(10), pytest.raises(OSError, match=r"x\.safetensors: "):
+        write_tensors(path, {"a": torch.zeros(200)})
+    with pytest.raises(RuntimeError, match="Contiguous"):
+        write_tensors(path, {"a": torch.zeros(2).to_sparse()})
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.safetensors", before)]
+    with pytest.raises(OSError, match=r"'.*/absent/x\.safetensors'$"):
+        write_tensors(tmp_path / "absent" / "x.safetensors", {"a": torch.ones(2)})
