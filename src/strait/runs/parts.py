@@ -46,6 +46,7 @@ from strait.runs.run_folder import (
 from strait.runs.starting_weights import keep_tokenizer, require_fit, start_from
 from strait.runs.tokenizer_part import Photographs, tokenizer_trainee
 from strait.runs.transformer_part import Learned, augmentation, transformer_trainee
+from strait.runtime.messages import say_once
 from strait.runtime.ranks import ALONE, Ranks, Stopped
 from strait.tokenizer.build import AnyTokenizer, TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.classifier_loop import ClassifierTrainee
@@ -101,6 +102,9 @@ class PartTraining:
             self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles(ranks)
         self.classes = settled_classes(folder, list(self.source.classes))
+        numbered = self.source.classes.numbers_as_names()
+        if numbered is not None and ranks.first:
+            say_once(f"--data: {numbered}")
         self.init_from = None if init_from is None else find_folder(init_from)
         self.data_name = str(data)
 
