@@ -10,7 +10,7 @@ import pytest
 from strait.cli import main
 from strait.config import config_path, read_config
 from strait.evaluation.cost import describe
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.runs import budget as budget_file
 from strait.runs.budget import Budget, share_of, with_steps
 from strait.tables.equal_cost import maskgit

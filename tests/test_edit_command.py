@@ -12,10 +12,11 @@ from PIL import Image
 
 from conftest import make_photograph
 from strait.cli import main
-from strait.editing.placing import enlarged, to_images
+from strait.editing.placing import enlarged
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model.strait import StraIT
+from strait.pictures.images import to_images
 from strait.types import Canvas, Condition, Tokens
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -213,7 +212,7 @@ def test_a_batch_that_fits_fits(free: int, images: int, guidance: float):
 
 def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: pytest.MonkeyPatch):
     each = bytes_an_image(CONFIG, model.default_decoding(), 4, False)
-    monkeypatch.setattr("strait.model.strait.free_bytes", lambda device: 10 * each)
+    monkeypatch.setattr("strait.model.memory.free_bytes", lambda device: 10 * each)
     assert model.batch_size(None) == 8
     assert model.batch_size(8) == 8
     with pytest.raises(ValueError, match=r"^batch_size: 9 images at once need about .* GB .* 8 would fit$"):
@@ -294,11 +293,12 @@ def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
 
 
 @pytest.mark.parametrize("config", [["--config", "smoke"], ["--config=smoke"]])
-def test_the_command_prints_one_object(config: list[str]):
+def test_the_command_prints_one_object(config: list[str], capfd: pytest.CaptureFixture[str]):
+    from strait.cli import main
+
     words = ["bench", *config, "--part", "top", "--repeats", "1", "--warm-up", "0", "--json"]
-    done = subprocess.run([sys.executable, "-m", "strait.cli", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert main(words) == 0
+    report = json.loads(capfd.readouterr().out)
     assert (report["part"], report["model"], report["batch"]) == ("top", "smoke", 1)
     model = read_config(config_path("smoke")).model
     assert report["flops"] == 2 * describe(model, 1000)["parts"]["top"]["multiply_adds"]

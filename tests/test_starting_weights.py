@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from strait.cli import main
 from strait.config import config_path, read_config
-from strait.model.folder import SHIPPED, ModelError
+from strait.model.config import ModelError
+from strait.model.folder import SHIPPED
 from strait.model.hub import find_folder
 from strait.model.parts import build_part
 from strait.model.strait import StraIT

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from strait.model import random_model
 from strait.model.config import ModelConfig
+from strait.model.strait import random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.checkpoint import load_checkpoint
 from strait.transformer.config import TransformerConfig

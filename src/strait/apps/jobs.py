@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from strait import __version__
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
@@ -22,6 +21,7 @@ from strait.editing.extension import Sides
 from strait.editing.infilling import base_decoding
 from strait.model.strait import StraIT
 from strait.pictures.reading import Picture, PictureError
+from strait.pictures.recipe import recipe
 from strait.types import NULL_LABEL
 
 Action = Literal["infill", "extend", "relabel", "transfer"]
@@ -49,14 +49,8 @@ def wanted_images(
 
 def settings_inside(model: StraIT, digest: str, wanted: Wanted) -> dict[str, Any]:
     """What the PNG of a generated image says of its making."""
-    return {
-        "version": __version__,
-        "model": digest,
-        "seed": wanted.seed,
-        "index": wanted.index,
-        "label": None if wanted.label == NULL_LABEL else model.classes[wanted.label],
-        "decoding": dataclasses.asdict(wanted.decoding),
-    }
+    label = None if wanted.label == NULL_LABEL else model.classes[wanted.label]
+    return recipe(digest, wanted.seed, dataclasses.asdict(wanted.decoding), label=label, index=wanted.index)
 
 
 @dataclass(frozen=True)

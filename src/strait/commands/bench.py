@@ -87,7 +87,7 @@ def _model(config: Any, source: str | None, machine: Any) -> Any:
 
 
 def _table(reports: list[dict[str, Any]]) -> str:
-    from strait.evaluation.report import aligned
+    from strait.runtime.messages import aligned
 
     first = reports[0]
     rows = [("part", "seconds", "least to most", "of the ceiling", "ceiling, GFLOP/s", "peak memory")]

@@ -20,7 +20,7 @@ _HEAD_SECONDS = 10
 _OPTIONS = {
     "create": ("title", "quality", "diversity", "raters", "sheet", "checks", "set_size", "seed"),
     "links": ("url", "json"),
-    "serve": ("host", "port"),
+    "serve": ("host", "port", "allowed_host"),
     "results": ("allowed_failures", "include_unfinished", "chart", "overwrite", "json"),
 }
 
@@ -45,6 +45,9 @@ def parser() -> ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8090", help="links: where raters reach the pages")
     parser.add_argument("--host", default="127.0.0.1", help="serve: 0.0.0.0 for raters on other machines")
     parser.add_argument("--port", type=int, default=8090, help="serve: 0 for any that is free")
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME", help="serve: of this server, behind a proxy"
+    )
     parser.add_argument("--allowed-failures", type=int, default=0, help="results: attention checks one may fail")
     parser.add_argument(
         "--include-unfinished", action="store_true", help="results: count raters with checks still to answer, too"
@@ -121,7 +124,7 @@ def _serve(args: Namespace) -> int:
     try:
         import uvicorn
 
-        from strait.apps.connection import check_address, impatient_protocol
+        from strait.apps.connection import check_address, impatient_protocol, served_hosts
         from strait.apps.study.server import study_app
     except ImportError as error:
         raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
@@ -129,7 +132,7 @@ def _serve(args: Namespace) -> int:
     print(f"invitations: strait study links {args.study} --url http://HOST:{port}", file=sys.stderr)
     # No access log: it would hold the links, which are the raters' keys.
     uvicorn.run(
-        study_app(study),
+        study_app(study, served_hosts(args.host, args.allowed_host)),
         host=args.host,
         port=port,
         log_level="info",

@@ -56,12 +56,12 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     from strait.evaluation.features import open_features
     from strait.model.strait import StraIT
     from strait.runtime.ranks import Stopped
+    from strait.runtime.stop import orderly_stop
     from strait.tables.files import write_table
     from strait.tables.plots import check_plots
     from strait.tables.row_models import Trainer
     from strait.tables.rows import Measuring, TableRun
     from strait.tables.table import at_base_size, find_table
-    from strait.training.loop import orderly_stop
 
     table = find_table(args.table)
     check_plots()
@@ -93,7 +93,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
             floor = table_run.floor()
             written = ranks.on_first(lambda: write_table(table_run, results, floor))
         if any(ranks.any([stop.wanted()])):
-            print(f"{output}: saved; the same command goes on", file=sys.stderr)
+            print(f"{output}: saved; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + max(ranks.gather(stop.signal_number or 0))
     assert written is not None
     print(json.dumps(written.content) if args.json else written.text)

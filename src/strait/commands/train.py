@@ -33,27 +33,16 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
     folder = new_folder("--model", args.model)
 
-    from strait.runs.parts import PartTraining
+    from strait.data.job import Job
+    from strait.runs.training import ModelTraining
+    from strait.runtime.stop import orderly_stop
     from strait.training.distributed import launched
-    from strait.training.loop import orderly_stop
 
     with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
-        training = PartTraining(
-            folder,
-            settings,
-            args.data,
-            device,
-            stop,
-            args.init_from,
-            args.budget,
-            ranks,
-            args.keep_tokenizer,
-        )
+        job = Job(device, ranks, stop)
+        training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, args.keep_tokenizer)
         done = training.run([args.part] if args.part else training.parts())
-        if done:
-            print(f"{args.model}: done", file=sys.stderr)
-        else:
-            print(f"{args.model}: saved; the same command goes on", file=sys.stderr)
+        print(f"{folder}: {'done' if done else 'saved; rerun the command to resume'}", file=sys.stderr)
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
 
 

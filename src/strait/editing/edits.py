@@ -23,11 +23,12 @@ from strait.editing.config import EditConfig
 from strait.editing.extension import Sides, extend, windows
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
-from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, to_images, window_around
+from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, window_around
 from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model.strait import StraIT
 from strait.pictures.as_images import AnyMask, AnyPicture, as_mask, as_picture
+from strait.pictures.images import to_images
 from strait.pictures.reading import Picture, PictureError, to_square
 from strait.randomness import image_seeds
 from strait.types import NULL_LABEL, Canvas, DecodingStep, Grid, Images, Tokens

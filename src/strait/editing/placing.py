@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from strait.editing.masks import inward_ramp
-from strait.pictures.images import to_pictures
+from strait.pictures.images import to_images, to_pictures
 from strait.pictures.reading import PictureError, on_white
 from strait.types import Images
 
@@ -95,11 +95,6 @@ def cut(
     return to_images(square), F.adaptive_max_pool2d(torch.from_numpy(unknown)[None, None].float(), model_size)[
         :, 0
     ] > 0
-
-
-def to_images(picture: Image.Image) -> Images:
-    """An RGB picture as ``[1, 3, height, width]`` in [-1, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
 def put_back(pixels: np.ndarray, made: Images, mask: np.ndarray, window: Window, feather: int) -> np.ndarray:

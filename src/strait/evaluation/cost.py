@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from strait.evaluation.report import aligned
 from strait.model.config import ModelConfig
 from strait.model.parts import level_networks
 from strait.model.strait import StraIT
+from strait.runtime.messages import aligned
 from strait.types import Canvas, Condition
 
 

@@ -19,6 +19,10 @@ _LEVELS = ("top", "bottom", "upsampled_top", "upsampled_bottom")
 T = TypeVar("T")
 
 
+class ModelError(ValueError):
+    """A model, or its folder, cannot be used; the message is for people."""
+
+
 def level_names(count: int) -> tuple[str, ...]:
     """Names of so many levels, coarse to fine."""
     return _LEVELS[:count]

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from strait.decoding.config import DecodingConfig
-from strait.model.config import ModelConfig, from_dict
-from strait.runtime.files import flush, write_text
+from strait.model.config import ModelConfig, ModelError, from_dict
+from strait.runtime.files import flush, write_tensors, write_text
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
@@ -31,10 +30,6 @@ _FORMAT = 2
 
 
 _LFS_POINTER = b"version https://git-lfs"
-
-
-class ModelError(ValueError):
-    """A model folder cannot be used; the message is for people."""
 
 
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
@@ -83,18 +78,9 @@ def save_part(folder: Path, part: str, weights: dict[str, Tensor], dtype: torch.
     Raises:
         OSError: if it cannot be written; what was there before is untouched.
     """
-    path = folder / f"{part}.safetensors"
-    aside = path.with_name(path.name + ".tmp")
-    tensors = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in weights.items()}
-    try:
-        save_file(dict(sorted(tensors.items())), str(aside))
-    except SafetensorError as error:  # a full disk, for one
-        aside.unlink(missing_ok=True)
-        raise OSError(f"{path}: {error}") from error
-    # The library makes files that their owner alone can read; a model folder is for sharing.
-    aside.chmod((folder / "config.json").stat().st_mode if (folder / "config.json").exists() else 0o644)
-    flush(aside)
-    aside.replace(path)
+    write_tensors(
+        folder / f"{part}.safetensors", {name: value.to(dtype or value.dtype) for name, value in weights.items()}
+    )
     flush(folder)
 
 

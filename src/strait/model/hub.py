@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strait.model.config import PARTS
-from strait.model.folder import SHIPPED, ModelError
+from strait.model.config import PARTS, ModelError
+from strait.model.folder import SHIPPED
 from strait.runtime.messages import first_line
 
 _WANTED = ["config.json", "classes.txt", "README.md", "LICENSE*", "*.safetensors"]

@@ -6,6 +6,7 @@ so that a machine that slows down slows both. Multiply-adds are those that ``str
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -25,18 +26,20 @@ import torch
 from torch import Tensor, nn
 
 from strait import __version__
+from strait.data.job import Job
 from strait.data.token_cache import TokenCache
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
+from strait.model.config import ModelConfig
 from strait.model.parts import build_part, level_networks
 from strait.model.strait import StraIT
 from strait.randomness import image_seeds
-from strait.runs.random_tokens import random_token_cache
 from strait.runtime.devices import usable_dtype
+from strait.runtime.files import sha256
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import TransformerTrainee
-from strait.types import Canvas, Condition, Level, LogitsFn
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
+from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
 
 Part = Literal["tokenizer", "top", "bottom", "generate", "train"]
 PARTS: tuple[Part, ...] = ("tokenizer", "top", "bottom", "generate", "train")
@@ -289,10 +292,9 @@ class Bench:
             level_networks(top),
             TransformerTrainingConfig(steps=10**6, batch_size=self.batch),
             RunConfig(precision=precision, compile=self.compiled, sample_every=0),
-            cache,
-            None,
-            _no_preview,
-            self.machine.device,
+            TrainingTokens(cache),
+            Job(self.machine.device),
+            Preview(_no_preview),
         )
 
 
@@ -312,3 +314,28 @@ def fill_quickly(module: nn.Module) -> None:
                 flat = value.view(-1)
                 for start in range(0, len(flat), len(block)):
                     flat[start : start + len(block)] = block[: len(flat) - start]
+
+
+def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
+    """Write and open a token cache as a data set's would lie on disk.
+
+    Args:
+        folder: made for it.
+        config: of the model; every level's tokens are uniform over its codes.
+        num_classes: 0 for an unconditional model.
+        images: how many, one variant each.
+    """
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    names, grids = list(config.level_names), list(config.grids)
+    shapes = []
+    for name, (height, width), codes in zip(names, grids, config.level_codebook_sizes, strict=True):
+        tokens = generator.integers(0, codes, (1, images, height * width)).astype(np.uint16)
+        np.save(folder / f"{name}.npy", tokens)
+        shapes.append(list(tokens.shape))
+    labels = generator.integers(0, num_classes, images) if num_classes else np.full(images, NULL_LABEL)
+    np.save(folder / "labels.npy", labels)
+    hashes = {name: sha256(folder / f"{name}.npy") for name in (*names, "labels")}
+    description = {"levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
+    (folder / "cache.json").write_text(json.dumps(description))
+    return TokenCache(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from strait.config import Config
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
 from strait.training.loop import Trainee
@@ -84,8 +84,8 @@ class Budget:
         """
         if part not in self.settled:
             late = int(_LATE * getattr(config, f"{part}_training").steps)
-            mine = sum(_seconds_per_step(make(), late, self.ranks) for make in trainees)
-            per_step = self.ranks.on_first(lambda: mine)
+            measured = sum(_seconds_per_step(make(), late, self.ranks) for make in trainees)
+            per_step = self.ranks.on_first(lambda: measured)
             minutes = self.shares[part]
             steps = max(1, round(60 * minutes / per_step))
             self.settled[part] = {"minutes": minutes, "seconds_per_step": per_step, "steps": steps}

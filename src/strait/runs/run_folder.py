@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from strait.config import Config, read_config
 from strait.data.sources import DataError
-from strait.model.config import PARTS
-from strait.model.folder import ModelError, read_description
+from strait.model.config import PARTS, ModelError
+from strait.model.folder import read_description, save_part
 from strait.runtime.devices import DTYPES, can_compile, usable_dtype
 from strait.runtime.files import sha256, write_text
 
@@ -23,8 +24,8 @@ _OF_ITSELF = ("classifier", "tokenizer")
 
 
 def settled_config(folder: Path, config: Config | None) -> Config:
-    """The settings to train with: those wanted, if they are not at odds with what the folder was begun with; without
-    any wanted, those it was begun with.
+    """The settings to train with: those asked for, if they agree with what the folder was begun with; without any,
+    those it was begun with.
 
     Raises:
         ModelError: naming what differs.
@@ -50,9 +51,9 @@ def settled_config(folder: Path, config: Config | None) -> Config:
             f"out, or delete {folder / 'runs' / 'classifier'} to train it anew"
         )
     for field in dataclasses.fields(config.model):
-        mine, theirs = getattr(config.model, field.name), getattr(before.model, field.name)
-        grows = field.name == "upsampler" and theirs is None
-        if mine != theirs and not grows:
+        new, old = getattr(config.model, field.name), getattr(before.model, field.name)
+        grows = field.name == "upsampler" and old is None
+        if new != old and not grows:
             raise ModelError(
                 f"--config: {field.name} differs from what {folder} was begun with; "
                 f"choose another --model or leave --config out"
@@ -60,13 +61,13 @@ def settled_config(folder: Path, config: Config | None) -> Config:
     return config
 
 
-def settled_classes(folder: Path, found: Sequence[str]) -> list[str]:
+def settled_classes(folder: Path, classes: Sequence[str]) -> list[str]:
     """The classes of a data set, if they are those that the folder was begun with.
 
     Raises:
         DataError: if they are others.
     """
-    names = list(found)
+    names = list(classes)
     if (folder / "config.json").exists():
         _, before, _ = read_description(folder)
         if before != names:
@@ -130,8 +131,25 @@ def refuse_damaged(folder: Path, part: str) -> None:
         raise ModelError(f"{path} is damaged ({fault}); strait train {part} makes it again from its last checkpoint")
 
 
+def write_part(folder: Path, part: str, weights: dict[str, Tensor], steps: int | None) -> None:
+    """Put a part's weights into the model folder.
+
+    Args:
+        folder: of the model.
+        part: which.
+        weights: of the part.
+        steps: for which it has been trained to its end; None where training was stopped before.
+    """
+    forget_finished(folder, part)
+    save_part(folder, part, weights)
+    if part == "tokenizer":
+        set_aside_others_tokens(folder)
+    if steps is not None:
+        note_finished(folder, part, steps)
+
+
 def forget_finished(folder: Path, part: str) -> None:
-    """A part is about to be written anew: what was noted of the one before no longer holds."""
+    """A part is about to be written anew: delete the note about the one before."""
     (folder / "runs" / part / "finished.json").unlink(missing_ok=True)
 
 
@@ -160,7 +178,7 @@ def _tokenizer_of(folder: Path, part: str) -> str | None:
 
 
 def set_aside_others_tokens(folder: Path) -> None:
-    """Transformers of another tokenizer must not be taken for this one's."""
+    """Rename transformers that were trained on another tokenizer's tokens: they would not fit this one's."""
     digest = file_hash(folder / "tokenizer.safetensors")
     for part in PARTS[1:]:
         weights, before = folder / f"{part}.safetensors", _tokenizer_of(folder, part)

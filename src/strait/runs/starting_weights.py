@@ -10,8 +10,8 @@ from torch import nn
 
 from strait.config import config_names, config_path, read_config
 from strait.data.classes import ClassNames
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError, check_part, load_part, read_description
+from strait.model.config import ModelConfig, ModelError
+from strait.model.folder import check_part, load_part, read_description
 from strait.model.parts import build_part
 from strait.runs.run_folder import file_hash
 from strait.runtime.files import write_bytes
@@ -71,10 +71,10 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
     load_part(folder, part, other)
     taken = other.state_dict()
     known = ClassNames(theirs)
-    wanted = [known.named(name) for name in classes]
+    rows = [known.named(name) for name in classes]
     for name, embedding in embeddings.items():
         if embedding.class_token:
-            taken[f"{name}.ids.weight"] = embedding.for_classes(taken[f"{name}.ids.weight"], wanted)
+            taken[f"{name}.ids.weight"] = embedding.for_classes(taken[f"{name}.ids.weight"], rows)
     module.load_state_dict(taken)
 
 

@@ -1,14 +1,17 @@
-"""Small files, replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
+"""Files replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -53,6 +56,42 @@ def write_bytes(path: Path, content: bytes) -> None:
         except OSError:
             with suppress(OSError):
                 aside.unlink()
+            raise
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, several_writers: bool = False
+) -> None:
+    """Put a safetensors file in place whole: sorted by name, so that equal tensors are equal files.
+
+    Args:
+        path: of the file.
+        tensors: on any device.
+        metadata: of the file; only what never changes.
+        several_writers: processes that know nothing of each other may write it at once. What a killed one leaves is
+            then not written over by the next.
+
+    Raises:
+        OSError: naming it; what was there before is untouched.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp" if several_writers else f"{path.name}.tmp")
+    with naming(path):
+        try:
+            # The library makes files that their owner alone can read; these are for sharing as any other.
+            aside.touch()
+            mode = aside.stat().st_mode
+            save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, aside, metadata)
+            aside.chmod(mode)
+            flush(aside)
+            aside.replace(path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                aside.unlink()
+            if isinstance(error, SafetensorError):  # a full disk, for one, which every caller expects as OSError
+                raise OSError(f"{path}: {error}") from error
             raise
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from strait.evaluation.features import INCEPTION
 from strait.evaluation.provenance import decoding_in_words
-from strait.evaluation.report import figure
+from strait.runtime.messages import figure
 from strait.tables.table import ORDERING, Mean, Row, Table
 
 _SIGNIFICANT = 2.0  # a difference counts from so many standard errors on

@@ -23,7 +23,7 @@ from strait.editing.edits import Edit
 from strait.editing.process import Frame, frames
 from strait.editing.process_pictures import heat_map, sureness
 from strait.model.strait import StraIT
-from strait.pictures.images import to_pictures
+from strait.pictures.images import from_bytes, to_pictures
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet
@@ -198,7 +198,7 @@ def sureness_of(step: Step, index: int) -> Image.Image:
 
 
 def _as_images(pixels: np.ndarray) -> Images:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return from_bytes(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
 def _enlarged(picture: Image.Image, how: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
