@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser
+import sys
+
+from jsonargparse import ArgumentParser, Namespace
 
 from strait.commands.arguments import (
     add_decoding_options,
@@ -19,7 +21,8 @@ from strait.commands.parsing import parse, verb_parser
 def parser() -> ArgumentParser:
     parser = verb_parser("generate", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
+    parser.add_argument("--labels", help="classes by name, WordNet id or index (#1), separated by commas")
+    parser.add_argument("--list", action="store_true", help="list the classes, and do nothing else")
     parser.add_argument("--count", type=int, default=1, help="images a label; without labels, in all")
     parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
     add_decoding_options(parser)
@@ -35,6 +38,8 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
+    if args.list:
+        return _list_classes(args)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
     output = None if args.output is None else new_folder("--output", args.output)
@@ -53,4 +58,20 @@ def run(words: list[str]) -> int:
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
     for path in generate_files(model, request, output, grid, args.overwrite):
         print(path)
+    return 0
+
+
+def _list_classes(args: Namespace) -> int:
+    """A line a class: its index as a label, and its name."""
+    if any(value is not None for value in (args.labels, args.output, args.grid)):
+        raise ValueError("--list: it makes no images; leave --labels, --output and --grid out")
+
+    from strait.model.folder import read_description
+    from strait.model.hub import find_folder
+
+    _, names, _ = read_description(find_folder(args.model))
+    if not names:
+        print("this model has no classes; leave --labels out", file=sys.stderr)
+    for index, name in enumerate(names):
+        print(f"{f'#{index}':<6} {name}")
     return 0

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from strait.commands.arguments import new_picture
 from strait.commands.parsing import parse, verb_parser
+from strait.runtime.messages import library_needed
 
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
@@ -127,7 +128,7 @@ def _serve(args: Namespace) -> int:
         from strait.apps.connection import check_address, impatient_protocol, served_hosts
         from strait.apps.study.server import study_app
     except ImportError as error:
-        raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
+        raise ValueError(f"study: serving it needs {library_needed(error, 'app')}") from error
     port = check_address(args.host, args.port)
     print(f"invitations: strait study links {args.study} --url http://HOST:{port}", file=sys.stderr)
     # No access log: it would hold the links, which are the raters' keys.

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import device_named
 from strait.commands.parsing import parse, verb_parser
+from strait.runtime.messages import library_needed
 
 
 def parser() -> ArgumentParser:
@@ -46,7 +47,7 @@ def run(words: list[str]) -> int:
         try:
             from strait.apps.web.page import build_page, launch
         except ImportError as error:
-            raise ValueError(f"web: it needs the library {error.name}: pip install 'strait[app]'") from error
+            raise ValueError(f"web: it needs {library_needed(error, 'app')}") from error
         from strait.apps.web.studio import Studio
         from strait.model.strait import StraIT
 

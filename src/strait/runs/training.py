@@ -33,6 +33,7 @@ from strait.runs.run_folder import is_finished, runnable, settled_classes, settl
 from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
+from strait.runtime.messages import say_once
 from strait.runtime.ranks import Stopped
 from strait.training.loop import train
 
@@ -75,6 +76,9 @@ class ModelTraining:
         if apart(data, "validation"):
             validation = ClassesOf(opened(data, "validation"), photographs.classes)
         classes = settled_classes(folder, list(photographs.classes))
+        numbered = photographs.classes.numbers_as_names()
+        if numbered is not None and job.ranks.first:
+            say_once(f"--data: {numbered}")
         starts_from = None if init_from is None else find_folder(init_from)
         self.model = ModelRun(folder, str(data), photographs, validation, classes, starts_from, job)
 

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from strait.runtime.messages import first_line
+from strait.runtime.messages import first_line, library_needed
 from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.config import Parallel
 
@@ -45,7 +45,7 @@ def launched(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ValueError("several processes need the library accelerate: pip install 'strait[train]'") from error
+        raise ValueError(f"several processes need {library_needed(error, 'train')}") from error
     state = PartialState(cpu=device.type == "cpu")
     # It says "cpu:0", which is not the device that tensors on a CPU say they are on.
     local = torch.device("cpu") if device.type == "cpu" else torch.device("cuda", state.local_process_index)
