@@ -360,7 +360,7 @@ def test_a_difference_stands_beside_its_row_with_the_errors_of_both() -> None:
     found = means(table, results)
     assert found["b"]["difference"] == Mean(-6, 5)
     assert "difference" not in found["a"]
-    assert "| -6.00 ± 5.00 |" in markdown(table, results, None, [])
+    assert "| -6 ± 5 |" in markdown(table, results, None, [])
 
 
 def test_steps_stand_in_words_beside_the_papers() -> None:
@@ -581,7 +581,7 @@ def test_perplexities_of_batches_are_those_of_the_end_of_training(tmp_path: Path
     table = Table(1, "made up", (row,), ("perplexity_batch_top",), tokenizer_alone=True)
     scores = {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
     text = markdown(table, [{"row": "VQGAN2-R", "scores": scores}], None, [])
-    assert "| VQGAN2-R | 14.00 ± 4.00 (5632 ± 2.00) |" in text
+    assert "| VQGAN2-R | 14 ± 4 (5632 ± 2) |" in text
 
 
 def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
