@@ -68,9 +68,7 @@ class EditTab:
         with gr.Group(visible=False) as extend, gr.Row():
             self.settings.build(("left", "right", "up", "down"))
         with gr.Group(visible=False) as transfer:
-            self.settings.build(("keep",))
-            with gr.Row():
-                self.settings.build(("choose", "keep_bottom"))
+            self.settings.build(("keep", "choose", "keep_bottom"))
         with gr.Accordion("How much, and how it blends in", open=False, elem_id="edit-more") as more:
             with gr.Group() as fill:
                 with gr.Row():

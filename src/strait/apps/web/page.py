@@ -39,6 +39,8 @@ CSS = """
 #gallery .grid-wrap, #edit-gallery .grid-wrap, #earlier-gallery .grid-wrap {
   min-height: 0 !important; height: auto !important; max-height: none;
 }
+/* An opened image lies over its gallery, which is as high as a row of thumbnails. */
+#gallery:has(.preview), #edit-gallery:has(.preview), #earlier-gallery:has(.preview) { min-height: 480px !important; }
 .caption p { margin: 0; font-size: .9rem; opacity: .8; }
 @media (max-width: 760px) {
   #page { grid-template: "settings" auto "work" auto "restore" auto / minmax(0, 1fr); }
