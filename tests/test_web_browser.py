@@ -314,7 +314,9 @@ def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> Non
     page.get_by_role("button", name="Random seed").click()
     page.wait_for_function("document.querySelector('#seed input, #seed textarea').value != '0'")
     seed = int(page.locator("#seed input, #seed textarea").first.input_value())
-    assert 0 < seed < 2**31
+    assert 0 < seed < 10**6
+    page.locator("#examples button").first.click()
+    page.wait_for_function("document.querySelector('#class input').value == 'goldfish'")
     choose_class(page, "teddy")
     fill(page, "count", "2")
     files = generate(page, 2)
