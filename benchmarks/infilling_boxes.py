@@ -3,8 +3,8 @@
 python benchmarks/infilling_boxes.py --data DIR [--photographs 8] [--side 128] [--offsets 4]
 
 A box of each size stands at evenly spaced places of each photograph. "Centred, any pixel" is what an editor does
-that looks at the box in the middle of its window and makes every token unknown that the box touches; the other rows place
-the window, and let a top token stay known up to a share of it (``EditConfig.cover``).
+that looks at the box in the middle of its window and makes every token unknown that the box touches; the other rows
+place the window, and let a top token stay known up to a share of it (``EditConfig.cover``).
 """
 
 from __future__ import annotations

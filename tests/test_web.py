@@ -38,6 +38,7 @@ gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[ap
 
 from gradio.components.image_editor import AcceptBlobs, EditorData  # noqa: E402
 
+from strait.apps.web import limits  # noqa: E402
 from strait.apps.web.controls import Controls  # noqa: E402
 from strait.apps.web.edit_controls import CONTROLS, NAMES, EditControls  # noqa: E402
 from strait.apps.web.editor import Drawing, Editor  # noqa: E402
@@ -327,7 +328,7 @@ class Stranger(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
@@ -471,6 +472,20 @@ def test_queue_sessions_and_cache_are_bounded(model: StraIT, tmp_path: Path) -> 
     assert launched["max_file_size"] == "20mb"
 
 
+def test_gradio_writes_nothing_into_the_package() -> None:
+    assert list(Path(limits.__file__).parent.glob("*.pyi")) == []
+
+
+def test_another_host_is_refused(served: Server) -> None:
+    """A page elsewhere may make its own name point here (DNS rebinding)."""
+    port = served.url.rpartition(":")[2]
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example"):
+        assert served.get("/config", headers={"host": host}).status_code == 400
+        assert served.post("/gradio_api/queue/join", json={}, headers={"host": host}).status_code == 400
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}"):
+        assert served.get("/config", headers={"host": host}).status_code == 200
+
+
 def test_blobs_that_nobody_asks_for_are_forgotten() -> None:
     with gr.Blocks(analytics_enabled=False):
         editor = Editor(layers=False)
@@ -481,7 +496,7 @@ def test_blobs_that_nobody_asks_for_are_forgotten() -> None:
             "index": index,
             "file": b"",
             "id": str(number),
-        }  # as a form sends it
+        }
         return AcceptBlobs(data=data, files=[("x", b"content")])
 
     for number in range(100):

@@ -22,6 +22,9 @@ def parser() -> ArgumentParser:
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines; there is no password")
     parser.add_argument("--port", type=int, help="7860 or the next that is free by default")
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME", help="of this page, as a proxy passes it on"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--open", action="store_true", help="open a browser")
     return parser
@@ -55,7 +58,7 @@ def run(words: list[str]) -> int:
         model.require(*model.config.parts[:3])
         page = build_page(Studio(model, Path(folder)))
         try:
-            launch(page, args.host, args.port, args.open)
+            launch(page, args.host, args.port, args.open, args.allowed_host)
         except OSError as error:
             which = "none from 7860 on is free" if args.port is None else f"{args.port} cannot be had"
             raise ValueError(f"--port: {which}; choose another") from error

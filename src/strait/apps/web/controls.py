@@ -54,7 +54,7 @@ class Controls:
             self._number("Images", "count", 4, 1, MOST_IMAGES, info="at once")
             self._number("First", "first", 0, 0, 10**5, info="images to skip")
         gr.Button("Random seed", size="sm", elem_id="random-seed").click(
-            lambda: str(secrets.randbelow(2**31)), None, seed, queue=False, show_progress="hidden",
+            lambda: str(secrets.randbelow(10**6)), None, seed, queue=False, show_progress="hidden",
             api_visibility="private",
         )  # fmt: skip
         self.parts.append(

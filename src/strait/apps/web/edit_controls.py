@@ -63,6 +63,8 @@ CONTROLS = {
     "context": Control("Context (extents)", 1, 100, 0.5, "what the model sees around the mask"),
     "feather": Control("Feather (pixels)", 0, 64, 1, "inside the paint the new fades in"),
     "composite": Control("Keep the picture's own pixels"),
+    "cover": Control("Cover", 0, 0.95, 0.05, "a top token is drawn anew where more of it is painted over"),
+    "seam": Control("Seam (pixels)", 0, 64, 1, "outside the paint the new may fade out; 0 keeps every pixel"),
     **{side: Control(f"{side.capitalize()} (tokens)", 0, 16, start=1) for side in ("left", "right")},
     **{side: Control(f"{side.capitalize()} (tokens)", 0, 16) for side in ("up", "down")},
     "keep": Control("Share of the top tokens that stay", 0, 1, 0.05),

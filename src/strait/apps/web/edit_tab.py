@@ -14,7 +14,7 @@ from strait.apps.web.limits import MOST_IMAGES, check_edit
 from strait.apps.web.results import Results
 from strait.apps.web.stored import StoredEdit
 from strait.apps.web.studio import Studio, sheet
-from strait.editing.edits import Edit
+from strait.editing.edits import Edit, infilling_note
 from strait.editing.infilling import base_decoding
 
 _ACTIONS = [
@@ -68,14 +68,13 @@ class EditTab:
         with gr.Group(visible=False) as extend, gr.Row():
             self.settings.build(("left", "right", "up", "down"))
         with gr.Group(visible=False) as transfer:
-            self.settings.build(("keep",))
-            with gr.Row():
-                self.settings.build(("choose", "keep_bottom"))
+            self.settings.build(("keep", "choose", "keep_bottom"))
         with gr.Accordion("How much, and how it blends in", open=False, elem_id="edit-more") as more:
             with gr.Group() as fill:
-                self.settings.build(("strength",))
                 with gr.Row():
-                    self.settings.build(("margin", "context"))
+                    self.settings.build(("strength", "cover"))
+                with gr.Row():
+                    self.settings.build(("margin", "context", "seam"))
             with gr.Group() as blend, gr.Row():
                 self.settings.build(("feather", "composite"))
         return {"fill": fill, "blend": blend, "extend": extend, "transfer": transfer, "more": more}
@@ -95,6 +94,10 @@ class EditTab:
         decoding = base_decoding(model, chosen.decoding)
         edit = Edit(model, chosen.label, chosen.count, chosen.seed, decoding, MOST_IMAGES, chosen.first)
         check_edit(edit, action, picture, mask, options)
+        if action in ("infill", "relabel") and mask is not None:
+            note = infilling_note(model, mask, options.config)
+            if note is not None:
+                gr.Warning(note)
         files: list[str] = []
         for news in self.studio.edit(edit, action, picture, mask, options):
             if isinstance(news, str):

@@ -16,6 +16,7 @@ from gradio.components.image_editor import AcceptBlobs, EditorData
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from strait.apps.web.fields import without_stubs
 from strait.apps.web.limits import MEGABYTES, MOST_SESSIONS
 from strait.pictures.reading import Picture, picture_of
 
@@ -67,33 +68,35 @@ class Drawing:
         return mask if mask.any() else None
 
 
-class Editor(gr.ImageEditor):
-    """gradio's editor, whose value is a ``Drawing``."""
+with without_stubs():
 
-    is_template = True
+    class Editor(gr.ImageEditor):
+        """gradio's editor, whose value is a ``Drawing``."""
 
-    def preprocess(self, payload: EditorData | None) -> Any:
-        if payload is None:
-            return Drawing(None, ())
-        blobs = self.blob_storage.pop(payload.id, None) if payload.id is not None else None
-        if payload.id is not None:
-            background, layers = (blobs.background, blobs.layers) if blobs is not None else (None, [])
-        else:
-            background = payload.background and _content(payload.background.path)
-            layers = [_content(layer.path) for layer in payload.layers[: _MOST_LAYERS + 1]]
-        return Drawing(background, tuple(layer for layer in layers if layer is not None))
+        is_template = True
 
-    @server
-    def accept_blobs(self, data: AcceptBlobs) -> None:
-        index, content = data.data["index"], data.files[0][1]
-        if index not in (None, "null", "") and not 0 <= int(index) < _MOST_LAYERS:
-            raise HTTPException(400, "the page takes one layer")
-        if len(content) > MEGABYTES * 2**20:
-            raise HTTPException(413, f"a picture may have {MEGABYTES} megabytes")
-        # What was sent and never asked for: the oldest goes.
-        while len(self.blob_storage) >= MOST_SESSIONS and data.data["id"] not in self.blob_storage:
-            self.blob_storage.pop(next(iter(self.blob_storage)))
-        super().accept_blobs(data)
+        def preprocess(self, payload: EditorData | None) -> Any:
+            if payload is None:
+                return Drawing(None, ())
+            blobs = self.blob_storage.pop(payload.id, None) if payload.id is not None else None
+            if payload.id is not None:
+                background, layers = (blobs.background, blobs.layers) if blobs is not None else (None, [])
+            else:
+                background = payload.background and _content(payload.background.path)
+                layers = [_content(layer.path) for layer in payload.layers[: _MOST_LAYERS + 1]]
+            return Drawing(background, tuple(layer for layer in layers if layer is not None))
+
+        @server
+        def accept_blobs(self, data: AcceptBlobs) -> None:
+            index, content = data.data["index"], data.files[0][1]
+            if index not in (None, "null", "") and not 0 <= int(index) < _MOST_LAYERS:
+                raise HTTPException(400, "the page takes one layer")
+            if len(content) > MEGABYTES * 2**20:
+                raise HTTPException(413, f"a picture may have {MEGABYTES} megabytes")
+            # What was sent and never asked for: the oldest goes.
+            while len(self.blob_storage) >= MOST_SESSIONS and data.data["id"] not in self.blob_storage:
+                self.blob_storage.pop(next(iter(self.blob_storage)))
+            super().accept_blobs(data)
 
 
 def _content(path: str) -> bytes:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from gradio import component_meta
+
+
+@contextmanager
+def without_stubs() -> Iterator[None]:
+    """For classes derived from gradio's: it would write a stub beside the file of each, wherever that is installed."""
+    write = component_meta.create_or_modify_pyi
+    component_meta.create_or_modify_pyi = lambda *_: None
+    try:
+        yield
+    finally:
+        component_meta.create_or_modify_pyi = write
 
 
 def _checked(label: Any, value: Any, least: float, most: float) -> None:
@@ -13,23 +27,24 @@ def _checked(label: Any, value: Any, least: float, most: float) -> None:
         raise gr.Error(f"{label}: {said} must lie between {least:g} and {most:g}", print_exception=False)
 
 
-class Number(gr.Number):
-    """A number between a least and a most; None where the field is empty."""
+with without_stubs():
 
-    is_template = True
+    class Number(gr.Number):
+        """A number between a least and a most; None where the field is empty."""
 
-    def preprocess(self, payload: Any) -> Any:
-        assert self.minimum is not None
-        assert self.maximum is not None
-        _checked(self.label, payload, self.minimum, self.maximum)
-        return super().preprocess(payload)
+        is_template = True
 
+        def preprocess(self, payload: Any) -> Any:
+            assert self.minimum is not None
+            assert self.maximum is not None
+            _checked(self.label, payload, self.minimum, self.maximum)
+            return super().preprocess(payload)
 
-class Slider(gr.Slider):
-    """A number between a least and a most."""
+    class Slider(gr.Slider):
+        """A number between a least and a most."""
 
-    is_template = True
+        is_template = True
 
-    def preprocess(self, payload: Any) -> Any:
-        _checked(self.label, payload, self.minimum, self.maximum)
-        return super().preprocess(payload)
+        def preprocess(self, payload: Any) -> Any:
+            _checked(self.label, payload, self.minimum, self.maximum)
+            return super().preprocess(payload)

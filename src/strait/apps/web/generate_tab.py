@@ -35,9 +35,8 @@ class GenerateTab:
             start = gr.Button("Generate", variant="primary", elem_id="generate-button", min_width=80, scale=3)
             stop = gr.Button("Stop", elem_id="stop-button", min_width=80)
         self.results = Results("", earlier)
-        self.to_edit = gr.Button("Send to Edit", size="sm", visible=False, elem_id="to-edit")
         self._build_examples()
-        outputs = [*self.results.parts, process, self.to_edit]
+        outputs = [*self.results.parts, process, self.results.to_edit]
         running = start.click(
             said(self._generate),
             [earlier, *controls.parts],
@@ -73,7 +72,9 @@ class GenerateTab:
         if len(classes) < _EXAMPLES:
             return
         labels = [index * len(classes) // _EXAMPLES for index in range(_EXAMPLES)]
-        buttons = [gr.Button(classes.title(label), size="sm", min_width=60) for label in labels]
+        gr.Markdown("Some classes to try:", elem_classes="caption")
+        with gr.Row(elem_id="examples"):
+            buttons = [gr.Button(classes.title(label), size="sm", min_width=90) for label in labels]
         for label, button in zip(labels, buttons, strict=True):
             button.click(lambda label=label: label, None, self.controls.parts[0], queue=False, **_QUIET)
 
@@ -82,7 +83,7 @@ class GenerateTab:
         self.results.gallery.select(_index, None, chosen, queue=False, **_QUIET)
         self.results.gallery.change(lambda: 0, None, chosen, queue=False, **_QUIET)
         # The editor takes a picture only when it is on the page.
-        self.to_edit.click(lambda: gr.Tabs(selected="edit"), None, tabs, queue=False, **_QUIET).then(
+        self.results.to_edit.click(lambda: gr.Tabs(selected="edit"), None, tabs, queue=False, **_QUIET).then(
             _background, [self.results.files, chosen], editor, **_QUIET
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import html
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 from starlette.middleware import Middleware
 
+from strait.apps.connection import HostCheck, served_hosts
 from strait.apps.web.controls import Controls
 from strait.apps.web.edit_tab import EditTab
 from strait.apps.web.generate_tab import GenerateTab
@@ -38,6 +39,8 @@ CSS = """
 #gallery .grid-wrap, #edit-gallery .grid-wrap, #earlier-gallery .grid-wrap {
   min-height: 0 !important; height: auto !important; max-height: none;
 }
+/* An opened image lies over its gallery, which is as high as a row of thumbnails. */
+#gallery:has(.preview), #edit-gallery:has(.preview), #earlier-gallery:has(.preview) { min-height: 480px !important; }
 .caption p { margin: 0; font-size: .9rem; opacity: .8; }
 @media (max-width: 760px) {
   #page { grid-template: "settings" auto "work" auto "restore" auto / minmax(0, 1fr); }
@@ -138,8 +141,23 @@ def _earlier_tab(earlier: gr.State) -> None:
     earlier.change(shown, earlier, [text, gallery], show_progress="hidden", api_visibility="private")
 
 
-def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> None:
-    """Start to serve the page, on threads of its own; returns when it can be opened."""
+def launch(
+    page: gr.Blocks, host: str, port: int | None, open_browser: bool, allowed_hosts: Sequence[str] = ()
+) -> None:
+    """Start to serve the page, on threads of its own; returns when it can be opened.
+
+    Args:
+        page: to serve.
+        host: address to listen at.
+        port: to listen at; 7860 or the next that is free by default.
+        open_browser: at the page.
+        allowed_hosts: further names at which to answer, as a proxy in front passes them on.
+
+    Raises:
+        OSError: if the port cannot be had.
+        ValueError: if a name cannot be a host.
+    """
+    hosts = served_hosts(host, allowed_hosts)
     # By the head of a file, before its pixels take memory.
     Image.MAX_IMAGE_PIXELS = PIXELS
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
@@ -158,6 +176,6 @@ def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> 
         ssr_mode=False,
         max_file_size=f"{MEGABYTES}mb",
         state_session_capacity=MOST_SESSIONS,
-        app_kwargs={"middleware": [Middleware(Guard)]},
+        app_kwargs={"middleware": [Middleware(HostCheck, hosts=hosts), Middleware(Guard)]},
         prevent_thread_lock=True,
     )

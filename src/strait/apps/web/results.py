@@ -19,6 +19,9 @@ class Results:
     Args:
         key: the elements are called ``KEY-note``, ``KEY-gallery``, ...; without one ``note``, ``gallery``, ...
         earlier: what the session has made, over all tabs.
+
+    Attributes:
+        to_edit: a button that the tab may show, beside that for all files.
     """
 
     def __init__(self, key: str, earlier: gr.State) -> None:
@@ -37,7 +40,9 @@ class Results:
             elem_id=f"{dash}gallery",
             interactive=False,
         )
-        self.all = gr.DownloadButton("Download all", visible=False, elem_id=f"{dash}all", size="sm")
+        with gr.Row():
+            self.all = gr.DownloadButton("Download all", visible=False, elem_id=f"{dash}all", size="sm", min_width=120)
+            self.to_edit = gr.Button("Send to Edit", visible=False, elem_id=f"{dash}to-edit", size="sm", min_width=120)
         self.files = gr.File(
             label="Files", file_count="multiple", visible=False, interactive=False, elem_id=f"{dash}files"
         )
