@@ -33,8 +33,9 @@ types: $(DEV)/installed
 contract: $(DEV)/installed
 	$(DEV)/bin/lint-imports
 
+# Two processes, one thread each: most of the time goes into starting processes and into small operations.
 unit: $(DEV)/installed
-	$(DEV)/bin/pytest
+	$(DEV)/bin/pytest --numprocesses $(or $(PROCESSES),2) --dist worksteal
 
 slow: $(DEV)/installed
 	$(DEV)/bin/pytest -m slow

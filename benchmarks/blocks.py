@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.decoding.sampling import draw_rows
-from strait.evaluation.report import aligned
 from strait.nn.attention import attend
 from strait.nn.convolution import BlurDownsample
 from strait.nn.dropout import dropout
@@ -29,6 +28,7 @@ from strait.nn.packed import pack_layers
 from strait.randomness import gumbel, key, uniform_ids
 from strait.runs.bench import Machine
 from strait.runtime.devices import DTYPES, usable_dtype
+from strait.runtime.messages import aligned
 
 HEADS = {
     "top of imagenet256": (1, 32, 257, 257, 24),

@@ -16,9 +16,8 @@ from strait.data.images import in_order
 from strait.data.sources import ClassesOf, open_images
 from strait.editing.edits import Edit, extend_picture
 from strait.editing.extension import Sides
-from strait.editing.placing import to_images
 from strait.model.strait import StraIT
-from strait.pictures.images import to_pictures
+from strait.pictures.images import to_images, to_pictures
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet

@@ -23,9 +23,9 @@ from step_times import random_trainee, tokenizer_networks
 
 from strait.config import Config, config_path, read_config
 from strait.evaluation.provenance import versions_and_hardware
-from strait.evaluation.report import aligned
 from strait.model.strait import random_model
 from strait.runs.run_folder import runnable
+from strait.runtime.messages import aligned
 
 CLASSES = 1000
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from strait.config import Config
 from strait.data.images import ImageBatch
 from strait.data.job import Job
 from strait.model.parts import build_part, level_networks
-from strait.runs.random_tokens import random_token_cache
+from strait.runs.bench import random_token_cache
 from strait.runtime.devices import usable_dtype
 from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.loop import Trainee

@@ -23,9 +23,9 @@ from strait.decoding.stratified import final_tokens
 from strait.model.strait import StraIT
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet
+from strait.runs.part_tokens import encode_at_two_sizes
 from strait.runtime.files import write_new
 from strait.tokenizer.stratification import peak_signal_to_noise
-from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.types import Canvas, Tokens
 
 

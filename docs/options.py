@@ -12,7 +12,7 @@ from strait.cli import main
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    return re.sub(r"^( *)<!-- options: ([\w ]+) -->$", _options, markdown, flags=re.MULTILINE)
+    return re.sub(r"^( *)<!-- options: ([\w -]+?) -->$", _options, markdown, flags=re.MULTILINE)
 
 
 def _options(match: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from ray import serve
 from starlette.responses import PlainTextResponse, Response
 
 from strait.apps.service.limits import Limits
+from strait.apps.service.messages import Reply
 from strait.apps.service.replies import Replier, classes_reply
 from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
 from strait.model.strait import StraIT
@@ -44,7 +45,7 @@ class Images:
 
     @app.post("/v1/images/generate")
     async def generate(self, body: GenerateBody) -> Response:
-        return await self.reply(body)
+        return as_response(await self.reply(body))
 
     @app.get("/v1/classes")
     async def classes(self) -> dict[str, Any]:
@@ -57,7 +58,11 @@ class Images:
 
     @app.post("/v1/images/edit")
     async def edit(self, body: EditBody) -> Response:
-        return await self.reply(body)
+        return as_response(await self.reply(body))
+
+
+def as_response(reply: Reply) -> Response:
+    return Response(reply.content, reply.status, media_type=reply.media_type)
 
 
 service = Images.bind()

@@ -10,7 +10,7 @@ import pytest
 from strait.cli import main
 from strait.config import config_path, read_config
 from strait.evaluation.cost import describe
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.runs import budget as budget_file
 from strait.runs.budget import Budget, share_of, with_steps
 from strait.tables.equal_cost import maskgit
@@ -112,7 +112,7 @@ def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided
     assert main(["table", "equal-cost", *words, *more]) == 0
     report = json.loads(capsys.readouterr().out)
     folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
-    assert len(set(folders.values())) == 4
+    assert len(set(folders.values())) == 5
     for name, folder in folders.items():
         assert folders[name.removesuffix(", guided")] == folder
         minutes = {

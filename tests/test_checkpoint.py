@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from strait.runtime.files import write_tensors, write_text
 from strait.training import checkpoint
-from strait.training.checkpoint import load_checkpoint, save_checkpoint, write_tensors, write_text
+from strait.training.checkpoint import load_checkpoint, save_checkpoint
 
 NOTES = {"sums": {"loss": 1.25}, "weights": {"loss": 3.0}}
 

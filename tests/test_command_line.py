@@ -205,7 +205,7 @@ def test_damaged_images_are_named_skipped_and_counted(
         (["train", "--config", "smoke", "--data", ".", "--model", "m", "--top.layers", "many"], "top.layers"),
         (["train", "--config", "smoke", "--data", ".", "--model", "m", "--top.heads", "7"], "heads"),
         (["train", "--config", "smoke", "--data", ".", "--model", "m", "--image_size", "30"], "image_size: 30"),
-        (["train", "middle", "--config", "smoke", "--data", ".", "--model", "m"], "no part 'middle'"),
+        (["train", "middle", "--config", "smoke", "--data", ".", "--model", "m"], "PART: 'middle'"),
         (["train", "--data", ".", "--model", "m"], "--config"),
         (["describe", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["describe", "--config", "smoke", "--classes", "-1"], "--classes: -1 must not be negative"),

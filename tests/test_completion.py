@@ -35,7 +35,7 @@ def offered(bash: Path, line: str) -> list[str]:
     words = line.split(" ")
     ask = (
         f"source {bash}; COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)}); COMP_CWORD={len(words) - 1}; "
-        '_strait; printf "%s\\n" "${COMPREPLY[@]}"'
+        '_shtab_strait; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -53,6 +53,9 @@ def offered(bash: Path, line: str) -> list[str]:
         ("strait evaluate generation --ste", ["--steps"]),
         ("strait train top --top.lay", ["--top.layers"]),
         ("strait table 6 --config ", sorted(config_names())),
+        ("strait table 6 --tokenizer.kind cas", ["cascade"]),
+        ("strait train --bottom.lay", ["--bottom.layers"]),
+        ("strait train --data.fl", ["--data.flip"]),
         ("strait bench --conf", ["--config"]),
         ("strait generate --output ", []),  # then bash offers files
     ],
@@ -62,7 +65,8 @@ def test_bash_offers_what_the_words_before_allow(bash: Path, line: str, wanted: 
 
 
 def test_bash_offers_every_verb(bash: Path) -> None:
-    assert offered(bash, "strait ") == sorted([*VERBS, "--help", "--version"])
+    assert offered(bash, "strait ") == sorted(VERBS)
+    assert offered(bash, "strait --") == ["--help", "--version"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -71,6 +75,9 @@ def test_other_shells_read_it_without_complaint(shell: str, tmp_path: Path) -> N
     assert all(verb in text for verb in VERBS)
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    (tmp_path / "strait").write_text(text)
-    done = subprocess.run([shell, str(tmp_path / "strait")], capture_output=True, text=True, check=False)
+    path = tmp_path / "strait"
+    path.write_text(text)
+    # zsh evaluates it once its own completion is there.
+    read = f'autoload -Uz compinit; compinit -u; eval "$(<{path})"' if shell == "zsh" else f"source {path}"
+    done = subprocess.run([shell, "-c", read], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

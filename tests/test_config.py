@@ -163,6 +163,38 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, text: str) -
     assert isinstance(config.top_training.betas[1], float)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {seed: 1}\ntop: {layers: 2}\nrun: {seed: 2}", "line 3: run is there twice, in line 1 before"),
+        ("top:\n  layers: 2\n  width: 64\n  layers: 3\n", "line 4: layers is there twice, in line 2 before"),
+    ],
+)
+def test_a_setting_that_is_there_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(write(tmp_path, text))
+
+
+def test_blocks_may_share_what_they_hold(tmp_path: Path) -> None:
+    """A block that others begin from may itself begin from another; its own settings win."""
+    text = (
+        "tokenizer_training: {steps: 7}\n"
+        "top_training: &one {steps: 5, batch_size: 8}\n"
+        "bottom_training: &two {<<: *one, steps: 6}\n"
+        "upsampler_training: {<<: *two, batch_size: 4}\n"
+    )
+    config = read_config(write(tmp_path, text))
+    for part, expected in (("top", (5, 8)), ("bottom", (6, 8)), ("upsampler", (6, 4))):
+        training = getattr(config, f"{part}_training")
+        assert (training.steps, training.batch_size) == expected
+
+
+@pytest.mark.parametrize("text", ["image_size: null", "run: {precision: null}", "top: null", "top: []", "data: 5"])
+def test_nothing_is_no_value(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=rf"config\.{text.partition(':')[0]}"):
+        read_config(write(tmp_path, text))
+
+
 def test_a_word_stays_a_word(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, "tokenizer_training: {perceptual: none}"))
     assert config.tokenizer_training.perceptual == "none"

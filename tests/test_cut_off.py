@@ -79,7 +79,7 @@ def tokenizer_of(model: Path, part: str) -> str:
 def check(model: Path) -> None:
     """What lies there is a model of four classes whose parts belong together, or no model yet."""
     if not (model / "config.json").exists():
-        with pytest.raises(ModelError, match="is not a model folder|there is no folder"):
+        with pytest.raises(ModelError, match=r"is not a model folder|there is no folder"):
             StraIT.from_pretrained(model)
         return
     _, classes, _ = read_description(model)

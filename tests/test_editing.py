@@ -19,8 +19,7 @@ from strait.editing.infilling import encode_for_infilling, hidden, infill, infil
 from strait.editing.masks import depths, dilate, inward_ramp, thinned, token_masks
 from strait.editing.transfer import confident_kept, random_kept, transfer, transfer_canvases
 from strait.editing.upsampling import upsample
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.model.strait import StraIT, random_model
 from strait.pictures.reading import Picture
 from strait.randomness import image_seeds

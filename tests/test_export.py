@@ -21,8 +21,7 @@ from strait.decoding.masking import num_masked
 from strait.decoding.sampling import halton_scores
 from strait.decoding.stratified import final_tokens
 from strait.export import generate as numpy_side
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
 from strait.randomness import gumbel, image_seeds, key, uniform, uniform_ids

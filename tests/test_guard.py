@@ -157,7 +157,11 @@ def test_not_finite_is_said_of_the_right_thing() -> None:
     require_finite(one, one, ALONE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP],
+    ids=lambda number: number.name,
+)
 def test_a_signal_finishes_the_step_saves_and_names_itself(
     photo_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -169,6 +173,24 @@ def test_a_signal_finishes_the_step_saves_and_names_itself(
     assert process.returncode == 128 + number
     assert b"rerun the command to resume" in said
     assert b"Traceback" not in said
+
+
+def test_a_lost_terminal_is_nothing_to_a_training_under_nohup(photo_folder: Path, tmp_path: Path) -> None:
+    words = command(photo_folder, tmp_path / "model", "--tokenizer_training.steps", "100000")
+    process = subprocess.Popen(
+        words,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    wait_for_checkpoint(tmp_path / "model", "tokenizer", process)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_other_threads_than_before_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 from stand_in_hub import Hub, Repository, stand_in_hub
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.model.hub import find_folder
 from strait.model.strait import StraIT, random_model
 from test_model_folder import CLASSES, CONFIG

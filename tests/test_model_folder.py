@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strait.decoding.config import DecodingConfig
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig

@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ from PIL import Image
 from conftest import make_photograph
 from servers import Server, serving
 from strait.apps.jobs import EditOptions, edited, passes_of
+from strait.cli import main
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
 from strait.model.strait import StraIT, random_model
@@ -39,15 +41,16 @@ from strait.pictures.images import to_pictures
 from strait.pictures.reading import Picture
 from test_upsampler import CLASSES, CONFIG
 
-pytest.importorskip("litserve", reason="the service needs pip install 'strait[serve]'")
+pytest.importorskip("fastapi", reason="the service needs pip install 'strait[serve]'")
 
-from strait.apps.service.gate import Gate
+from strait.apps.service.gate import Gate, Held
 from strait.apps.service.limits import Limits
+from strait.apps.service.messages import Reply, Task
 from strait.apps.service.metrics import Metrics
-from strait.apps.service.replies import BATCH_HEADER, Replier, problem
+from strait.apps.service.replies import Replier
 from strait.apps.service.schema import EditBody, GenerateBody
-from strait.apps.service.server import ServiceConfig, build_server
-from strait.apps.service.worker import ImagesLoop, Request
+from strait.apps.service.server import BATCH_HEADER, ServiceConfig, build_service, problem
+from strait.apps.service.worker import Work
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
 
@@ -144,6 +147,99 @@ def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Serve
     assert max(int(reply.headers["x-strait-batch"]) for reply in replies) >= 4
 
 
+def test_a_count_is_of_each_label_as_on_the_command_line(server: Server, model: StraIT, tmp_path: Path) -> None:
+    reply = server.post(GENERATE, json={"labels": ["teddy", "goldfish"], "count": 2, "seed": 5})
+    words = ["--labels", "teddy,goldfish", "--count", "2", "--seed", "5", "--output", str(tmp_path)]
+    assert main(["generate", *words]) == 0
+    for name, images in (("teddy", reply.json()["images"][:2]), ("goldfish", reply.json()["images"][2:])):
+        for index, image in enumerate(images):
+            written = Image.open(tmp_path / f"{name}-seed5-{index:04d}.png")
+            assert np.array_equal(np.asarray(opened(image["png"])), np.asarray(written))
+            assert image["index"] == index
+    alone = server.post(GENERATE, json={"labels": ["goldfish"], "count": 1, "seed": 5}).json()["images"]
+    assert alone == reply.json()["images"][2:3]
+
+
+def test_one_image_comes_as_a_file_to_those_who_accept_one(server: Server, model: StraIT) -> None:
+    small = png(make_photograph("stripes", 1))
+    for path, body in (
+        (GENERATE, {"labels": ["teddy"], "seed": 5}),
+        (EDIT, {"action": "extend", "image": small, "left": 1}),
+    ):
+        as_json = server.post(path, json=body)
+        assert pictures(as_json)
+        for accept in ("image/png", "text/html, image/*;q=0.9, */*;q=0.1"):
+            reply = server.post(path, json=body, headers={"Accept": accept})
+            assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
+            assert base64.b64encode(reply.content).decode() == as_json.json()["images"][0]["png"]
+        for accept in ("*/*", "application/json", "image/png;q=0.5, application/json", "text/html", "image/png;q=x"):
+            reply = server.post(path, json=body, headers={"Accept": accept})
+            if "q=x" not in accept:
+                assert reply.headers["content-type"] == "application/json", accept
+    for path, body in ((GENERATE, {"count": 2}), (EDIT, {"action": "extend", "image": small, "left": 1, "count": 2})):
+        reply = server.post(path, json=body, headers={"Accept": "image/png"})
+        assert (reply.status_code, "one image" in reply.json()["detail"]) == (422, True)
+
+
+def events(reply: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """Server-sent events as the standard has them."""
+    name = ""
+    for line in reply.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+def watched(server: Server, path: str, body: dict[str, Any]) -> list[tuple[str, Any, float]]:
+    """Each event, with the time at which it came."""
+    with httpx.stream(
+        "POST", server.url + path, json=body, headers={"Accept": "text/event-stream"}, timeout=60
+    ) as reply:
+        assert (reply.status_code, reply.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+        return [(name, data, time.monotonic()) for name, data in events(reply)]
+
+
+def test_steps_come_as_events_while_they_are_decoded(server: Server, model: StraIT) -> None:
+    body = {"labels": ["teddy", "goldfish"], "seed": 5, "steps": [12, 6]}
+    *steps, (name, last, end) = watched(server, GENERATE, body)
+    assert name == "images"
+    assert last["images"] == server.post(GENERATE, json=body).json()["images"]
+    assert {name for name, _, _ in steps} == {"step"}
+    order = [(data["level"], data["step"], data["steps"]) for _, data, _ in steps]
+    # Of steps that come faster than they are taken the newest is sent: some may be missing, none comes twice or late.
+    whole = [("top", number, 12) for number in range(1, 13)] + [("bottom", number, 6) for number in range(1, 7)]
+    assert order == [step for step in whole if step in order]
+    assert len(order) >= 5
+    assert steps[0][2] < end
+    assert all(len(data["images"]) == 2 for _, data, _ in steps)
+    if order[-1] == ("bottom", 6, 6):
+        shown = [np.asarray(opened(image)) for image in steps[-1][1]["images"]]
+        assert same(shown, by_hand(model, **body))
+    photograph = png(make_photograph("stripes", 1))
+    *steps, (name, last, _) = watched(server, EDIT, {"action": "extend", "image": photograph, "right": 1, "count": 2})
+    assert (name, len(last["images"])) == ("images", 2)
+    assert steps
+    assert all(opened(image).width >= 64 for _, data, _ in steps for image in data["images"])
+    # What is refused before it begins is refused as always.
+    reply = server.post(GENERATE, json={"labels": ["tedy"]}, headers={"Accept": "text/event-stream"})
+    assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
+
+
+def test_one_who_watches_and_leaves_disturbs_no_one(server: Server, model: StraIT) -> None:
+    with httpx.stream(
+        "POST", server.url + GENERATE, json={"count": 16}, headers={"Accept": "text/event-stream"}, timeout=60
+    ) as reply:
+        assert next(events(reply))[0] == "step"
+    assert same(pictures(server.post(GENERATE, json={"seed": 3})), by_hand(model, seed=3))
+    for _ in range(100):
+        if "strait_accepted 0.0" in server.get("/metrics").text:
+            return
+        time.sleep(0.1)
+    pytest.fail("the place of one who left was not given back")
+
+
 def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
     photograph = make_photograph("stripes", 1).resize((90, 70))
     mask = Image.new("L", photograph.size)
@@ -196,9 +292,9 @@ def test_every_picture_is_edited_or_refused(replier: Replier, data: st.DataObjec
         keep_bottom=data.draw(st.booleans()),
     )
     (reply,) = replier.replies([body])
-    assert reply.status_code in (200, 422), reply.body
-    if reply.status_code == 200 and body.action in ("infill", "relabel"):
-        assert opened(json.loads(bytes(reply.body))["images"][0]["png"]).size == (width, height)
+    assert reply.status in (200, 422), reply.content
+    if reply.status == 200 and body.action in ("infill", "relabel"):
+        assert opened(json.loads(reply.content)["images"][0]["png"]).size == (width, height)
 
 
 def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) -> None:
@@ -210,20 +306,20 @@ def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) 
     ]
     replies = replier.replies([GenerateBody(**body) for body in bodies])
     for body, reply in zip(bodies, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
         assert same(made, by_hand(model, **dict(body)))
         # Both guided ones of like steps and the same schedule together, the one without guidance by itself.
-        assert reply.headers["x-strait-batch"] == ("1" if body["guidance"] == 0 else "2")
+        assert reply.rows == (1 if body["guidance"] == 0 else 2)
     mixed = [{"seed": seed, "labels": [seed], "steps": [5 + seed, 1 + (seed > 1)]} for seed in range(4)]
     replies = replier.replies([GenerateBody(**body) for body in mixed])
     for body, reply in zip(mixed, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(bytes(reply.body))["images"]]
+        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
         assert same(made, by_hand(model, **dict(body)))
         # 5 to 8 steps round up to 8; one step of the bottom is not two.
-        assert reply.headers["x-strait-batch"] == "2"
+        assert reply.rows == 2
     many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
-    assert len(json.loads(bytes(many[0].body))["images"]) == 12
-    assert many[0].headers["x-strait-batch"] == "8"  # no more rows at once than the replier may decode
+    assert len(json.loads(many[0].content)["images"]) == 12
+    assert many[0].rows == 8  # no more rows at once than the replier may decode
 
 
 def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,19 +330,19 @@ def test_one_that_goes_wrong_leaves_its_batch_alone(replier: Replier, monkeypatc
     picture = png(Image.new("RGB", (64, 64)))
     bodies = [GenerateBody(seed=1), EditBody(action="extend", image=picture, left=1), GenerateBody(labels=["nobody"])]
     replies = replier.replies(bodies)
-    assert [reply.status_code for reply in replies] == [200, 500, 422]
-    assert b"a fault of ours" not in bytes(replies[1].body)
+    assert [reply.status for reply in replies] == [200, 500, 422]
+    assert b"a fault of ours" not in replies[1].content
 
 
-def test_a_reply_that_cannot_be_encoded_is_still_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_cannot_be_encoded_is_still_a_reply(replier: Replier) -> None:
     def broken() -> Any:
         raise MemoryError
 
-    sent: list[Any] = []
-    monkeypatch.setattr(ImagesLoop, "put_response", lambda self, *values: sent.append(values))
-    ImagesLoop()._send(None, Request(0, "number", 0.0, GenerateBody()), broken)
-    ((_, consumer, number, reply, *_),) = sent
-    assert (consumer, number, reply.status_code) == (0, "number", 500)
+    here, there = multiprocessing.Pipe()
+    Work(replier, there)._send(7, broken)
+    reply = here.recv()
+    assert isinstance(reply, Reply)
+    assert (reply.number, reply.status, reply.is_last) == (7, 500, True)
 
 
 def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: StraIT) -> None:
@@ -296,7 +392,8 @@ def test_images_come_before_edits_and_as_soon_as_they_are_there(replier: Replier
     picture = png(Image.new("RGB", (64, 64)))
     edit = EditBody(action="extend", image=picture, left=1, steps=[1, 1])
     bodies = [edit, GenerateBody(seed=1, steps=[2, 1]), GenerateBody(count=99), GenerateBody(seed=2, steps=[12, 6])]
-    order = [number for number, _ in replier.results(bodies)]
+    tasks = [Task(number, body, "json") for number, body in enumerate(bodies)]
+    order = [number for number, _ in replier.results(tasks)]
     assert order == [2, 1, 3, 0]
 
 
@@ -326,8 +423,15 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (GENERATE, {"labels": ["../../etc/passwd"]}, 422, "no class is called"),
         (GENERATE, {"labels": [200]}, 422, "index 200 is not among the 200 classes"),
         (GENERATE, {"labels": []}, 422, "labels"),
-        (GENERATE, {"labels": ["teddy"], "count": 2}, 422, "count: labels are an image each"),
+        (GENERATE, {"labels": ["teddy", "alp"], "count": 9}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["teddy"] * 17}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["teddy"] * 10_001}, 422, "labels: a request may have 16"),
+        (GENERATE, {"labels": [10**9]}, 422, "index 1000000000 is not among the 200 classes"),
         (GENERATE, {"count": 17}, 422, "a request may have 16"),
+        (GENERATE, {"count": 1_000_000}, 422, "a request may have 16"),
+        (GENERATE, {"count": 10**1000}, 422, "a request may have 16"),
+        (GENERATE, {"steps": [10**1000, 6]}, 422, "a request may have 64"),
+        (GENERATE, {"steps": [10**6, 6]}, 422, "steps: 1000006 in all, and a request may have 64"),
         (GENERATE, {"count": True}, 422, "count"),
         (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in all"),
         (GENERATE, {"steps": [4]}, 422, "steps: 4 must give 2"),
@@ -374,7 +478,9 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
 def raw(server: Server, head: str) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    connection.sendall(f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n".encode())
+    connection.sendall(
+        f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n".encode()
+    )
     return connection
 
 
@@ -422,7 +528,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
         metrics=Metrics((), BATCH_HEADER),
         refuse=problem,
         work=(GENERATE,),
-        workers=list,
+        held=Held(),
     )
 
     async def upload(megabytes: float) -> list[Any]:
@@ -442,7 +548,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
 
         tasks = [asyncio.create_task(one()) for _ in range(40)]
         await asyncio.sleep(0.1)
-        held = gate.held
+        held = gate.held.bodies
         for task in tasks:
             task.cancel()
         return [held, *await asyncio.gather(*tasks, return_exceptions=True)]
@@ -450,7 +556,7 @@ def test_bodies_are_bounded_in_memory_all_together() -> None:
     held, *ends = asyncio.run(upload(0.9))
     assert held <= 16 * 2**20
     assert sum(getattr(end, "status", 0) == 429 for end in ends) == 40 - 17
-    assert gate.held == 0
+    assert gate.held.bodies == 0
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
@@ -473,7 +579,7 @@ def test_a_fault_of_ours_is_counted() -> None:
         sent.append(message)
 
     async def ask() -> None:
-        gate = Gate(broken, Limits(), None, metrics, problem, (), list)
+        gate = Gate(broken, Limits(), None, metrics, problem, (), Held())
         await gate({"type": "http", "method": "GET", "path": "/x", "headers": []}, None, send)  # type: ignore[arg-type]
 
     asyncio.run(ask())
@@ -581,6 +687,16 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     about = server.get("/openapi.json").json()
     assert {GENERATE, EDIT, "/v1/classes", "/health", "/metrics"} <= set(about["paths"])
     assert set(about["paths"][EDIT]["post"]["responses"]) >= {"200", "401", "413", "422", "429"}
+    # Limits as they are, and examples that work as they stand.
+    schemas = about["components"]["schemas"]
+    assert schemas["EditBody"]["properties"]["count"]["maximum"] == 16
+    assert schemas["GenerateBody"]["properties"]["labels"]["anyOf"][0]["maxItems"] == 16
+    assert about["info"]["x-limits"]["megabytes"] == 1
+    for path in (GENERATE, EDIT):
+        example = about["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert server.post(path, json=example).status_code == 200
+    start = server.get("/")
+    assert (start.status_code, start.headers["location"]) == (307, "docs")
     page = server.get("/docs")
     assert page.status_code == 200
     assert not re.search(r"https?://", page.text)
@@ -593,9 +709,10 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
 def test_settings_are_those_of_a_model_that_waits_for_its_upsampler(tmp_path: Path) -> None:
     made = random_model(CONFIG, CLASSES)
     made.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
-    app = build_server(str(tmp_path), ServiceConfig(), Limits()).app
+    app = build_service(str(tmp_path), ServiceConfig(), Limits()).app
     (ask,) = [route.endpoint for route in app.routes if getattr(route, "path", "") == "/v1/classes"]
-    assert asyncio.run(ask())["decoding"]["steps"] == made.decoding.steps[:2]
+    steps = json.loads(asyncio.run(ask()).body)["decoding"]["steps"]
+    assert tuple(steps) == made.decoding.steps[:2]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:
@@ -656,8 +773,6 @@ def test_a_request_that_waited_too_long_is_told_so() -> None:
 
 
 def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from strait.cli import main
-
     (tmp_path / "key").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     taken = socket.create_server(("127.0.0.1", 0))

@@ -106,6 +106,7 @@ def test_every_verb_has_a_page_that_shows_its_options(site: Path) -> None:
 def test_options_of_a_verb_that_is_not_there_end_the_build() -> None:
     hook = runpy.run_path(str(ROOT / "docs" / "options.py"))["on_page_markdown"]
     assert "usage: strait describe" in hook("<!-- options: describe -->")
+    assert "  --top.layers " in hook("<!-- options: train --help-settings -->")
     for words in ("nothing", "edit nothing"):
         with pytest.raises(ValueError, match=f"options: {words} -->: there is no such verb"):
             hook(f"<!-- options: {words} -->")

@@ -19,6 +19,7 @@ import pytest
 
 from snippets import ROOT, UPSAMPLING, Snippet, make_stand_ins, snippets
 from strait.cli import VERBS, main
+from strait.commands.completion import all_verbs
 from strait.config import config_names
 
 SNIPPETS = snippets()
@@ -113,7 +114,7 @@ def parse_alone(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     verb, *rest = filled(words)
     assert verb in VERBS, verb
     module = importlib.import_module(f"strait.commands.{verb}")
-    for name in ("parse", "override"):
+    for name in ("parse", "parse_settings"):
         real: Callable[..., Any] | None = getattr(module, name, None)
         if real is None:
             continue
@@ -271,11 +272,16 @@ def test_every_python_snippet_runs(snippet: Snippet, at_hand: Path) -> None:
     exec(compile(snippet.text, snippet.name, "exec"), {"__name__": "__main__"})
 
 
+def options_of(parser: Any) -> set[str]:
+    """The options of a verb, those of all its actions together."""
+    options = {option for action in parser._actions for option in action.option_strings}
+    actions = parser._subcommands_action
+    return options.union(*map(options_of, actions.choices.values() if actions else []))
+
+
 def test_what_is_said_inside_a_line_exists() -> None:
     """`strait VERB --option` in the midst of a sentence or a table."""
-    from strait.commands.completion import known_options
-
-    known = known_options()
+    known = {verb: options_of(parser) for verb, parser in all_verbs()._subcommands_action.choices.items()}  # type: ignore
     seen = 0
     for page in sorted({ROOT / snippet.page for snippet in SNIPPETS} | set((ROOT / "docs").rglob("*.md"))):
         for verb, rest in re.findall(r"`strait ([a-z]+)([^`]*)`", page.read_text()):

@@ -19,10 +19,10 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from strait.runs.preview import spread
+from strait.runtime.files import write_tensors
 from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
-from strait.training.checkpoint import write_tensors
 from strait.training.codebook_care import CodebookCare
 from strait.training.config import (
     AdversarialConfig,

@@ -16,13 +16,12 @@ from strait.cli import main
 from strait.config import config_path
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.model.parts import build_part, level_networks
 from strait.model.strait import StraIT, random_model
-from strait.runs.random_tokens import random_token_cache
+from strait.runs.bench import random_token_cache
+from strait.runs.part_tokens import encode_at_two_sizes
 from strait.tokenizer.config import TokenizerConfig
-from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.transformer.config import TransformerConfig
 from strait.transformer.upsampler import Upsampler
 from strait.types import Canvas, Condition, StratifiedTokens

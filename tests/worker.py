@@ -1,4 +1,4 @@
-"""What ``test_distributed.py`` runs in one process and in two: ``worker.py TASK PHOTOS OUT [SETTING=VALUE ...]``.
+"""What ``test_distributed.py`` runs in one process and in two: ``worker.py PHOTOS FOLDER JOBS``.
 
 In float64: every ``float()`` of the code is a ``double()`` here, so that what differs is wrong and not rounded.
 """
@@ -182,16 +182,18 @@ TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokeniz
 
 
 def main() -> None:
-    task, photos, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    settings = {name: json.loads(value) for name, value in (word.split("=") for word in sys.argv[4:])}
-    if task != "shared":  # the shipped model's float32 is what its users get
-        torch.set_default_dtype(torch.float64)
-        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    photos, folder, jobs = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     with launched(CPU) as (ranks, _):
-        curves, tensors = TASKS[task](photos, out, ranks, settings)
-        if ranks.first:
-            save_file(tensors, str(out))
-            out.with_suffix(".json").write_text(json.dumps(curves))
+        for job in sorted(jobs, key=lambda job: job != "shared"):
+            if job != "shared":  # the shipped model's float32 is what its users get
+                torch.set_default_dtype(torch.float64)
+                torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+            out = folder / job / "state.safetensors"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            curves, tensors = TASKS[job.partition("-")[0]](photos, out, ranks, jobs[job])
+            if ranks.first:
+                save_file(tensors, str(out))
+                out.with_suffix(".json").write_text(json.dumps(curves))
 
 
 if __name__ == "__main__":

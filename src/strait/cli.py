@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
+import re
 import sys
 from types import ModuleType
 
 from strait import __version__
+from strait.commands import VERBS
 from strait.commands.arguments import STOPPED_BY_SIGNAL
-
-VERBS = (
-    "train",
-    "encode",
-    "generate",
-    "edit",
-    "evaluate",
-    "table",
-    "sweep",
-    "describe",
-    "export",
-    "bench",
-    "web",
-    "serve",
-    "study",
-    "completion",
-)
+from strait.runtime.home import lend_home
+from strait.runtime.streams import keep_writing
+from strait.runtime.threads import wait_without_spinning
 
 _OUT_OF_MEMORY = (
     "not enough memory",
@@ -38,16 +25,21 @@ _OUT_OF_MEMORY = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status. Errors of the user's are one line on standard error."""
+    """Run one verb; returns the exit status. Errors of the user's are one line on standard error.
+
+    Args:
+        arguments: the verb and its options; those of the command line by default, and then the process is set up, too.
+    """
+    if arguments is None:
+        keep_writing()
+        wait_without_spinning()
     words = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments is None:
+            lend_home()
         return _run(words)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
-    except BrokenPipeError:
-        # Whoever read has enough (head, less). What is left must not be tried again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, OSError) as error:
         return _fail(str(error) or type(error).__name__)
     except (MemoryError, RuntimeError) as error:
@@ -89,7 +81,9 @@ def _module(verb: str) -> ModuleType:
 
 
 def _fail(message: str) -> int:
-    print(f"strait: {' '.join(message.split())}", file=sys.stderr)
+    # What somebody typed may hold what moves a terminal's cursor.
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(message.split()))
+    print(f"strait: {shown}", file=sys.stderr)
     return 2
 
 

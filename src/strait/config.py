@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,18 +127,29 @@ def read_config(path: Path) -> Config:
         ValueError: naming the file and the setting that is unknown or wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         if content is None:
             raise ValueError("it is empty")
-        return from_dict(Config, _numbers(content), "config")
+        return from_dict(Config, content, "config")
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def write_config(path: Path, config: Config) -> None:
-    """The way back of ``read_config``."""
+    """The inverse of ``read_config``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+
+
+def setting_names(kind: type, prefix: str = "") -> list[str]:
+    """The names of all settings of a dataclass, groups before what they hold, as ``top.layers``."""
+    names: list[str] = []
+    for name, hint in typing.get_type_hints(kind).items():
+        names.append(prefix + name)
+        for group in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(group):
+                names += setting_names(group, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return names
 
 
 def _plain(value: Any) -> Any:
@@ -145,15 +158,20 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _numbers(value: Any) -> Any:
-    # YAML 1.1 takes 1e-3 for a string; people do not.
-    if isinstance(value, dict):
-        return {name: _numbers(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number, as in YAML 1.2, and of a setting said twice neither is dropped."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                raise ValueError(f"line {line}: {name} is there twice, in line {lines[name]} before")
+            lines[name] = line
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)

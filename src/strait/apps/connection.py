@@ -1,21 +1,40 @@
-"""Where a page listens, and how long it waits: uvicorn would wait for a request's head as long as it takes."""
+"""Where a server listens, whom it answers, and how long it waits for a client.
+
+uvicorn would wait for a request's head, and for a reply to be read, as long as it takes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 import socket
+from collections.abc import Sequence
 from typing import Any
 
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 
-def impatient_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection whose request's head is not there within so many seconds."""
+def impatient_protocol(head: float, stall: float = 10, reply: float = 60) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which gives up on clients that keep it waiting.
+
+    Args:
+        head: seconds within which a request's head must have arrived; then the connection is closed.
+        stall: seconds for which a client may read nothing while a reply waits; then the connection is dropped, with
+            what waits.
+        reply: seconds that one reply may wait altogether.
+    """
 
     base: Any = AutoHTTPProtocol
 
     class Impatient(base):
         _late: asyncio.TimerHandle | None = None
+        _stalled: asyncio.TimerHandle | None = None
+        _replying: Any = None
+        _waited = _paused_at = 0.0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -30,10 +49,29 @@ def impatient_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._resume()
             super().connection_lost(exc)
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            if self._replying is not self.cycle:
+                self._replying, self._waited = self.cycle, 0.0
+            self._paused_at = self.loop.time()
+            seconds = max(0.0, min(stall, reply - self._waited))
+            self._stalled = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._resume()
+            super().resume_writing()
+
+        def _resume(self) -> None:
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
+                self._waited += self.loop.time() - self._paused_at
+
         def _wait(self) -> None:
-            self._late = self.loop.call_later(seconds, self.transport.close)
+            self._late = self.loop.call_later(head, self.transport.close)
 
         def _stop_waiting(self) -> None:
             if self._late is not None:
@@ -43,6 +81,63 @@ def impatient_protocol(seconds: float) -> type[asyncio.Protocol]:
     return Impatient
 
 
+class HostCheck:
+    """ASGI middleware that refuses requests to any other host than these.
+
+    A page elsewhere can make its own name point to 127.0.0.1 (DNS rebinding), and the browser then lets it read what
+    is served there. The name stays in the ``Host`` header.
+
+    Args:
+        app: what stands behind.
+        hosts: names and addresses, without a port; none of them for no check.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, frozenset(host.lower().strip("[]") for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not self.hosts or _named_host(scope) in self.hosts:
+            await self.app(scope, receive, send)
+            return
+        detail = "this host is not served here; behind a proxy, start with --allowed-host NAME"
+        await JSONResponse({"detail": detail}, 400)(scope, receive, send)
+
+
+def _named_host(scope: Scope) -> str | None:
+    """The host of a request without its port; None if it names none, or several."""
+    named = Headers(scope=scope).getlist("host")
+    if len(named) != 1:
+        return None
+    host = named[0].strip().lower()
+    match = re.fullmatch(r"(?:\[([^]]+)]|([^:]+))(?::\d*)?", host)
+    return match and (match[1] or match[2])
+
+
+def served_hosts(address: str, allowed: Sequence[str]) -> list[str]:
+    """The hosts to answer at: on a loopback address its own names and those allowed; elsewhere only the latter, and
+    all where there are none.
+
+    Args:
+        address: that is listened at.
+        allowed: further names, as a proxy in front passes them on.
+
+    Raises:
+        ValueError: if one of them cannot be a host.
+    """
+    for name in allowed:
+        if not name or name.count(":") == 1 or any(character in name for character in "/@?# ,*"):
+            raise ValueError(f"--allowed-host: {name!r} must be a name or an address, without a port")
+    return [*(("localhost", "127.0.0.1", "::1", address) if is_loopback(address) else ()), *allowed]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
 def check_address(host: str, port: int) -> int:
     """The port to listen at, a free one for 0.
 
@@ -50,10 +145,10 @@ def check_address(host: str, port: int) -> int:
         ValueError: if it cannot be had.
     """
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((host, port))
-            return found.getsockname()[1]
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            return listener.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"--port: {host}:{port} cannot be listened at: {getattr(error, 'strerror', error)}"

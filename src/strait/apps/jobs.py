@@ -14,14 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from strait import __version__
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
+from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides
 from strait.editing.infilling import base_decoding
 from strait.model.strait import StraIT
 from strait.pictures.reading import Picture, PictureError
+from strait.pictures.recipe import recipe
 from strait.types import NULL_LABEL
 
 Action = Literal["infill", "extend", "relabel", "transfer"]
@@ -49,14 +50,8 @@ def wanted_images(
 
 def settings_inside(model: StraIT, digest: str, wanted: Wanted) -> dict[str, Any]:
     """What the PNG of a generated image says of its making."""
-    return {
-        "version": __version__,
-        "model": digest,
-        "seed": wanted.seed,
-        "index": wanted.index,
-        "label": None if wanted.label == NULL_LABEL else model.classes[wanted.label],
-        "decoding": dataclasses.asdict(wanted.decoding),
-    }
+    label = None if wanted.label == NULL_LABEL else model.classes[wanted.label]
+    return recipe(digest, wanted.seed, dataclasses.asdict(wanted.decoding), label=label, index=wanted.index)
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,8 @@ def passes_of(
     model = edit.model
     each = sum(base_decoding(model, edit.decoding).steps) * edit.count
     if action == "extend":
-        windows = extension_windows(picture.size, options.sides, model.config.grids[0], most // each + 1)
+        canvas = ExtendedCanvas(picture.size, options.sides, model.config.grids[0])
+        windows = canvas.count_windows(most // each + 1)
         return min(each * windows, most + 1)
     # The new class is asked about each top token by itself.
     asked = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0

@@ -1,44 +1,50 @@
-"""The words of a command line to values: settings under their own names, labels, numbers joined by a plus."""
+"""The options that verbs share, and what they mean: a device, a model, labels, numbers joined by a plus."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from strait.config import Config, config_path, read_config
-from strait.model.config import from_dict
 from strait.runtime.messages import first_line
 
 # Exit statuses above it name the signal that ended a verb, as shells write it.
 STOPPED_BY_SIGNAL = 128
 
 
-class Parser(ArgumentParser):
-    """The library's parser; settings stand under ``--settings.`` inside, and under their own names outside."""
-
-    def format_help(self, *words: Any, **options: Any) -> str:
-        return super().format_help(*words, **options).replace("--settings.", "--")
-
-
-def verb_parser(verb: str, purpose: str | None, usage: str = "[options]") -> ArgumentParser:
-    """The parser of one verb, whose purpose is its file's docstring."""
-    return Parser(prog=f"strait {verb}", usage=f"strait {verb} {usage}", description=purpose, exit_on_error=False)
-
-
-def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    """Parse, with the library's errors brought to one line of ours.
+def new_folder(option: str, name: str) -> Path:
+    """A folder that is written into, refused before any work if it cannot be one.
 
     Raises:
-        ValueError: for what the parser does not know or take.
+        ValueError: if a file has this name, or the name is too long.
     """
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        message = str(error.message if hasattr(error, "message") else error)
-        raise ValueError(message.replace("--settings.", "--").replace("settings.", "").strip()) from error
+    path = Path(name)
+    _check_length(option, path)
+    if path.is_file():
+        raise ValueError(f"{option}: {name} is a file; name a folder, such as {path.parent}")
+    return path
+
+
+def new_picture(option: str, name: str) -> Path:
+    """A PNG file that is written, refused before any work if it cannot be one.
+
+    Raises:
+        ValueError: if a folder has this name, or the name says another format or is too long.
+    """
+    path = Path(name)
+    _check_length(option, path)
+    if path.is_dir():
+        raise ValueError(f"{option}: {name} is a folder; name a file in it, such as {path / 'images.png'}")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{option}: {name} must end in .png: settings are kept inside, as in no other format")
+    return path
+
+
+def _check_length(option: str, path: Path) -> None:
+    if any(len(os.fsencode(name)) > 255 for name in path.parts):
+        raise ValueError(f"{option}: {path} has a name of more than 255 bytes")
 
 
 def device_named(name: str) -> Any:
@@ -95,48 +101,6 @@ def inference_model(args: Namespace) -> Any:
 
     model = StraIT.from_pretrained(args.model, device, DTYPES[args.precision])
     return model.compile_decoding() if args.compile else model
-
-
-def take_config(words: list[str]) -> tuple[Config | None, list[str]]:
-    """The configuration that ``--config`` names, if any does, and the remaining words.
-
-    Raises:
-        ValueError: if there is none of that name, or it is wrong.
-    """
-    rest: list[str] = []
-    config: Config | None = None
-    queue = iter(words)
-    for word in queue:
-        if word == "--config" or word.startswith("--config="):
-            name = word.partition("=")[2] if "=" in word else next(queue, "")
-            config = read_config(config_path(name))
-        else:
-            rest.append(word)
-    return config, rest
-
-
-def override(config: Config, words: list[str], parser: ArgumentParser) -> tuple[Config, Namespace]:
-    """Add every setting to a parser, as ``--top.layers 8``, and parse; the settings, and the verb's own options.
-
-    Raises:
-        ValueError: naming the option or setting that is unknown or wrong.
-    """
-    parser.add_argument("--settings", type=Config, default=config, help=argparse.SUPPRESS)
-    names = {field.name for field in dataclasses.fields(Config)}
-
-    def long_form(word: str) -> str:
-        name, dot, _ = word.removeprefix("--").partition("=")[0].partition(".")
-        is_setting = word.startswith("--") and name in names and (dot or name in ("image_size", "bottom", "upsampler"))
-        return f"--settings.{word[2:]}" if is_setting else word
-
-    parsed = parse(parser, [long_form(word) for word in words])
-    return from_dict(Config, _tree(parsed.settings), "config"), parsed
-
-
-def _tree(value: Any) -> Any:
-    if isinstance(value, Namespace):
-        return {name: _tree(item) for name, item in vars(value).items()}
-    return value
 
 
 def split_labels(text: str, classes: Any) -> list[str]:

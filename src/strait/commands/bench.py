@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import Any
+
+from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import (
     add_decoding_options,
     check_compile,
     chosen_decoding,
     device_named,
-    parse,
-    take_config,
-    verb_parser,
 )
+from strait.commands.parsing import parse, verb_parser
+from strait.config import config_path, read_config
 
 
-def run(words: list[str]) -> int:
-    called = [
-        word.partition("=")[2] or after
-        for word, after in pairwise([*words, ""])
-        if word.partition("=")[0] == "--config"
-    ]
-    config, words = take_config(words)
+def parser() -> ArgumentParser:
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
+    parser.add_argument("--config", help="name or path of a configuration, whose weights are then random")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--part", help="tokenizer, top, bottom, generate or train; all of them by default")
+    parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all of them by default")
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--dtype", default="float32", help="of the transformers: float32, or bfloat16")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
@@ -36,14 +31,20 @@ def run(words: list[str]) -> int:
     add_decoding_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
+    config = None if args.config is None else read_config(config_path(args.config))
     for name, least in (("batch", 1), ("repeats", 1), ("warm_up", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
     if config is not None and args.model is not None:
         raise ValueError("bench: say either --config or --model")
 
-    from strait.runs.bench import PARTS, Bench, Machine
+    from strait.model.strait import StraIT
+    from strait.runs.bench import PARTS, Bench, Machine, model_to_time
     from strait.runtime.devices import DTYPES
 
     if args.dtype not in DTYPES:
@@ -54,9 +55,11 @@ def run(words: list[str]) -> int:
     if args.compile:
         check_compile(device)
     machine = Machine(device, DTYPES[args.dtype])
-    model = _model(config, args.model, machine)
-    levels = model.config.tokenizer.num_levels  # those before an upsampler
-    decoding = chosen_decoding(model.default_decoding().first(levels), levels, args)
+    if config is None:
+        model = StraIT.from_pretrained(args.model, machine.device, machine.dtype, pack=False)
+    else:
+        model = model_to_time(config.model, config.decoding, machine)
+    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     model.batch_size(args.batch, decoding)  # refuses one that does not fit
     if not args.no_pack:
         model.pack()
@@ -67,7 +70,7 @@ def run(words: list[str]) -> int:
     wanted: list[Any] = single if args.part is None else [args.part]
     reports = [bench.run(part, decoding) for part in wanted]
     for report in reports:
-        report["model"] = called[-1] if called else args.model or "shipped"
+        report["model"] = args.config or args.model or "shipped"
     if args.json:
         print(json.dumps(reports[0] if args.part is not None else {"parts": {r["part"]: r for r in reports}}))
     else:
@@ -75,19 +78,8 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _model(config: Any, source: str | None, machine: Any) -> Any:
-    from strait.model.strait import StraIT, unfilled_model
-    from strait.runs.bench import fill_quickly
-
-    if config is None:
-        return StraIT.from_pretrained(source, machine.device, machine.dtype, pack=False)
-    model = unfilled_model(config.model, [str(index) for index in range(1000)], config.decoding, machine.dtype)
-    fill_quickly(model)
-    return model.to(machine.device)
-
-
 def _table(reports: list[dict[str, Any]]) -> str:
-    from strait.evaluation.report import aligned
+    from strait.runtime.messages import aligned
 
     first = reports[0]
     rows = [("part", "seconds", "least to most", "of the ceiling", "ceiling, GFLOP/s", "peak memory")]

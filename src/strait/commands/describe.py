@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 
+from jsonargparse import ArgumentParser
+
 from strait import __version__
-from strait.commands.arguments import parse, take_config, verb_parser
+from strait.commands.parsing import parse, verb_parser
+from strait.config import config_path, read_config
 
 
-def run(words: list[str]) -> int:
-    config, words = take_config(words)
+def parser() -> ArgumentParser:
     parser = verb_parser("describe", __doc__, "[--config C | --model M] [options]")
+    parser.add_argument("--config", help="name or path of a configuration")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--classes", type=int, help="of a configuration; 1000 by default")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    args = parse(parser, words)
+    return parser
 
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
+    config = None if args.config is None else read_config(config_path(args.config))
     if config is not None and args.model is not None:
         raise ValueError("describe: say either --config or --model")
     if config is None and args.classes is not None:

@@ -11,33 +11,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from strait import __version__
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, picture_canvases
 from strait.editing.process import Frame, Redrawing, frames, redrawings
 from strait.editing.process_pictures import animation, redrawing_maps, strip
 from strait.pictures.reading import Picture
-from strait.pictures.recipe import png_bytes
-from strait.runtime.files import write_new
+from strait.pictures.recipe import png_bytes, recipe
+from strait.runtime.files import usable_stem, write_new
 from strait.types import NULL_LABEL, Canvas
 
 
 def settings_of(edit: Edit, action: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a file says of its making: no time, no path."""
+    """What a file says of its making."""
     decoding = edit.decoding or edit.model.default_decoding()
-    return {
-        "version": __version__,
-        "model": edit.model.weights_hash(),
-        "edit": action,
-        "label": None if edit.label == NULL_LABEL else edit.model.classes[edit.label],
-        "seed": edit.seed,
-        "decoding": dataclasses.asdict(decoding),
-        **options,
-    }
+    label = None if edit.label == NULL_LABEL else edit.model.classes[edit.label]
+    digest = edit.model.weights_hash()
+    return recipe(digest, edit.seed, dataclasses.asdict(decoding), label=label, edit=action, **options)
 
 
 def _name(stem: str, settings: dict[str, Any], index: int) -> str:
-    return f"{stem}-{settings['edit']}-seed{settings['seed']}-{index:04d}"
+    return f"{usable_stem(stem)}-{settings['edit']}-seed{settings['seed']}-{index:04d}"
 
 
 def write_results(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+from jsonargparse import ArgumentParser
+
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
+from strait.commands.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("encode", __doc__)
     parser.add_argument("--model", required=True, help="model folder with a trained tokenizer")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
+    folder = new_folder("--model", args.model)
 
     from strait.data.job import Job
     from strait.runs.training import ModelTraining
@@ -22,7 +29,7 @@ def run(words: list[str]) -> int:
 
     with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
-        cache = ModelTraining(Path(args.model), None, args.data, job).encode()
+        cache = ModelTraining(folder, None, args.data, job).encode()
         if cache is None:
             print(f"{args.model}: stopped; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + (stop.signal_number or 0)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.commands.arguments import parse, verb_parser
+from jsonargparse import ArgumentParser
+
+from strait.commands.arguments import new_folder
+from strait.commands.parsing import parse, verb_parser
 from strait.model.config import level_names
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("export", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--output", required=True, help="folder for the files")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
-    args = parse(parser, words)
-    output = Path(args.output)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
+    output = new_folder("--output", args.output)
     if not args.overwrite:
         _check_free(output)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import (
     add_decoding_options,
     add_inference_options,
     chosen_decoding,
     inference_model,
-    parse,
+    new_folder,
+    new_picture,
     split_labels,
-    verb_parser,
 )
+from strait.commands.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("generate", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
@@ -29,9 +30,15 @@ def run(words: list[str]) -> int:
         "--batch-size", type=int, help="images decoded at once; as many as fit, 64 at most, by default"
     )
     add_inference_options(parser)
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+    output = None if args.output is None else new_folder("--output", args.output)
+    grid = None if args.grid is None else new_picture("--grid", args.grid)
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     for name in ("count", "batch_size"):
@@ -44,12 +51,6 @@ def run(words: list[str]) -> int:
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
-    for path in generate_files(
-        model,
-        request,
-        None if args.output is None else Path(args.output),
-        None if args.grid is None else Path(args.grid),
-        args.overwrite,
-    ):
+    for path in generate_files(model, request, output, grid, args.overwrite):
         print(path)
     return 0

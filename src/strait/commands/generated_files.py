@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from strait import __version__
 from strait.decoding.config import DecodingConfig
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
-from strait.pictures.recipe import png_bytes
+from strait.pictures.recipe import png_bytes, recipe
 from strait.pictures.sheets import contact_sheet
 from strait.runtime.files import write_new
 from strait.types import NULL_LABEL, Images, Tokens
@@ -101,19 +100,13 @@ def _decode_batch(model: StraIT, labels: Tensor, indices: Tensor, request: Reque
 
 
 def _settings(model: StraIT, request: Request, label: int | None, index: int | None, digest: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "version": __version__,
-        "model": digest,
-        "seed": request.seed,
-        "decoding": dataclasses.asdict(request.decoding),
-    }
+    said: dict[str, Any]
     if label is None:
-        settings["labels"] = None if request.labels is None else [str(name) for name in request.labels]
-        settings["count"] = request.count
+        names = None if request.labels is None else [str(name) for name in request.labels]
+        said = {"labels": names, "count": request.count}
     else:
-        settings["label"] = None if label == NULL_LABEL else model.classes[label]
-        settings["index"] = index
-    return settings
+        said = {"label": None if label == NULL_LABEL else model.classes[label], "index": index}
+    return recipe(digest, request.seed, dataclasses.asdict(request.decoding), **said)
 
 
 def _slug(model: StraIT, label: int) -> str:
@@ -125,4 +118,4 @@ def _slug(model: StraIT, label: int) -> str:
 
 
 def _plain(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:150].strip("-")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import parse, verb_parser
+from strait.commands.arguments import new_picture
+from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
@@ -19,12 +20,12 @@ _HEAD_SECONDS = 10
 _OPTIONS = {
     "create": ("title", "quality", "diversity", "raters", "sheet", "checks", "set_size", "seed"),
     "links": ("url", "json"),
-    "serve": ("host", "port"),
+    "serve": ("host", "port", "allowed_host"),
     "results": ("allowed_failures", "include_unfinished", "chart", "overwrite", "json"),
 }
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("study", __doc__, "{create|links|serve|results} STUDY [NAME=IMAGES ...] [options]")
     parser.add_argument(
         "what", choices=list(_OPTIONS), help="make a study, show its invitations, serve its pages, count"
@@ -44,6 +45,9 @@ def run(words: list[str]) -> int:
     parser.add_argument("--url", default="http://127.0.0.1:8090", help="links: where raters reach the pages")
     parser.add_argument("--host", default="127.0.0.1", help="serve: 0.0.0.0 for raters on other machines")
     parser.add_argument("--port", type=int, default=8090, help="serve: 0 for any that is free")
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME", help="serve: of this server, behind a proxy"
+    )
     parser.add_argument("--allowed-failures", type=int, default=0, help="results: attention checks one may fail")
     parser.add_argument(
         "--include-unfinished", action="store_true", help="results: count raters with checks still to answer, too"
@@ -51,10 +55,17 @@ def run(words: list[str]) -> int:
     parser.add_argument("--chart", help="results: a PNG in the manner of the paper's Figure 4")
     parser.add_argument("--overwrite", action="store_true", help="results: replace the chart")
     parser.add_argument("--json", action="store_true", help="links, results: JSON on standard output")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    understood = parser()
+    args = parse(understood, words)
+    if args.chart is not None:
+        new_picture("--chart", args.chart)
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
-    _check_options(args, parser)
+    _check_options(args, understood)
     return {"create": _create, "links": _links, "serve": _serve, "results": _results}[args.what](args)
 
 
@@ -113,7 +124,7 @@ def _serve(args: Namespace) -> int:
     try:
         import uvicorn
 
-        from strait.apps.connection import check_address, impatient_protocol
+        from strait.apps.connection import check_address, impatient_protocol, served_hosts
         from strait.apps.study.server import study_app
     except ImportError as error:
         raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
@@ -121,7 +132,7 @@ def _serve(args: Namespace) -> int:
     print(f"invitations: strait study links {args.study} --url http://HOST:{port}", file=sys.stderr)
     # No access log: it would hold the links, which are the raters' keys.
     uvicorn.run(
-        study_app(study),
+        study_app(study, served_hosts(args.host, args.allowed_host)),
         host=args.host,
         port=port,
         log_level="info",

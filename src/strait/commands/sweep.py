@@ -6,15 +6,15 @@ import contextlib
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, parse, verb_parser
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
+from strait.commands.parsing import parse, verb_parser
 
 
-def run(words: list[str]) -> int:
+def parser() -> ArgumentParser:
     parser = verb_parser("sweep", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--data", required=True, help="images, as for train")
@@ -27,7 +27,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    args = parse(parser, words)
+    return parser
+
+
+def run(words: list[str]) -> int:
+    args = parse(parser(), words)
     for name, least in (("samples", 4), ("batch_size", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
@@ -53,7 +57,7 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.tables.sweep_report import sweep_name, write_sweep
 
     check_plots()
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     model = StraIT.from_pretrained(args.model, device)
     model.require("tokenizer", "top", "bottom")
     network = open_features(args.features, device)

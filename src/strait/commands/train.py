@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, override, take_config, verb_parser
-from strait.config import TRAINED, Config, config_names, read_config
+from jsonargparse import ArgumentParser
+
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
+from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
+from strait.config import TRAINED, Config, config_names, config_path, read_config
 
 
-def run(words: list[str]) -> int:
-    config, words = take_config(words)
-    part = words.pop(0) if words and not words[0].startswith("-") else None
-    if part is not None and part not in TRAINED:
-        raise ValueError(f"train: there is no part {part!r}; there are {', '.join(TRAINED)}")
-    parser = verb_parser(
-        "train", __doc__, f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
-    )
+def parser() -> ArgumentParser:
+    usage = f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
+    parser = verb_parser("train", __doc__, usage, has_settings=True)
+    parser.add_argument("part", nargs="?", choices=TRAINED, help="the only part to train; all in order by default")
     parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
@@ -24,15 +23,15 @@ def run(words: list[str]) -> int:
     parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's")
     parser.add_argument("--keep-tokenizer", action="store_true", help="leave its tokenizer as it is; train the others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    stored = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name = following if word == "--model" else word.removeprefix("--model=")
-        if (word == "--model" or word.startswith("--model=")) and name:
-            path = Path(name) / "runs" / "config.yaml"
-            stored = read_config(path) if path.exists() else None
-    settings, args = override(config or stored or Config(), words, parser)
-    if config is None and stored is None:
+    return parser
+
+
+def run(words: list[str]) -> int:
+    config = named_config(words) or _stored_config(words) or _config_of_source(words)
+    settings, args = parse_settings(parser(), config, words)
+    if settings is None:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
+    folder = new_folder("--model", args.model)
 
     from strait.data.job import Job
     from strait.runs.training import ModelTraining
@@ -41,10 +40,32 @@ def run(words: list[str]) -> int:
 
     with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
-        folder, keeps_tokenizer = Path(args.model), args.keep_tokenizer
-        training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, keeps_tokenizer)
-        done = training.run([part] if part else training.parts())
+        training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, args.keep_tokenizer)
+        done = training.run([args.part] if args.part else training.parts())
         draws = all((folder / f"{part}.safetensors").exists() for part in settings.model.parts)
         then = f"done; next: strait generate --model {folder} --count 8 --grid sheet.png" if draws else "done"
         print(f"{folder}: {then if done else 'saved; rerun the command to resume'}", file=sys.stderr)
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
+
+
+def _stored_config(words: list[str]) -> Config | None:
+    """The configuration that the model folder was begun with, if it was."""
+    folder = value_of(words, "--model")
+    path = None if folder is None else Path(folder) / "runs" / "config.yaml"
+    return None if path is None or not path.exists() else read_config(path)
+
+
+def _config_of_source(words: list[str]) -> Config | None:
+    """The configuration that a model to start from was made with, if it is the only one of its shape."""
+    source = value_of(words, "--init-from")
+    if source is None:
+        return None
+
+    from strait.model.hub import find_folder
+    from strait.runs.starting_weights import fitting_configs
+
+    names = fitting_configs(find_folder(source))
+    if len(names) != 1:
+        return None
+    print(f"--config: {names[0]}, which is of the shape of {source}", file=sys.stderr)
+    return read_config(config_path(names[0]))

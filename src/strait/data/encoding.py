@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.format import write_array_header_1_0
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from strait.data.config import DataConfig
 from strait.data.images import ImageBatch, in_order, training_view
@@ -33,7 +33,7 @@ from strait.data.job import Job
 from strait.data.sources import DataError, ImageSource
 from strait.data.token_cache import TokenCache, array_hash
 from strait.randomness import as_seed
-from strait.runtime.files import flush, naming, write_text
+from strait.runtime.files import flush, naming, write_tensors, write_text
 from strait.runtime.ranks import Stopped
 from strait.types import Images, Tokens
 
@@ -183,7 +183,8 @@ class _Pieces:
             if _is_whole(path):
                 progress(len(indices) * self.encoding.config.cache_variants)
             else:
-                _write_piece(path, self._encoded(indices, job, progress))
+                arrays = self._encoded(indices, job, progress)
+                write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _encoded(self, indices: list[int], job: Job, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
         """The arrays of a piece."""
@@ -240,17 +241,6 @@ class _Pieces:
         whole.replace(folder)
         flush(folder.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _write_piece(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Put a piece in place whole."""
-    aside = path.with_suffix(".tmp")
-    try:
-        save_file(arrays, str(aside))
-    except SafetensorError as error:  # a full disk, for one
-        raise OSError(f"{path}: {error}") from error
-    flush(aside)
-    aside.replace(path)
 
 
 def _is_whole(path: Path) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from strait.data.config import DataConfig
 from strait.data.sources import ImageSource
+from strait.pictures.images import from_bytes
 from strait.pictures.reading import eight_bits, on_white, to_square
 from strait.randomness import key, uniform
 from strait.runtime.messages import first_line
@@ -123,7 +124,7 @@ class ImageBatch:
     def images(self, device: torch.device) -> Images:
         """float ``[batch, 3, height, width]`` in [-1, 1] on a device."""
         pixels = self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-        return pixels.float().div(127.5).sub(1)
+        return from_bytes(pixels)
 
 
 class BadFiles:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.editing.infilling import finish
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.model.strait import StraIT
 from strait.types import Canvas, DecodingStep, Images
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from strait.pictures.images import as_bytes, from_bytes
 from strait.runtime.messages import first_line
 from strait.tokenizer import efficientnet
 from strait.types import Images
@@ -63,11 +64,6 @@ class FeatureNetwork(Protocol):
         ...
 
     def __call__(self, images: Images) -> Features: ...
-
-
-def as_bytes(images: Images) -> Tensor:
-    """Images in [-1, 1] as the uint8 ``[batch, 3, height, width]`` that a PNG of them would hold."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 class TorchScriptFeatures:
@@ -157,7 +153,7 @@ class EfficientNetFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Images) -> Features:
-        pixels = as_bytes(images).to(self._device).float().div(127.5).sub(1)
+        pixels = from_bytes(as_bytes(images).to(self._device))
         pixels = torch.nn.functional.interpolate(pixels, (240, 240), mode="bilinear", align_corners=False)
         return Features(self._network.features(pixels)[-1].mean((2, 3)).cpu(), None)
 

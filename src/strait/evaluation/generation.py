@@ -27,8 +27,8 @@ from strait.evaluation.provenance import (
 )
 from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, features_of, reference_features
-from strait.evaluation.report import aligned, figure
 from strait.model.strait import StraIT
+from strait.runtime.messages import aligned, figure
 from strait.runtime.ranks import ALONE, Ranks
 from strait.types import NULL_LABEL, Images
 

@@ -18,9 +18,9 @@ from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, 
 from strait.evaluation.provenance import network_provenance, provenance_lines, versions_and_hardware
 from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, joined, reference_features
-from strait.evaluation.report import aligned, figure
 from strait.model.strait import StraIT
 from strait.randomness import permutation
+from strait.runtime.messages import aligned, figure
 from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.stratification import Stratification

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +24,7 @@ from strait.data.images import BadFiles, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features, weights_digest
 from strait.evaluation.fidelity import check_finite
-from strait.runtime.files import cache_folder
+from strait.runtime.files import cache_folder, write_tensors
 from strait.runtime.messages import first_line
 from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images
@@ -135,17 +132,13 @@ def reference_features(
 
 def _keep(path: Path, key: str, found: Features) -> None:
     """Put features in their file; where that cannot be written, a line says so, and they serve this once."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
     tensors = {"values": found.values, "indices": found.indices, "logits": found.logits}
     tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(aside), {_DIGEST: f"{key} {weights_digest(tensors)}"})
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:  # a full disk is either
+        write_tensors(path, tensors, {_DIGEST: f"{key} {weights_digest(tensors)}"})
+    except OSError as error:  # a full disk, for one
         print(f"{path} cannot be written, and is worked out again the next time ({error})", file=sys.stderr)
-        with suppress(OSError):
-            aside.unlink()
 
 
 def _kept(path: Path, key: str, count: int) -> Features | None:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.model.parts import LevelNetwork, level_networks
 from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import key

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from strait.decoding.config import DecodingConfig
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.runtime.messages import first_line
 
 LIBRARY = "strait"

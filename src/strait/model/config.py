@@ -19,6 +19,10 @@ _LEVELS = ("top", "bottom", "upsampled_top", "upsampled_bottom")
 T = TypeVar("T")
 
 
+class ModelError(ValueError):
+    """A model, or its folder, cannot be used; the message is for people."""
+
+
 def level_names(count: int) -> tuple[str, ...]:
     """Names of so many levels, coarse to fine."""
     return _LEVELS[:count]
@@ -110,11 +114,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError as error:
             raise ValueError(f"{where}: the number is too large") from error
+        except ValueError as error:
+            raise ValueError(f"{where} must be float, not {value!r}") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
     return value

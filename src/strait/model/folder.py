@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from strait.decoding.config import DecodingConfig
-from strait.model.config import ModelConfig, from_dict
-from strait.runtime.files import flush, write_text
+from strait.model.config import ModelConfig, ModelError, from_dict
+from strait.runtime.files import flush, write_tensors, write_text
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
@@ -30,8 +29,7 @@ _FORMAT = 2
 """Raised when weights come to mean something else: in format 1 narrow layers had group norms of one channel."""
 
 
-class ModelError(ValueError):
-    """A model folder cannot be used; the message is for people."""
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
@@ -81,18 +79,9 @@ def save_part(folder: Path, part: str, weights: dict[str, Tensor], dtype: torch.
     Raises:
         OSError: if it cannot be written; what was there before is untouched.
     """
-    path = folder / f"{part}.safetensors"
-    aside = path.with_name(path.name + ".tmp")
-    tensors = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in weights.items()}
-    try:
-        save_file(dict(sorted(tensors.items())), str(aside))
-    except SafetensorError as error:  # a full disk, for one
-        aside.unlink(missing_ok=True)
-        raise OSError(f"{path}: {error}") from error
-    # The library makes files that their owner alone can read; a model folder is for sharing.
-    aside.chmod((folder / "config.json").stat().st_mode if (folder / "config.json").exists() else 0o644)
-    flush(aside)
-    aside.replace(path)
+    write_tensors(
+        folder / f"{part}.safetensors", {name: value.to(dtype or value.dtype) for name, value in weights.items()}
+    )
     flush(folder)
 
 
@@ -108,6 +97,8 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
         with safe_open(str(path), framework="pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if path.is_file() and path.open("rb").read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ModelError(f"{path} is a pointer of Git LFS, not weights; fetch them: git lfs pull") from error
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or extra:

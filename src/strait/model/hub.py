@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strait.model.config import PARTS
-from strait.model.folder import SHIPPED, ModelError
+from strait.model.config import PARTS, ModelError
+from strait.model.folder import SHIPPED
 from strait.runtime.messages import first_line
 
 _WANTED = ["config.json", "classes.txt", "README.md", "LICENSE*", "*.safetensors"]
@@ -44,6 +44,8 @@ def find_folder(
         if revision is not None:
             raise ModelError(f"revision: {folder} is a folder, which has no {revision}; only a hub's models have")
         return folder
+    if Path(source).is_file():
+        raise ModelError(f"--model: {source} is a file; a model is the folder that it lies in, {Path(source).parent}")
     name, _, named_revision = str(source).partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(

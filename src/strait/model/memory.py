@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from strait.decoding.config import DecodingConfig
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.runtime.devices import free_bytes
 from strait.transformer.config import TransformerConfig
 
+_BATCH = 64
 _FLOAT32 = 4  # bytes
 _SPARE = 0.8  # of what is free may be planned with: the rest is for what the estimate leaves out
 
@@ -47,6 +47,36 @@ def bytes_an_image(config: ModelConfig, decoding: DecodingConfig, element: int, 
 def fitting_batch(free: int, an_image: int) -> int:
     """How many images fit into free memory (bytes); 0 if not one."""
     return int(_SPARE * free) // an_image
+
+
+def batch_size(
+    wanted: int | None, config: ModelConfig, decoding: DecodingConfig, element: int, device: torch.device
+) -> int:
+    """How many images to decode at once: those wanted, or without a wish as many as fit, 64 at most.
+
+    Args:
+        wanted: None for no wish.
+        config: of the model.
+        decoding: as in ``bytes_an_image``.
+        element: bytes of a number in the transformers.
+        device: where.
+
+    Raises:
+        ValueError: for none or fewer; if so many do not fit into the memory that is free it says how many would.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"batch_size: {wanted} must be at least 1")
+    free = free_bytes(device)
+    each = bytes_an_image(config, decoding, element, device.type == "cuda")
+    fits = _BATCH if free is None else fitting_batch(free, each)
+    if wanted is None:
+        return max(1, min(_BATCH, fits))
+    if free is not None and wanted > max(1, fits):
+        raise ValueError(
+            f"batch_size: {wanted} images at once need about {wanted * each / 1e9:.1f} GB beside the weights, and "
+            f"{free / 1e9:.1f} GB are free; {max(1, fits)} would fit"
+        )
+    return wanted
 
 
 def least_parameters(config: ModelConfig, part: str) -> int:

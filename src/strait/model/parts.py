@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from strait.model.config import ModelConfig
-from strait.model.folder import ModelError
+from strait.model.config import ModelConfig, ModelError
 from strait.tokenizer.build import build_tokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer

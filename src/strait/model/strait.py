@@ -1,24 +1,28 @@
-"""StraIT: a tokenizer and its transformers as one model that generates images."""
+"""StraIT: a tokenizer and its transformers as one model that generates images.
+
+What only some callers need is imported where they need it: hubs and files, pictures of other kinds, the memory that is
+free. Drawing an image with a model at hand takes none of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
-from strait.model.config import ModelConfig
-from strait.model.memory import bytes_an_image, fitting_batch
+from strait.model.config import ModelConfig, ModelError
 from strait.model.parts import LevelNetwork, build_part, level_networks
-from strait.model.sharing import SharedModel
-from strait.nn.rows import pick
-from strait.pictures.as_images import Pictures, as_images
+from strait.nn.attention import pick
+from strait.nn.packed import Packed, pack_layers
 from strait.randomness import as_seed, image_seeds, key
-from strait.runtime.devices import free_bytes
 from strait.tokenizer.build import AnyTokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
@@ -36,11 +40,13 @@ from strait.types import (
     Tokens,
 )
 
+if TYPE_CHECKING:
+    from strait.pictures.as_images import Pictures
+
 _CLASSES_STREAM = 21
-_BATCH = 64
 
 
-class StraIT(SharedModel):
+class StraIT(nn.Module):
     """Generates and edits images through stratified tokens.
 
     Args:
@@ -48,13 +54,23 @@ class StraIT(SharedModel):
         classes: names in the order of their indices; empty for an unconditional model.
         decoding: defaults for ``generate``.
 
+    Attributes:
+        trained: the parts whose weights are not random.
+        card: the README.md of the folder that it was loaded from; empty where there is none.
+
     A fresh model has random weights and no parts that count as trained: see ``from_pretrained``.
     """
 
     def __init__(
         self, config: ModelConfig, classes: Sequence[str] = (), decoding: DecodingConfig | None = None
     ) -> None:
-        super().__init__(config, classes, decoding)
+        super().__init__()
+        self.config, self.classes = config, ClassNames(classes)
+        # Without any, the paper's 18+6, and its 12 steps of U in the same proportion.
+        own = DecodingConfig(steps=(18, 6, 9, 3)[: len(config.grids)], temperature=(4.5,) * len(config.grids))
+        self.decoding = decoding or own
+        self.trained: set[str] = set()
+        self.card = ""
         parts = {part: build_part(config, part, len(classes)) for part in config.parts}
         self.tokenizer = cast(AnyTokenizer, parts["tokenizer"])
         self.top = cast(TopTransformer, parts["top"])
@@ -67,6 +83,31 @@ class StraIT(SharedModel):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def part(self, name: str) -> nn.Module:
+        """One of the model's parts, by its name in ``PARTS``."""
+        module = getattr(self, name)
+        if module is None:
+            raise ModelError(f"this model has no {name}")
+        return module
+
+    def require(self, *parts: str) -> None:
+        """Check that parts have been trained.
+
+        Raises:
+            ModelError: naming the first that has not, and the command that makes it.
+        """
+        for part in parts:
+            if part in self.config.parts and part not in self.trained:
+                raise ModelError(
+                    f"the model has no {part} yet; make it with: strait train {part} --data DIR --model M"
+                )
+
+    def default_decoding(self) -> DecodingConfig:
+        """The model's own settings, without the upsampler's levels as long as it is not trained."""
+        if "upsampler" not in self.config.parts or "upsampler" in self.trained:
+            return self.decoding
+        return self.decoding.first(self.config.tokenizer.num_levels)
 
     def levels(self) -> list[Level]:
         """What the decoding loop runs over, coarse to fine: one level, two, or with an upsampler four."""
@@ -140,6 +181,8 @@ class StraIT(SharedModel):
             ValueError: if they are no pictures, or the downsampling does not divide the sides of a tensor.
         """
         self.require("tokenizer")
+        from strait.pictures.as_images import as_images
+
         images = as_images(pictures, self.config.image_size).to(self.device)
         if self.device.type == "cuda":
             return self.tokenizer.encode(images)
@@ -188,21 +231,11 @@ class StraIT(SharedModel):
         Raises:
             ValueError: for none or fewer; if so many do not fit into the memory that is free it says how many would.
         """
-        if wanted is not None and wanted < 1:
-            raise ValueError(f"batch_size: {wanted} must be at least 1")
-        free = free_bytes(self.device)
+        from strait.model import memory
+
         element = next(self.part(self.config.parts[-1]).parameters()).element_size()
         settings = self.default_decoding() if decoding is None else decoding
-        each = bytes_an_image(self.config, settings, element, self.device.type == "cuda")
-        fits = _BATCH if free is None else fitting_batch(free, each)
-        if wanted is None:
-            return max(1, min(_BATCH, fits))
-        if free is not None and wanted > max(1, fits):
-            raise ValueError(
-                f"batch_size: {wanted} images at once need about {wanted * each / 1e9:.1f} GB beside the weights, and "
-                f"{free / 1e9:.1f} GB are free; {max(1, fits)} would fit"
-            )
-        return wanted
+        return memory.batch_size(wanted, self.config, settings, element, self.device)
 
     def generate(
         self,
@@ -242,6 +275,125 @@ class StraIT(SharedModel):
             for some, index in zip(numbers.split(batch_size), indices.split(batch_size), strict=True)
         ]
         return torch.cat(made)
+
+    def pack(self) -> Self:
+        """Lay the weights out for fast inference on a CPU; elsewhere nothing changes.
+
+        The same results up to rounding in the last bits. From then on the model has no gradients, and is not to be
+        copied or moved. Returns the model.
+        """
+        from strait.runtime.devices import give_back_memory
+
+        for name in self.config.parts:
+            pack_layers(self.part(name))
+        if any(isinstance(module, Packed) for module in self.modules()):
+            self.requires_grad_(False)  # what is not packed, too: a norm's would ask for those of the layer after it
+        give_back_memory()  # as much as the weights of a large model, which were freed one by one
+        return self
+
+    def weights_hash(self) -> str:
+        """Twelve digits that tell one set of weights from another, whatever device or folder they are on."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        pack: bool = True,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            source: a model folder, a hub id (``user/name``, or ``user/name@revision``), or None for the model that
+                ships with the package.
+            device: where to.
+            dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
+                float32: rounding there would change tokens and pixels.
+            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, copied or moved.
+            revision: branch, tag or commit of a hub's model.
+            cache_dir: where downloads are kept; the hub library's own cache by default.
+            token: for private models; that of ``hf auth login`` or ``HF_TOKEN`` by default.
+            local_files_only: take what the cache has, and ask no hub.
+
+        Raises:
+            ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
+        """
+        from strait.model import sharing
+
+        folder = sharing.find_folder(source, revision, cache_dir, token, local_files_only)
+        model = sharing.load(cls, folder, torch.device(device), dtype)
+        return model.pack() if pack else model
+
+    @classmethod
+    def shaped(
+        cls, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig | None, dtype: torch.dtype
+    ) -> Self:
+        """A model without memory for its weights (on the meta device), its transformers of a dtype."""
+        with torch.device("meta"):
+            model = cls(config, classes, decoding)
+        for part in config.parts:
+            if part != "tokenizer":
+                model.part(part).to(dtype)
+        return model
+
+    def save_pretrained(self, folder: str | Path, parts: Sequence[str] | None = None, dtype: Any = None) -> None:
+        """Write the model folder: its description and the trained parts (or those named).
+
+        Args:
+            folder: made if need be; files of parts that are not written stay as they are, and so does a README.md.
+            parts: which; all trained ones by default.
+            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
+        """
+        from strait.model import sharing
+
+        sharing.save(self, Path(folder), parts, dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        dtype: Any = None,
+    ) -> str:
+        """Share the model on a hub: its description, trained parts and model card, in one commit.
+
+        Args:
+            repo_id: ``user/name``; made if there is none.
+            card: Markdown for its README.md. By default ``self.card``, or where that is empty one that says what the
+                model knows of itself. Metadata of the library are added to any.
+            commit_message: of the commit.
+            private: of a repository that is made; the hub's default if None.
+            token: one that may write; that of ``hf auth login`` or ``HF_TOKEN`` by default.
+            revision: the branch to commit to, made if need be; main by default.
+            create_pr: open a pull request instead.
+            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ModelError: if the tokenizer is not trained, or the hub does not take it.
+        """
+        from strait.model import sharing
+
+        options = (commit_message, private, token, revision, create_pr)
+        return sharing.push(self, repo_id, card, dtype, *options)
 
 
 def unfilled_model(

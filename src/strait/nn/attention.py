@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strait.nn.dropout import dropout as drop
-from strait.nn.rows import pick
 
 KeysValues = tuple[Tensor, Tensor]
 """Two tensors ``[batch, heads, length, width / heads]``."""
@@ -16,6 +15,13 @@ KeysValues = tuple[Tensor, Tensor]
 
 _PIECE, _LEAST = 9 * 2**17, 64**2
 """Scores taken at once in bfloat16 on a CPU, few enough to stay in its cache; those of a head from where it pays."""
+
+
+def pick(x: Tensor, positions: Tensor | None) -> Tensor:
+    """Rows ``positions`` ``[batch, count]`` of ``[batch, length, width]``; all of them if None."""
+    if positions is None:
+        return x
+    return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:

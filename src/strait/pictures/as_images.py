@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from strait.pictures.images import to_pictures
+from strait.pictures.images import from_bytes, to_pictures
 from strait.pictures.reading import (
     Mask,
     Picture,
@@ -146,7 +146,7 @@ def _tensor_images(tensor: Tensor) -> Images:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images: a tensor must be [batch, 3, height, width], not {list(tensor.shape)}")
     if images.dtype == torch.uint8:
-        return images.float().div(127.5).sub(1)
+        return from_bytes(images)
     if not images.is_floating_point():
         raise ValueError(f"images: a tensor must hold floats in [-1, 1] or uint8, not {images.dtype}")
     if images.numel():

@@ -1,19 +1,67 @@
-"""What a PNG of ours says of its making."""
+"""What a PNG of ours says of its making: JSON in the text chunk ``strait``, without time or path.
+
+| field | of what |
+|---|---|
+| ``version``, ``model``, ``seed``, ``decoding`` | whatever was generated (``model``: hash of the weights) |
+| ``label``, ``index`` | one image: its class (None for none), and which of its seed it is |
+| ``labels``, ``count`` | a sheet of images: what was asked for |
+| ``edit``, and the options of that edit | an edited picture; side by side, or in the groups ``config`` and ``sides`` |
+"""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from strait import __version__
 
-def png_bytes(picture: Image.Image, settings: dict[str, Any]) -> bytes:
-    """A PNG with its settings as JSON in the text chunk ``strait``: no time, no path; equal images, equal bytes."""
+_CHUNK, _GROUPS = "strait", ("config", "sides")
+
+
+def recipe(model: str, seed: int, decoding: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What is said of an image or a sheet.
+
+    Args:
+        model: hash of its weights.
+        seed: the user's.
+        decoding: all of its settings.
+        more: the other fields (see above).
+    """
+    return {"version": __version__, "model": model, "seed": seed, "decoding": dict(decoding), **more}
+
+
+def png_bytes(picture: Image.Image, settings: Mapping[str, Any]) -> bytes:
+    """A PNG with its settings; equal images and settings, equal bytes."""
     info = PngInfo()
-    info.add_text("strait", json.dumps(settings, sort_keys=True))
+    info.add_text(_CHUNK, json.dumps(settings, sort_keys=True))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def recipe_in(picture: Image.Image) -> dict[str, Any]:
+    """What an opened PNG says; its values are whatever its writer put there.
+
+    Raises:
+        KeyError: if it says nothing.
+        ValueError: if what it says is no JSON.
+        TypeError: if it is no JSON object.
+        RecursionError: for JSON that is nested without end.
+    """
+    settings = json.loads(str(picture.info[_CHUNK]))
+    if not isinstance(settings, dict):
+        raise TypeError("the settings inside it are no JSON object")
+    return settings
+
+
+def edit_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All that an edited picture says, its options side by side, however they were grouped."""
+    flat = dict(settings)
+    for group in _GROUPS:
+        flat = {**flat, **settings.get(group, {})}
+    return flat

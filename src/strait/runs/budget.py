@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from strait.config import Config
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
 from strait.training.loop import Trainee

@@ -16,7 +16,8 @@ from strait.config import Config
 from strait.data.images import ImageBatch, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.data.training_images import default_workers, training_batches
-from strait.model.folder import ModelError, check_part, load_part
+from strait.model.config import ModelError
+from strait.model.folder import check_part, load_part
 from strait.runs.part import ModelRun
 from strait.tokenizer.classifier import Classifier
 from strait.training.classifier_loop import ClassifierTrainee

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from strait.config import Config
 from strait.data.config import DataConfig
 from strait.data.encoding import Encoding, build_token_cache
 from strait.data.sources import ImageSource
 from strait.data.token_cache import TokenCache
-from strait.model.config import level_names
-from strait.model.folder import ModelError, check_part, load_part
+from strait.model.config import ModelError, level_names
+from strait.model.folder import check_part, load_part
 from strait.runs.part import ModelRun
 from strait.runs.run_folder import file_hash, refuse_damaged
 from strait.tokenizer.build import AnyTokenizer, build_tokenizer
-from strait.tokenizer.two_sizes import encode_at_two_sizes
 from strait.training.progress import Progress
+from strait.types import Images, Tokenizer, Tokens
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,16 @@ def cached_tokens(run: ModelRun, tokenizer: AnyTokenizer, tokens: TokensOf, conf
         cache = build_token_cache(folder, encoding, run.job, progress.advance)
     cache.require(config.model.grids, config.model.level_codebook_sizes, len(run.classes))
     return cache
+
+
+def encode_at_two_sizes(tokenizer: Tokenizer, images: Images) -> Tokens:
+    """Four levels, for the upsampler: the stratified pair of the images made half as large, then that of the images.
+
+    Source: StraIT section 4.2, "Higher Resolution in Token-level".
+
+    Args:
+        tokenizer: of two levels; the same serves both sizes.
+        images: ``[batch, 3, 2 size, 2 size]``. Halving is bilinear, as in the paper: the mean of 2x2 pixels.
+    """
+    small = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
+    return Tokens((*tokenizer.encode(small).levels, *tokenizer.encode(images).levels))

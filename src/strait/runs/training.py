@@ -23,7 +23,7 @@ from strait.data.job import Job
 from strait.data.sources import ClassesOf, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
-from strait.model.folder import ModelError
+from strait.model.config import ModelError
 from strait.model.hub import find_folder
 from strait.model.memory import refuse_what_cannot_fit
 from strait.runs.budget import Budget
@@ -32,7 +32,7 @@ from strait.runs.part import ModelRun, Part
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer
 from strait.runs.run_folder import is_finished, runnable, settled_classes, settled_config, write_part
 from strait.runs.said import closing, opening
-from strait.runs.starting_weights import keep_tokenizer
+from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
 from strait.runtime.lock import locked
@@ -139,9 +139,12 @@ class ModelTraining:
         """The token cache of the training images, made where it is missing; None if stopped before it was done."""
         tokenizer = load_tokenizer(self.model, self.config)
         tokens = TokensOf("train", self.model.photographs, self.config.data)
+        cache = None
         with self._locked():
-            return cached_tokens(self.model, tokenizer, tokens, self.config)
-        return None
+            cache = cached_tokens(self.model, tokenizer, tokens, self.config)
+        if self.job.ranks.size > 1:  # one process alone has said it already
+            self.job.bad_files.summary()
+        return cache
 
     def _refuse(self, names: Sequence[str]) -> None:
         """Refuse parts that cannot be trained, before anything is written."""
@@ -155,6 +158,8 @@ class ModelTraining:
                 if part == "classifier" and len(names) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {init_from} has no {part}")
+            if init_from is not None and part != "classifier":
+                require_fit(init_from, part, self.config.model)
             if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.job.device)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from strait.config import Config
-from strait.model.folder import ModelError, check_part, load_part
+from strait.model.config import ModelError
+from strait.model.folder import check_part, load_part
 from strait.model.parts import build_part, level_networks
 from strait.runs.part import ModelRun
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer

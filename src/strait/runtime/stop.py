@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from strait.runtime.ranks import Ranks
@@ -57,7 +57,8 @@ def orderly_stop(minutes: float | None) -> Iterator[Stop]:
         stop.signal_number, stop.signalled_at = number, time.monotonic()
         if number == _HANGUP:
             _leave_the_terminal()
-        print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody may be left to read it
+            print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
 
     ours = [number for number in _ORDERLY if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in ours}

@@ -11,8 +11,8 @@ from typing import Any
 
 from strait.evaluation.generation import Judge, SampleSet
 from strait.evaluation.provenance import provenance_lines
-from strait.evaluation.report import figure
 from strait.runtime.files import write_bytes, write_text
+from strait.runtime.messages import figure
 from strait.tables.files import Written
 from strait.tables.plots import front_plot
 from strait.tables.report import distance_title

@@ -15,23 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from strait.runtime.files import flush, sha256, write_text
+from strait.runtime.files import flush, sha256, write_tensors, write_text
 
 _FILES = ("state.safetensors", "state.json")
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Replace a safetensors file whole; sorted, without metadata, so that equal tensors are equal files."""
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, str(aside))
-    except SafetensorError as error:  # a full disk, for one, which every caller expects as OSError
-        raise OSError(f"{path}: {error}") from error
-    flush(aside)
-    aside.replace(path)
 
 
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

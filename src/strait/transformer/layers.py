@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from strait.nn.attention import CrossAttention, KeysValues, SelfAttention
+from strait.nn.attention import CrossAttention, KeysValues, SelfAttention, pick
 from strait.nn.dropout import Dropout
 from strait.nn.gelu import linear_gelu
-from strait.nn.rows import pick
 from strait.transformer.config import TransformerConfig
 from strait.transformer.embedding import LAYER_NORM_EPSILON
 

@@ -1,8 +1,4 @@
-"""What stands before the service: keys, uploads within size and time, a queue that ends, and a word when all is over.
-
-LitServe's own queue has no bound, a body that never ends would be read for ever, and requests of a dead worker would
-wait for ever.
-"""
+"""What stands before the service: keys, uploads within size and time, a queue that ends, replies that are read."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strait.apps.service.limits import BODIES, Limits
 from strait.apps.service.metrics import Metrics
 
-_OPEN = ("/health", "/docs", "/openapi.json")
+_OPEN = ("/", "/health", "/docs", "/openapi.json")
 """Paths that need no key: whoever watches over the service has none, and its description names no secrets."""
 
 _SMOOTHING = 0.1
 _UPLOADS_PER_PLACE = 4
+_PIECE = 2**16
+"""Bytes of a reply that are written at once: between two of them it is seen whether the client reads."""
 
 
 @dataclass
@@ -35,6 +33,14 @@ class Refusal(Exception):
     status: int
     detail: str
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Held:
+    """Bytes in memory on behalf of clients: bodies, and replies that are not yet read."""
+
+    bodies: int = 0
+    replies: int = 0
 
 
 class Gate:
@@ -47,7 +53,7 @@ class Gate:
         metrics: that it counts in.
         refuse: makes a reply of status, detail and headers.
         work: paths whose requests are queued.
-        workers: file descriptors that can be read from when the process of a worker has ended.
+        held: where it counts bytes.
     """
 
     def __init__(
@@ -58,17 +64,14 @@ class Gate:
         metrics: Metrics,
         refuse: Callable[[int, str, dict[str, str]], Response],
         work: tuple[str, ...],
-        workers: Callable[[], list[int]],
+        held: Held,
     ) -> None:
         self.app, self.limits, self.key, self.metrics, self.refuse, self.work = app, limits, key, metrics, refuse, work
-        self.workers, self._gone = workers, asyncio.Event()
-        self.uploading = self.accepted = self.held = 0
+        self.held, self.uploading, self.accepted = held, 0, 0
         self._seconds_each, self._last_end = 0.1, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                self._watch()
             await self.app(scope, receive, send)
             return
         start, path, has_begun = time.monotonic(), scope["path"], False
@@ -77,10 +80,8 @@ class Gate:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("content-type", "text/plain; charset=utf-8")  # LitServe's own pages have none
-                self.metrics.reply(path, message["status"], time.monotonic() - start, headers)
-            await send(message)
+                self.metrics.reply(path, message["status"], time.monotonic() - start, MutableHeaders(scope=message))
+            await self._send(message, send)
 
         try:
             self._check_key(scope)
@@ -96,16 +97,19 @@ class Gate:
             logging.getLogger(__name__).exception("a request could not be answered")
             await self.refuse(500, "it could not be done; the service's log says why", {})(scope, receive, counted)
 
-    def _watch(self) -> None:
-        """From the start of the HTTP process on: know at once when a worker has ended."""
-        loop = asyncio.get_running_loop()
-
-        def end(worker: int) -> None:
-            loop.remove_reader(worker)
-            self._gone.set()
-
-        for worker in self.workers():
-            loop.add_reader(worker, end, worker)
+    async def _send(self, message: Message, send: Send) -> None:
+        """Pass a message on piece by piece, its bytes counted until the last piece is on its way."""
+        body = message.get("body", b"")
+        if len(body) <= _PIECE:
+            await send(message)
+            return
+        self.held.replies += len(body)
+        try:
+            for start in range(0, len(body), _PIECE):
+                more = start + _PIECE < len(body) or message.get("more_body", False)
+                await send({**message, "body": body[start : start + _PIECE], "more_body": more})
+        finally:
+            self.held.replies -= len(body)
 
     def _check_key(self, scope: Scope) -> None:
         if self.key is None or scope["path"] in _OPEN:
@@ -113,49 +117,55 @@ class Gate:
         headers = Headers(scope=scope)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
-        if not hmac.compare_digest(given.encode(), self.key.encode()):
+        # Headers are bytes; a key that is no ASCII comes as it was typed.
+        if not hmac.compare_digest(given.encode("latin-1"), self.key.encode()):
             raise Refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._check_workers()
         body = bytearray()
         try:
             if await self._upload(scope, receive, body):
                 await self._answered(scope, receive, send, bytes(body))
         finally:
-            self.held -= len(body)
-
-    def _check_workers(self) -> None:
-        if self._gone.is_set():
-            raise Refusal(
-                503, "the service has lost a worker and ends; try again when it is back", {"Retry-After": "10"}
-            )
+            self.held.bodies -= len(body)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Hand a request with its whole body on; its place is free again when its reply is there, read or not.
+
+        When the client leaves, the work for it is given up.
+        """
         if self.accepted >= self.limits.queue:
             self._busy()
-        self.accepted += 1
-        self.metrics.accepted.set(self.accepted)
-        pieces: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
+        self._count(1)
+        place, left = 1, asyncio.ensure_future(_departure(receive))
+        pieces = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replay() -> Message:
-            return next(pieces, None) or await receive()
+            return next(pieces, None) or await asyncio.shield(left)
 
-        work = asyncio.ensure_future(self.app(scope, replay, send))
-        gone = asyncio.ensure_future(self._gone.wait())
+        async def noted(message: Message) -> None:
+            nonlocal place
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._count(-place)
+                place = 0
+            await send(message)
+
+        work = asyncio.ensure_future(self.app(scope, replay, noted))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                # Whatever it waits for will not come.
-                work.cancel()
-                await asyncio.wait((work,))
-                self._check_workers()
-            await work
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
         finally:
-            gone.cancel()
+            left.cancel()
             work.cancel()
-            self.accepted -= 1
-            self.metrics.accepted.set(self.accepted)
+            await asyncio.wait((work,))
+            if place:
+                self._count(-place)
+
+    def _count(self, change: int) -> None:
+        self.accepted += change
+        self.metrics.accepted.set(self.accepted)
+        if change < 0:
             self._note_end()
 
     async def _upload(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
@@ -173,9 +183,9 @@ class Gate:
                         return False
                     piece = message.get("body", b"")
                     body += piece
-                    self.held += len(piece)
+                    self.held.bodies += len(piece)
                     self._check_size(len(body))
-                    if self.held > BODIES * self.limits.bytes:
+                    if self.held.bodies > BODIES * self.limits.bytes:
                         self._busy()
                     more = message.get("more_body", False)
                 return True
@@ -216,3 +226,10 @@ class Gate:
         if self._last_end and self.accepted:
             self._seconds_each += _SMOOTHING * (min(now - self._last_end, 60) - self._seconds_each)
         self._last_end = now
+
+
+async def _departure(receive: Receive) -> Message:
+    """Wait until a client whose body is there goes away."""
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message

@@ -1,56 +1,51 @@
-"""The HTTP service: routes, documentation, start and graceful stop."""
+"""The HTTP service: routes, start and graceful stop."""
 
 # No postponed annotations here: FastAPI reads those of the routes as they stand.
 
+import contextlib
+import json
 import math
-import multiprocessing
 import os
 import signal
-import threading
-import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import litserve
 import torch
-from fastapi import Request, Response
+import uvicorn
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, PlainTextResponse
-from litserve.callbacks import Callback
-from litserve.server import RegularRequestHandler
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 
-from strait import __version__
-from strait.apps.connection import impatient_protocol
-from strait.apps.service.gate import Gate
+from strait.apps.connection import HostCheck, impatient_protocol
+from strait.apps.service.description import CLASSES, EDIT, GENERATE, describe
+from strait.apps.service.gate import Gate, Held, Refusal
 from strait.apps.service.limits import Limits
+from strait.apps.service.messages import EVENTS, Form, Reply
 from strait.apps.service.metrics import Metrics
-from strait.apps.service.replies import BATCH_HEADER, classes_reply, problem
-from strait.apps.service.schema import EditBody, ImagesReply, Problem
-from strait.apps.service.worker import END, ImagesAPI
+from strait.apps.service.pool import Pool
+from strait.apps.service.replies import classes_reply, event, problem_bytes
+from strait.apps.service.schema import DecodingBody, EditBody, GenerateBody
 from strait.data.classes import ClassNames
-from strait.model.folder import ModelError, read_description
+from strait.model.config import ModelError
+from strait.model.folder import read_description
 from strait.model.hub import find_folder
 
-GENERATE, EDIT, CLASSES = "/v1/images/generate", "/v1/images/edit", "/v1/classes"
+BATCH_HEADER = "x-strait-batch"
 _DOCS = Path(__file__).parent / "docs.html"
-_OWN_DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 _POLICY = (
     "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_REFUSALS = {
-    "400": "the body is not JSON",
-    "401": "the API key is missing or wrong",
-    "408": "the body came too slowly",
-    "413": "the body is too large",
-    "422": "the request does not fit the model, or the limits",
-    "429": "the queue is full: come back after Retry-After seconds",
-    "500": "a fault of the service's",
-    "503": "the service ends",
-    "504": "the request waited too long",
+_FORMS: dict[str, Form] = {
+    "application/json": "json",
+    "image/png": "png",
+    EVENTS: "events",
+    "*/*": "json",
+    "application/*": "json",
+    "image/*": "png",
 }
 
 
@@ -61,21 +56,30 @@ class ServiceConfig:
     Args:
         batch: rows decoded at once.
         delay: seconds to wait for further requests to fill a batch.
-        workers: processes for each device.
-        accelerator: cpu or cuda.
-        devices: how many of them, or which.
+        devices: of the workers, one each: cpu, cuda:0.
         key: that requests must carry; none if None.
+        hosts: that are answered at, without a port; none of them for all.
+        origins: whose pages in a browser may ask (CORS); ``*`` for all.
     """
 
     batch: int = 32
     delay: float = 0.02
-    workers: int = 1
-    accelerator: str = "cpu"
-    devices: int | list[int] = 1
+    devices: Sequence[str] = ("cpu",)
     key: str | None = None
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
 
 
-def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> litserve.LitServer:
+@dataclass(frozen=True)
+class Service:
+    """An application and the workers behind it, which start and end with it."""
+
+    app: FastAPI
+    pool: Pool
+    limits: Limits
+
+
+def build_service(source: str | None, config: ServiceConfig, limits: Limits) -> Service:
     """The service, not yet started.
 
     Raises:
@@ -88,185 +92,165 @@ def build_server(source: str | None, config: ServiceConfig, limits: Limits) -> l
             raise ModelError(f"{folder} has no {part} yet; make it with: strait train {part} --data DIR --model M")
     if "upsampler" in model.parts and not (folder / "upsampler.safetensors").exists():
         decoding = decoding.first(model.tokenizer.num_levels)  # as the workers' model decodes
-    classes = ClassNames(names)
-    threads = max(1, torch.get_num_threads() // config.workers)
     # Workers inherit this. Batches come in all sizes, and what is prepared for the products of each is kept, half a
     # megabyte apiece: in oneDNN's 1024 places and PyTorch's, which would take hours to fill.
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "256")
-    api = ImagesAPI(str(folder), limits, config.batch, config.delay, threads)
+    held, threads = Held(), max(1, torch.get_num_threads() // len(config.devices))
+    pool = Pool(str(folder), config.devices, limits, config.batch, config.delay, threads, held)
     metrics = Metrics((GENERATE, EDIT, CLASSES, "/health", "/metrics"), BATCH_HEADER)
-    gate: dict[str, Any] = {
-        "limits": limits,
-        "key": config.key,
-        "metrics": metrics,
-        "refuse": problem,
-        "work": (GENERATE, EDIT),
-    }
-    # Asked when the HTTP process is there: it knows the workers, which started before it.
-    gate["workers"] = lambda: [worker.sentinel for worker in server.inference_workers]
-    server = litserve.LitServer(
-        api,
-        accelerator=config.accelerator,  # type: ignore[arg-type]
-        devices=config.devices,  # type: ignore[arg-type]
-        workers_per_device=config.workers,
-        timeout=limits.seconds,
-        middlewares=[(Gate, gate)],
-        callbacks=[_TellWorkers()],
-        info_path="/info",
+    # Made once: a model may have many classes.
+    classes = json.dumps(classes_reply(ClassNames(names), model.image_size, decoding)).encode()
+
+    @contextlib.asynccontextmanager
+    async def workers(_: FastAPI) -> AsyncIterator[None]:
+        async with pool:
+            yield
+
+    app = FastAPI(title="strait", docs_url=None, redoc_url=None, lifespan=workers)
+    # The last one is asked first.
+    app.add_middleware(
+        Gate, limits=limits, key=config.key, metrics=metrics, refuse=problem, work=(GENERATE, EDIT), held=held
     )
-    app = server.app
-    edits = RegularRequestHandler(api, server)
+    if config.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["Retry-After", BATCH_HEADER],
+        )
+    app.add_middleware(HostCheck, hosts=config.hosts)
+    _add_routes(app, pool, metrics, classes)
+    app.openapi = lambda: describe(app, limits, config.key is not None)  # type: ignore[method-assign]
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, refusal: Refusal) -> Response:
+        return problem(refusal.status, refusal.detail, refusal.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return _invalid(error, limits)
+
+    return Service(app, pool, limits)
+
+
+def _add_routes(app: FastAPI, pool: Pool, metrics: Metrics, classes: bytes) -> None:
+    @app.post(GENERATE, summary="Generate images")
+    async def generate(request: Request, body: GenerateBody) -> Response:
+        return await _answer(pool, body, request)
 
     @app.post(EDIT, summary="Edit a picture")
-    async def edit(request: EditBody) -> Response:
-        # Through the same queue to the same workers: no second copy of the model.
-        return await edits.handle_request(request, EditBody)
+    async def edit(request: Request, body: EditBody) -> Response:
+        return await _answer(pool, body, request)
 
     @app.get(CLASSES, summary="Classes of the model, and its settings")
-    async def list_classes() -> dict[str, Any]:
-        return classes_reply(classes, model.image_size, decoding)
+    async def list_classes() -> Any:
+        return Response(classes, media_type="application/json")
 
-    # FastAPI's own pages load their scripts from elsewhere, and cannot send a key.
-    app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") not in _OWN_DOCS]
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> Response:
-        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
-        return HTMLResponse(_DOCS.read_text(encoding="utf-8"), headers=headers)
+    @app.get("/health", summary="Whether the service can work", response_class=PlainTextResponse)
+    async def show_health() -> Response:
+        trouble = pool.health()
+        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
     @app.get("/metrics", summary="Counters in Prometheus' text format", response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        # One line, without what was sent: that may be megabytes, or no text at all.
-        first = error.errors()[0]
-        # Which of several kinds of value did not fit is pydantic's affair.
-        places = [str(part) for part in first["loc"][1:] if not str(part).startswith("constrained-")]
-        where = ".".join(places)[:100]
-        return problem(400 if first["type"] == "json_invalid" else 422, f"{where or 'body'}: {first['msg'][:500]}")
+    @app.get("/", summary="To the documentation", response_class=RedirectResponse)
+    async def start() -> Response:
+        return RedirectResponse("docs")
 
-    app.openapi = lambda: _described(app, config.key is not None)  # type: ignore[method-assign]
-    return server
+    # Without a page of FastAPI's own: that loads its scripts from elsewhere, and cannot send a key.
+    @app.get("/docs", include_in_schema=False)
+    async def show_docs() -> Response:
+        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+        return HTMLResponse(_DOCS.read_text(encoding="utf-8"), headers=headers)
 
 
-class _TellWorkers(Callback):
-    """When the HTTP process has given its last reply, the workers are told through the queue that all is over."""
-
-    def on_server_end(self, litserver: litserve.LitServer) -> None:
-        for queue in litserver.litapi_request_queues.values():
-            for _ in litserver.inference_workers:
-                queue.put(END)
-
-
-def _described(app: Any, has_key: bool) -> dict[str, Any]:
-    """The OpenAPI description with what the workers reply and the gate refuses."""
-    if app.openapi_schema is None:
-        about = get_openapi(title="strait", version=__version__, routes=app.routes)
-        parts = about["components"]["schemas"]
-        for model in (ImagesReply, Problem):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            parts.update(schema.pop("$defs", {}))
-            parts[model.__name__] = schema
-        for path in (GENERATE, EDIT):
-            replies = {"200": ("images", "ImagesReply")} | {code: (why, "Problem") for code, why in _REFUSALS.items()}
-            about["paths"][path]["post"]["responses"] = {
-                code: {
-                    "description": why,
-                    "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
-                }
-                for code, (why, name) in replies.items()
-            }
-        about["paths"][GENERATE]["post"]["summary"] = "Generate images"
-        for path, summary in (("/", "A line of text"), ("/info", "How the service was started")):
-            about["paths"][path]["get"]["summary"] = summary
-        text = {"text/plain": {"schema": {"type": "string"}}}
-        about["paths"]["/"]["get"]["responses"] = {"200": {"description": "it is there", "content": text}}
-        about["paths"]["/health"]["get"] |= {
-            "summary": "Whether the service can work",
-            "security": [],
-            "responses": {
-                "200": {"description": "it can", "content": text},
-                "503": {"description": "not yet, or no more", "content": text},
-            },
-        }
-        if has_key:
-            parts_of_key = {
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                "bearer": {"type": "http", "scheme": "bearer"},
-            }
-            about["components"]["securitySchemes"] = parts_of_key
-            about["security"] = [{name: []} for name in parts_of_key]
-            for operations in about["paths"].values():
-                for operation in operations.values():
-                    if "security" not in operation:
-                        refused = {"schema": {"$ref": "#/components/schemas/Problem"}}
-                        operation["responses"]["401"] = {
-                            "description": _REFUSALS["401"],
-                            "content": {"application/json": refused},
-                        }
-        app.openapi_schema = about
-    return app.openapi_schema
+async def _answer(pool: Pool, body: DecodingBody, request: Request) -> Response:
+    replies = pool.ask(body, form_of(request.headers.get("accept", "")))
+    first = await anext(replies)
+    if not first.is_last or first.media_type == EVENTS:
+        return StreamingResponse(_events(first, replies), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+    headers = {"Vary": "Accept"} | ({BATCH_HEADER: str(first.rows)} if first.rows else {})
+    return Response(first.content, first.status, headers, first.media_type)
 
 
-def serve(server: litserve.LitServer, host: str, port: int, limits: Limits) -> int:
+async def _events(reply: Reply, replies: AsyncIterator[Reply]) -> AsyncIterator[bytes]:
+    """The steps and the end, which is a problem where the work broke off."""
+    try:
+        while True:
+            yield reply.content if reply.status == 200 else event("problem", reply.content)
+            if reply.is_last:
+                return
+            reply = await anext(replies)
+    except Refusal as refusal:
+        yield event("problem", problem_bytes(refusal.detail))
+    finally:
+        await replies.aclose()  # type: ignore[attr-defined]
+
+
+def form_of(accept: str) -> Form:
+    """The form that a header ``Accept`` prefers; JSON where it names none that is there."""
+    best, form = 0.0, _FORMS["*/*"]
+    for choice in accept.split(","):
+        kind, *options = (part.strip().lower() for part in choice.split(";"))
+        quality = 1.0
+        for option in options:
+            if option.startswith("q="):
+                with contextlib.suppress(ValueError):
+                    quality = float(option[2:])
+        if kind in _FORMS and quality > best:
+            best, form = quality, _FORMS[kind]
+    return form
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A refusal."""
+    return Response(problem_bytes(detail), status, headers, "application/json")
+
+
+def _invalid(error: RequestValidationError, limits: Limits) -> Response:
+    """One line, without what was sent: that may be megabytes, or no text at all."""
+    first = error.errors()[0]
+    # Which of several kinds of value did not fit is pydantic's affair.
+    name, *inner = first["loc"][1:] or ("body",)
+    where = ".".join([str(name)[:100], *(str(part) for part in inner if isinstance(part, int))])
+    message = first["msg"][:500]
+    if (name, first["type"]) == ("labels", "too_long"):
+        message = f"a request may have {limits.images} images, and this one asks for more"
+    if first["type"] == "json_invalid":
+        return problem(400, f"body: {message}")
+    return problem(422, f"{where}: {message}")
+
+
+def serve(service: Service, host: str, port: int) -> int:
     """Serve until told to stop; what was accepted by then is still answered.
 
     Returns:
         The exit status: 0 when told to stop, 1 when a process of the service was lost.
     """
-    main = os.getpid()
-    # A batch in work is finished, however little a request may wait.
-    server.uvicorn_graceful_timeout = max(60, math.ceil(2 * limits.seconds))
-    # Its own answer to a lost worker waits for replies that will not come.
-    server._monitor_workers = False
-    is_lost, is_told = threading.Event(), threading.Event()
+    limits = service.limits
+    config = uvicorn.Config(
+        service.app,
+        host,
+        port,
+        http=impatient_protocol(limits.upload_seconds, reply=limits.reply_seconds),
+        log_level="warning",
+        access_log=False,
+        # Nothing that was accepted takes longer.
+        timeout_graceful_shutdown=math.ceil(limits.seconds + limits.work_seconds + limits.reply_seconds),
+    )
+    server = uvicorn.Server(config)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        # The HTTP process and the queue's inherit this: a signal to the whole group must not end the queue, and the
-        # HTTP process passes its own on when it is done.
-        if os.getpid() == main:
-            is_told.set()
-            for again in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(again, signal.SIG_IGN)
-            # On this LitServe first ends the HTTP process, which waits for its replies, and then the workers; on a
-            # plain SIGTERM nobody would end them.
-            raise KeyboardInterrupt
+    def stop(*_: object) -> None:
+        server.should_exit = True
 
+    # uvicorn would raise the signal again in the end, and take a second one for a wish to lose what was accepted.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    threading.Thread(target=_watch_processes, args=(is_told, is_lost), daemon=True).start()
-    try:
-        # One HTTP process: its queue's bound and its counters are those of the service.
-        server.run(
-            host=host,
-            port=port,
-            num_api_servers=1,
-            generate_client_file=False,
-            log_level="warning",
-            access_log=False,
-            http=impatient_protocol(limits.upload_seconds),
-        )
-    except KeyboardInterrupt:
-        pass  # before its start was over: nothing is left to be answered
-    except (RuntimeError, OSError, EOFError):
-        is_lost.set()  # a worker could not start, or the queue is gone
-    finally:
-        for child in multiprocessing.active_children():
-            child.kill()
-    return int(is_lost.is_set())
-
-
-def _watch_processes(is_told: threading.Event, is_lost: threading.Event) -> None:
-    """End the service when one of its processes has ended: half a service would keep its clients waiting."""
-    known: set[int | None] = set()
-    while not is_told.is_set():
-        alive = {child.pid for child in multiprocessing.active_children()}
-        if known - alive and not is_told.is_set():
-            is_lost.set()
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        known |= alive
-        time.sleep(0.2)
+    service.pool.on_loss = stop
+    server.run()
+    return int(service.pool.is_lost)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image, ImageOps
 
 from strait.data.sources import FolderSource
 from strait.pictures.reading import FORMATS
+from strait.pictures.recipe import recipe_in
 from strait.randomness import permutation
 
 _SCRAMBLE_STREAM = 41
@@ -43,13 +43,12 @@ def read_method(name: str, folder: Path) -> Method:
         path = Path(source.name(index))
         try:
             picture, label = source.read(index)
-            written = picture.info.get("strait")
-            found = source.classes[label] if label >= 0 else json.loads(str(written))["label"]
+            found = source.classes[label] if label >= 0 else recipe_in(picture)["label"]
             if not isinstance(found, str | None):
                 raise TypeError(found)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: {path} is not an image, or damaged ({error})") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{name}: nothing says which class {path} is of; "
                 "put images into a folder for each class, or make them with strait generate --output"

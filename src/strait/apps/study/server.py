@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
 import secrets
-import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, select_autoescape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from strait.apps.study.storage import Refused, Sheet, Study
+from strait.apps.connection import HostCheck
+from strait.apps.study.storage import Refused, Sheet, Study, Unavailable
 
 _LONGEST_BODY = 1000
+_BODY_SECONDS = 10
 _PICTURE = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
 _SIDES = {
     "quality": (("Left", "Right"), ("←", "→"), ("ArrowLeft", "ArrowRight")),
@@ -26,8 +31,13 @@ _SIDES = {
 }
 
 
-def study_app(study: Study) -> Starlette:
-    """The study as an ASGI application; whoever holds an invitation's link answers that invitation."""
+def study_app(study: Study, hosts: Sequence[str] = ()) -> Starlette:
+    """The study as an ASGI application; whoever holds an invitation's link answers that invitation.
+
+    Args:
+        study: to be answered.
+        hosts: that are answered at, without a port; none of them for all.
+    """
     page = Environment(autoescape=select_autoescape(default=True), trim_blocks=True).from_string(
         (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     )
@@ -53,7 +63,11 @@ def study_app(study: Study) -> Starlette:
         return show(message="Please open the link of your invitation.")
 
     def questions(request: Request) -> Response:
-        sheet = study.sheet(request.path_params["token"])
+        try:
+            sheet = study.sheet(request.path_params["token"])
+        except Unavailable:
+            logging.getLogger(__name__).exception("a sheet could not be read")
+            return show(503, message="The study cannot be read at the moment. Please try again in a minute.")
         if sheet is None:
             return show(404, message="There is no such invitation. Please check the link.")
         if sheet.submitted:
@@ -61,7 +75,12 @@ def study_app(study: Study) -> Starlette:
         return show(**_question(sheet, request.query_params.get("question", "")))
 
     async def answer(request: Request) -> Response:
-        body = await _body(request)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _body(request)
+        except TimeoutError:
+            error = f"the answer did not arrive within {_BODY_SECONDS} seconds"
+            return JSONResponse({"error": error}, 408, {"Connection": "close"})
         position, shown = body.get("position"), body.get("shown")
         if type(position) is not int or not 0 <= position < 2**31 or type(shown) is not int or shown not in (0, 1):
             return JSONResponse({"error": "position must be a question's number and shown 0 or 1"}, 400)
@@ -71,7 +90,7 @@ def study_app(study: Study) -> Starlette:
         try:
             study.record(token, position, shown)
             sheet = study.sheet(token)
-        except (Refused, sqlite3.Error) as error:
+        except (Refused, Unavailable) as error:
             return _refusal(error)
         assert sheet is not None
         return JSONResponse({"answered": sheet.answered, "questions": len(sheet.questions)})
@@ -79,7 +98,7 @@ def study_app(study: Study) -> Starlette:
     def submit(request: Request) -> Response:
         try:
             study.submit(request.path_params["token"])
-        except (Refused, sqlite3.Error) as error:
+        except (Refused, Unavailable) as error:
             return _refusal(error)
         return JSONResponse({"submitted": True})
 
@@ -96,15 +115,16 @@ def study_app(study: Study) -> Starlette:
             Route("/r/{token}/answers", answer, methods=["POST"]),
             Route("/r/{token}/submit", submit, methods=["POST"]),
             Route("/pictures/{name}", picture),
-        ]
+        ],
+        middleware=[Middleware(HostCheck, hosts=hosts)],
     )
 
 
-def _refusal(error: Refused | sqlite3.Error) -> Response:
+def _refusal(error: Refused | Unavailable) -> Response:
     if isinstance(error, Refused):
         return JSONResponse({"error": str(error)}, 409)
-    # A full disk, for one: the rater must know, and may try again.
-    return JSONResponse({"error": f"it could not be stored: {error}"}, 503)
+    # A full disk, for one: the rater must know, and may try again. Where the study lies is not the rater's to know.
+    return JSONResponse({"error": f"it could not be stored: {error.__cause__}"}, 503)
 
 
 def _question(sheet: Sheet, wanted: str) -> dict[str, Any]:

@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import secrets
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from strait.runtime.files import flush
+
 FORMAT = 1
+_PATIENCE = 5
+"""Seconds to wait for another program that has locked the study."""
+_SIDE_FILES = ("study.sqlite-wal", "study.sqlite-shm", "study.sqlite-journal")
+"""What SQLite keeps beside a database, and a killed server leaves: it would be read into any file of that name."""
 CHANGES = 50
 """Answers that an invitation may give to each of its questions on average: the file must not grow without end."""
 _SCHEMA = """
@@ -47,6 +55,10 @@ CREATE VIEW last_answers AS
 
 class Refused(ValueError):
     """An answer that cannot be taken; the message is for the rater."""
+
+
+class Unavailable(ValueError):
+    """The study cannot be read or written now: it is locked, the disk is full, or the file is damaged."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +113,22 @@ class Study:
         self.folder, self.pictures, self._path = folder, folder / "pictures", folder / "study.sqlite"
         if not self._path.exists():
             raise ValueError(f"{folder} holds no study; make one with: strait study create {folder} NAME=IMAGES ...")
-        try:
-            with self._connect() as database:
-                rows = database.execute("SELECT name, value FROM settings").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self._path} cannot be read: {error}") from error
+        with self._connect() as database:
+            rows = database.execute("SELECT name, value FROM settings").fetchall()
         self.settings: dict[str, Any] = {name: json.loads(value) for name, value in rows}
         if self.settings.get("format") != FORMAT:
             raise ValueError(f"{self._path}: its format is {self.settings.get('format')}, and this version reads 1")
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         try:
-            # FULL: the disk has an answer before the rater sees the next question, even if the power fails then.
-            database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
-            yield database
-        finally:
-            database.close()
+            with closing(sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)) as database:
+                # FULL: the disk has an answer before the rater sees the next question, even if the power fails then.
+                for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                    database.execute(f"PRAGMA {setting}")
+                yield database
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self._path} cannot be used: {error}") from error
 
     def sheet(self, token: str) -> Sheet | None:
         """What an invitation holds, or None if there is no such invitation."""
@@ -236,10 +246,36 @@ def create(folder: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: 
     """
     refuse_existing(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / "study.sqlite.tmp"
-    aside.unlink(missing_ok=True)
-    database = sqlite3.connect(aside)
-    with database:
+    # Answers and the raters' keys are their owner's to read; what SQLite puts beside the file follows it.
+    descriptor, name = tempfile.mkstemp(".tmp", ".study-", folder)
+    os.close(descriptor)
+    aside = Path(name)
+    try:
+        _write(aside, settings, sheets, rows)
+        flush(aside)
+        _put_in_place(aside, folder)
+    finally:
+        aside.unlink(missing_ok=True)
+    flush(folder)
+    return Study(folder)
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Never over a study that somebody else made meanwhile: a link is made, or nothing."""
+    refuse_existing(folder)
+    try:
+        os.link(aside, folder / "study.sqlite")
+    except FileExistsError:
+        refuse_existing(folder)
+        raise
+    except OSError:  # a disk that knows no links
+        descriptor = os.open(folder / "study.sqlite", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(aside.read_bytes())
+
+
+def _write(path: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: Sequence[tuple[int, Any]]) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
         database.executescript(_SCHEMA)
         for name, value in {"format": FORMAT, **settings}.items():
             database.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
@@ -272,19 +308,22 @@ def create(folder: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: 
                     "INSERT INTO places VALUES (?, ?, ?, ?)",
                     (invitation, position, first_ids[number] + place.question, place.swapped),
                 )
-    database.close()
-    aside.replace(folder / "study.sqlite")
-    return Study(folder)
 
 
 def refuse_existing(folder: Path) -> None:
     """Never a study over another.
 
     Raises:
-        FileExistsError: if the folder holds a study.
+        FileExistsError: if the folder holds a study, or what is left of one.
     """
     if (folder / "study.sqlite").exists():
         raise FileExistsError(f"{folder} holds a study already; choose another folder")
+    for name in _SIDE_FILES:
+        if (folder / name).exists():
+            raise FileExistsError(
+                f"{folder} holds {name}, the last answers to a study that is gone; put its study.sqlite back, or "
+                "choose another folder"
+            )
 
 
 def _now() -> str:

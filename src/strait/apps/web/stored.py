@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from PIL import Image
@@ -12,9 +11,10 @@ from strait.apps.jobs import EditOptions
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
 from strait.editing.extension import Sides
+from strait.pictures.recipe import edit_options, recipe_in
 
 _DAMAGED = "picture: the settings inside it are of another kind, or damaged"
-_CONFIG, _SIDES = ("strength", "margin", "context", "feather", "composite"), ("left", "right", "up", "down")
+_CONFIG, _SIDES = ([field.name for field in fields(kind)] for kind in (EditConfig, Sides))
 _ACTIONS = ("infill", "relabel", "extend", "transfer")
 
 
@@ -59,18 +59,15 @@ def settings_in(path: str) -> dict[str, Any]:
     """
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            settings = json.loads(str(picture.info["strait"]))
+            return recipe_in(picture)
     except KeyError as error:
         raise ValueError("picture: it carries no settings; those that strait writes do") from error
-    except RecursionError as error:
+    except (RecursionError, TypeError) as error:
         raise ValueError(_DAMAGED) from error
     except Image.DecompressionBombError as error:
         raise ValueError("picture: it has too many pixels to be opened") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError("picture: it is no PNG, or damaged") from error
-    if not isinstance(settings, dict):
-        raise ValueError(_DAMAGED)
-    return settings
 
 
 def stored_in(settings: dict[str, Any], most: int) -> Stored:
@@ -125,7 +122,7 @@ def _edit(settings: dict[str, Any], notes: list[str]) -> StoredEdit | None:
             f"it is a result of strait edit {str(action)[:20]}, which the page has not; the rest is brought back"
         )
         return None
-    flat = {**settings, **settings.get("config", {}), **settings.get("sides", {})}
+    flat = edit_options(settings)
     keep = flat.get("keep", 0.5)
     if keep == "region":
         keep = 0.5
