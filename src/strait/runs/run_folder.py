@@ -220,7 +220,7 @@ def runnable(config: Config, device: torch.device) -> Config:
     if usable_dtype(DTYPES[run.precision], device) == torch.float32:
         run = dataclasses.replace(run, precision="float32")
     if run.compile and not can_compile(device):
-        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
+        print("run.compile: no compiler was found here; training runs uncompiled, slower", file=sys.stderr)
         run = dataclasses.replace(run, compile=False)
     return dataclasses.replace(config, run=run)
 

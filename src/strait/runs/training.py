@@ -49,10 +49,10 @@ class ModelTraining:
         folder: of the model; made where it is missing.
         config: settings; None takes those the folder was begun with.
         data: what ``--data`` names.
-        job: where, by which processes and until when; they see the same folder, and the first alone writes there.
+        job: where, by which processes and until when; they see the same folder, and only the first writes there.
         init_from: a model whose weights a part starts from.
         budget: minutes of training for all parts together, which become numbers of steps; None keeps the settings'.
-        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and the transformers alone are trained.
+        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and only the transformers are trained.
 
     Raises:
         ModelError: if the folder is at odds with the settings, or there is no tokenizer to keep.
@@ -126,7 +126,7 @@ class ModelTraining:
                     if not done:
                         break
                     print(closing(model, network), file=sys.stderr, flush=True)
-                if done or len(part.networks()) == 1:  # half a cascade is of no use to anybody
+                if done or len(part.networks()) == 1:  # half a cascade cannot be used
                     steps = _steps(config, name) if done else None
                     job.ranks.on_first(partial(write_part, model.folder, name, weights, steps))
                 if not done:
@@ -142,7 +142,7 @@ class ModelTraining:
         cache = None
         with self._locked():
             cache = cached_tokens(self.model, tokenizer, tokens, self.config)
-        if self.job.ranks.size > 1:  # one process alone has said it already
+        if self.job.ranks.size > 1:  # a single process has said it already
             self.job.bad_files.summary()
         return cache
 
