@@ -30,7 +30,6 @@ def run(words: list[str]) -> int:
     with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
         cache = ModelTraining(folder, None, args.data, job).encode()
-        job.bad_files.summary()
         if cache is None:
             print(f"{args.model}: stopped; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + (stop.signal_number or 0)

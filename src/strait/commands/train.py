@@ -42,7 +42,9 @@ def run(words: list[str]) -> int:
         job = Job(device, ranks, stop)
         training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, args.keep_tokenizer)
         done = training.run([args.part] if args.part else training.parts())
-        print(f"{folder}: {'done' if done else 'saved; rerun the command to resume'}", file=sys.stderr)
+        draws = all((folder / f"{part}.safetensors").exists() for part in settings.model.parts)
+        then = f"done; next: strait generate --model {folder} --count 8 --grid sheet.png" if draws else "done"
+        print(f"{folder}: {then if done else 'saved; rerun the command to resume'}", file=sys.stderr)
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
 
 

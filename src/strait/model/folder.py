@@ -35,20 +35,21 @@ _LFS_POINTER = b"version https://git-lfs"
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
     """``config.json`` and ``classes.txt``."""
     folder.mkdir(parents=True, exist_ok=True)
+    # The classes first: a folder without config.json is no model yet, and one with it must not lack them.
+    if classes:
+        write_text(folder / "classes.txt", "".join(name + "\n" for name in classes))
+    else:
+        (folder / "classes.txt").unlink(missing_ok=True)
     content = {
         "format": _FORMAT,
         "model": dataclasses.asdict(config),
         "decoding": dataclasses.asdict(decoding),
     }
     write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
-    if classes:
-        write_text(folder / "classes.txt", "".join(name + "\n" for name in classes))
-    else:
-        (folder / "classes.txt").unlink(missing_ok=True)
 
 
 def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConfig]:
-    """The way back of ``write_description``.
+    """Inverse of ``write_description``.
 
     Raises:
         ModelError: if the folder does not describe a model.

@@ -29,9 +29,9 @@ _LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """The processes that a launcher started, or this one alone; and where this one computes.
+    """The processes that a launcher started, or only this one; and where this one computes.
 
-    While it lasts, all but the first are silent; what one of them alone fails at it says with its number.
+    While it lasts, all but the first are silent; an error of one of them is reported with its number.
 
     Raises:
         ValueError: if there are several, and accelerate is not installed.
@@ -97,7 +97,7 @@ def distribute(network: nn.Module, ranks: Ranks, parallel: Parallel, sometimes_u
 
     Args:
         network: on its device; with ``fsdp`` its parameters become shards in place, so optimizers come after.
-        ranks: alone, the network is given back as it is.
+        ranks: with one process the network is returned unchanged.
         parallel: ``ddp``, a whole copy on each process; ``fsdp``, FSDP2's shards.
         sometimes_unused: whether some parameters get no gradient at some steps.
     """
@@ -163,7 +163,7 @@ def whole(value: Tensor) -> Tensor:
 
 
 def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Tensors for the first process, which alone is given them, to write: those in shards are put together one after
+    """Tensors for the first process to write; the others get none: those in shards are put together one after
     the other and kept outside its GPU, others are unchanged. Every process must ask, for the same names in the same
     order."""
     for_first: dict[str, Tensor] = {}
