@@ -68,6 +68,7 @@ def test_every_setting_acts(photo: Path, mask: Path, tmp_path: Path) -> None:
     common = ("edit", "infill", photo, "--mask", mask, "--output")
     changes = (
         *(("--strength", 0.3), ("--margin", 9), ("--context", 1.0), ("--feather", 9), ("--no-composite",)),
+        *(("--cover", 0), ("--seam", 6)),
         *(("--steps", "2+1"), ("--temperature", 0), ("--guidance", 0), ("--schedule", "linear"), ("--label", 40)),
     )
     name = "photo-infill-seed0-0000.png"
@@ -80,6 +81,17 @@ def test_every_setting_acts(photo: Path, mask: Path, tmp_path: Path) -> None:
         if np.array_equal(pixels_of(tmp_path / str(number) / name), plain):
             idle.append(change)
     assert idle == []
+
+
+def test_a_mask_that_leaves_nothing_known_is_said(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(photo) as picture:
+        width, height = picture.size
+    assert run("edit", "infill", photo, "--box", f"0,0,{width},{height}", "--output", tmp_path / "all") == 0
+    assert "no top token stays known" in capsys.readouterr().err
+    assert run("edit", "infill", photo, "--box", "0,0,10,10", "--output", tmp_path / "part") == 0
+    assert "no top token" not in capsys.readouterr().err
 
 
 def test_relabel_is_infilling_under_the_new_class(photo: Path, mask: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -310,11 +309,12 @@ def test_the_upsampler_is_measured_by_itself_and_in_generating():
 
 
 @pytest.mark.parametrize("config", [["--config", "smoke"], ["--config=smoke"]])
-def test_the_command_prints_one_object(config: list[str]):
+def test_the_command_prints_one_object(config: list[str], capfd: pytest.CaptureFixture[str]):
+    from strait.cli import main
+
     words = ["bench", *config, "--part", "top", "--repeats", "1", "--warm-up", "0", "--json"]
-    done = subprocess.run([sys.executable, "-m", "strait.cli", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert main(words) == 0
+    report = json.loads(capfd.readouterr().out)
     assert (report["part"], report["model"], report["batch"]) == ("top", "smoke", 1)
     model = read_config(config_path("smoke")).model
     assert report["flops"] == 2 * describe(model, 1000)["parts"]["top"]["multiply_adds"]

@@ -16,11 +16,15 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
+    new_folder,
     split_labels,
 )
 from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from strait.editing.config import EditConfig
     from strait.editing.edits import Edit
 
 ACTIONS = {
@@ -54,6 +58,7 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--label: {action} needs the new class")
 
     _check_options(args)
+    new_folder("--output", args.output)
 
     from strait.editing.edits import Edit
     from strait.types import NULL_LABEL
@@ -103,6 +108,11 @@ def _parser(action: str) -> ArgumentParser:
         parser.add_argument("--strength", type=float, default=1.0, help="share of the masked tokens drawn anew")
         parser.add_argument("--margin", type=int, default=0, help="pixels of the model's size to grow the mask by")
         parser.add_argument("--context", type=float, default=2.0, help="what the model sees, in extents of the mask")
+        parser.add_argument(
+            "--cover", type=float, default=0.25, help="share of a top token above which the mask makes it unknown"
+        )
+    if action in ("infill", "relabel"):
+        parser.add_argument("--seam", type=int, default=0, help="pixels outside the mask where the new may fade out")
     if action in ("infill", "relabel", "extend"):
         parser.add_argument("--feather", type=int, default=2, help="pixels over which the new fades in")
         parser.add_argument("--no-composite", action="store_true", help="let the model draw the kept pixels, too")
@@ -133,8 +143,15 @@ def _check_options(args: Namespace) -> None:
             raise ValueError(f"--{masks[0]}: there is no picture to be infilled")
         if args.image is not None and not masks:
             raise ValueError("--mask: say what to infill, by --mask or --box")
-        if args.image is None and (args.strength, args.margin, args.context) != (1.0, 0, 2.0):
-            raise ValueError("--strength, --margin and --context belong to an infilling, and there is no picture")
+        if args.image is None and (args.strength, args.margin, args.context, args.cover) != (
+            1.0,
+            0,
+            2.0,
+            0.25,
+        ):
+            raise ValueError(
+                "--strength, --margin, --context and --cover belong to an infilling, and there is no picture"
+            )
     elif "strength" in args and not masks:
         raise ValueError("--mask: say what to fill, by --mask or --box")
 
@@ -168,6 +185,14 @@ def _say_pages(path: str, pages: int) -> None:
         print(f"{path} holds {pages} pictures; the first is taken", file=sys.stderr)
 
 
+def _say_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
+    from strait.editing.edits import infilling_note
+
+    note = infilling_note(edit.model, mask, config)
+    if note is not None:
+        print(note, file=sys.stderr)
+
+
 def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
     from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
@@ -176,9 +201,11 @@ def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
 
     options: dict[str, Any]
     if action in ("infill", "relabel"):
-        config = EditConfig(args.strength, args.margin, args.context, args.feather, not args.no_composite)
+        composite = not args.no_composite
+        config = EditConfig(args.strength, args.margin, args.context, args.feather, composite, args.cover, args.seam)
         picture = _picture(args)
         fill, options = _mask(args, picture.size), asdict(config)
+        _say_note(edit, fill, config)
         if len(labels) > 1:
             from strait.commands.edit_sheets import write_infillings
 
@@ -224,9 +251,11 @@ def _process(edit: Edit, args: Namespace) -> None:
 
     source, options, stem = None, {}, "image"
     if args.image is not None:
-        config = EditConfig(args.strength, args.margin, args.context)
+        config = EditConfig(args.strength, args.margin, args.context, cover=args.cover)
         picture = _picture(args)
-        source, options = (picture, _mask(args, picture.size), config), asdict(config)
+        mask = _mask(args, picture.size)
+        _say_note(edit, mask, config)
+        source, options = (picture, mask, config), asdict(config)
         stem = Path(args.image).stem
     settings = settings_of(edit, "process", options)
     codes = edit.model.config.level_codebook_sizes[0]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
 from strait.config import Config
 
@@ -137,18 +136,18 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     from strait.evaluation.features import open_features
     from strait.model.strait import StraIT
     from strait.runtime.ranks import Stopped
+    from strait.runtime.stop import orderly_stop
     from strait.tables.files import write_table
     from strait.tables.plots import check_plots
     from strait.tables.requirements import check_start
     from strait.tables.row_models import Trainer
     from strait.tables.rows import Measuring, TableRun
-    from strait.training.loop import orderly_stop
 
     table, settings = _base(args, settings)
     check_plots()
     if settings is None and args.budget is not None:
         raise ValueError("--budget: without --config nothing is trained")
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     network = open_features(args.features, device)
     measuring = Measuring(
         args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by, args.search_steps
@@ -169,7 +168,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
             floor = table_run.floor()
             written = ranks.on_first(lambda: write_table(table_run, results, floor))
         if any(ranks.any([stop.wanted()])):
-            print(f"{output}: saved; the same command goes on", file=sys.stderr)
+            print(f"{output}: saved; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + max(ranks.gather(stop.signal_number or 0))
     assert written is not None
     print(json.dumps(written.content) if args.json else written.text)

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from strait.runtime.messages import say_once
+
 _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
@@ -42,11 +44,27 @@ class ClassNames(Sequence[str]):
         a name here, not an index."""
         return self._index.get(" ".join(name.replace("_", " ").split()).casefold())
 
+    def numbers_as_names(self) -> str | None:
+        """A line about classes that are called by numbers which are not their own; None where there are none."""
+        for index, name in enumerate(self._names):
+            if self._is_other_index(name, index):
+                number = int(name)
+                return (
+                    f"classes are called by numbers: the label {name} is the class of this name, #{number} the class "
+                    f"number {number}, {self._names[number]!r}"
+                )
+        return None
+
+    def _is_other_index(self, name: str, index: int) -> bool:
+        """Whether the name of a class is the number of another."""
+        return name.strip().isdecimal() and int(name) < len(self._names) and int(name) != index
+
     def find(self, label: str | int) -> int:
         """The index of a class.
 
         Args:
-            label: a name in any case (``teddy``, ``lesser panda``), a WordNet id, or an index.
+            label: a name in any case (``teddy``, ``lesser panda``), a WordNet id, or an index; ``#1`` is the index 1
+                even where a class is called 1.
 
         Raises:
             ValueError: if no class has it; the message lists the nearest names.
@@ -57,11 +75,12 @@ class ClassNames(Sequence[str]):
             if 0 <= label < len(self._names):
                 return label
             raise ValueError(f"label: index {label} is not among the {len(self)} classes (0 to {len(self) - 1})")
-        if label in self._names:
-            return self._names.index(label)
-        named = self.named(label)
+        named = self._names.index(label) if label in self._names else self.named(label)
         if named is not None:
+            if self._is_other_index(label, named):
+                say_once(f"label: {label} is the class of this name; the one of this number is #{label.strip()}")
             return named
+        label = label.strip().removeprefix("#") if re.fullmatch(r"\s*#\d+\s*", label) else label
         text = " ".join(label.replace("_", " ").split()).casefold()
         if text.isdecimal() and int(text) < len(self._names):
             return int(text)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from strait import __version__
+from strait.data.job import Job
 from strait.data.token_cache import TokenCache
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
@@ -37,7 +38,7 @@ from strait.randomness import image_seeds
 from strait.runtime.devices import usable_dtype
 from strait.runtime.files import sha256
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
 
 Part = Literal["tokenizer", "top", "bottom", "upsampler", "generate", "train"]
@@ -291,10 +292,9 @@ class Bench:
             level_networks(top),
             TransformerTrainingConfig(steps=10**6, batch_size=self.batch),
             RunConfig(precision=precision, compile=self.compiled, sample_every=0),
-            cache,
-            None,
-            _no_preview,
-            self.machine.device,
+            TrainingTokens(cache),
+            Job(self.machine.device),
+            Preview(_no_preview),
         )
 
 
