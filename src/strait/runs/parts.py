@@ -23,6 +23,7 @@ from strait.config import Config, write_config
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
+from strait.data.summary import changes, summary
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
 from strait.model.config import ModelError
@@ -96,12 +97,17 @@ class PartTraining:
         self.budget = None if budget is None else Budget(folder, budget, ranks)
         streaming = self.config.data.streaming
         opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
-        self.source: ImageSource = opened(data, "train")
-        self.validation: ImageSource | None = opened(data, "validation") if apart(data, "validation") else None
+        unlabelled = self.config.data.unlabelled
+        self.source: ImageSource = opened(data, "train", unlabelled)
+        self.validation: ImageSource | None = None
+        if apart(data, "validation"):
+            self.validation = opened(data, "validation", unlabelled)
         if self.validation is not None:
             self.validation = ClassesOf(self.validation, self.source.classes)
         self.bad_files = BadFiles(ranks)
         self.classes = settled_classes(folder, list(self.source.classes))
+        if ranks.first:
+            print("\n".join(summary(self.source, self.validation)), file=sys.stderr, flush=True)
         self.init_from = None if init_from is None else find_folder(init_from)
         self.data_name = str(data)
 
@@ -169,6 +175,9 @@ class PartTraining:
         self.ranks.on_first(lambda: self._write_settings(run_folder))
 
     def _write_settings(self, run_folder: Path) -> None:
+        changed = changes(self.folder / "runs" / "data.json", self.source, self.source.fingerprint())
+        if changed is not None:
+            print(changed, file=sys.stderr)
         write_config(self.folder / "runs" / "config.yaml", self.config)
         write_description(self.folder, self.config.model, self.classes, self.config.decoding)
         run_folder.mkdir(parents=True, exist_ok=True)
