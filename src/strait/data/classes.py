@@ -73,10 +73,7 @@ class ClassNames(Sequence[str]):
             raise ValueError(f"label: {label!r} was asked for, but this model has no classes")
         if not isinstance(label, str):
             return self._checked(operator.index(label))
-        if label in self._names:
-            named = self._names.index(label)
-        else:
-            named = self.named(label)
+        named = self._names.index(label) if label in self._names else self.named(label)
         text = _plain(label)
         is_number = text.isdecimal() and text.isascii()
         if named is not None:

@@ -1,4 +1,4 @@
-"""What a folder of pictures means: which subfolders are splits, which are classes, and what is passed over, with a word.
+"""What a folder of pictures means: which subfolders are splits, which are classes, and what is passed over.
 
     cats/1.jpg, dogs/2.jpg                class folders
     1.jpg, 2.jpg                          pictures alone: no classes
@@ -163,8 +163,8 @@ def _is_model(folder: Path) -> bool:
 
 
 def _descended(folder: Path, is_split: bool = False) -> Path:
-    """The folder that is meant: of a lone folder in a folder without pictures what lies in it, unless it is a class, or
-    a split of what is none yet."""
+    """The folder that is meant: where there is nothing but a lone folder, that one, unless it is a class; or a split,
+    except within a split."""
     while True:
         inside = _subfolders(folder)
         files = [path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)]
@@ -229,8 +229,8 @@ def _refuse_unclear(folder: Path, named: dict[Path, list[Path]], loose: list[Pat
         raise DataError(f"--data: two class folders in {folder} are called {twice[0]!r}; rename one")
     if named and len(loose) > inside:
         raise DataError(
-            f"--data: {folder} holds {len(loose)} pictures beside {len(named)} folder(s) with only {inside}; move them "
-            "into class folders, or set data.unlabelled to true to take all of them without classes"
+            f"--data: {folder} holds {len(loose)} pictures beside {len(named)} folder(s) with only {inside}; move "
+            "them into class folders, or set data.unlabelled to true to take all of them without classes"
         )
 
 

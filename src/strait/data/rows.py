@@ -149,7 +149,7 @@ def tar_rows(members: Iterable[tuple[str, int, int]], where: str) -> list[tuple[
             if suffix in row and is_picture(name):
                 raise DataError(f"--data: {where} holds the picture {name} twice; write the tar anew")
             row[suffix] = (name, place, size)
-        for key, row in rows.items():
+        for row in rows.values():
             pictures = [suffix for suffix in row if is_picture(f"x.{suffix}")]
             plain = [suffix for suffix in pictures if "." not in suffix]
             if len(plain) > 1 or (len(pictures) > 1 and not plain):
@@ -251,7 +251,7 @@ def _label(value: Any, row: int, row_name: Callable[[int], str]) -> str | int | 
     if not isinstance(value, int) or value < NO_LABEL:
         shown = str(value)[:40]
         raise DataError(
-            f"--data: {row_name(row)} has the label {shown}; a class is a whole number from 0 or a word. If the labels "
-            "are no classes, set data.unlabelled to true"
+            f"--data: {row_name(row)} has the label {shown}; a class is a whole number from 0 or a word. If the "
+            "labels are no classes, set data.unlabelled to true"
         )
     return None if value == NO_LABEL else int(value)

@@ -81,7 +81,8 @@ class ShardSource:
         other = next((shard for shard in with_labels if list(shard.names) != names), None)
         if other is not None:
             raise DataError(
-                f"--data: {other.file.path} names other classes than {with_labels[0].file.path}; write them with the same"
+                f"--data: {other.file.path} names other classes than {with_labels[0].file.path}; write both with the "
+                "same names"
             )
         labels = [label for shard in with_labels for label in shard.labels or ()]
         return numbered(labels, names, self.name)

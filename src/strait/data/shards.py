@@ -65,10 +65,17 @@ class Shard(Protocol):
         names: of the classes, where the file itself says them.
     """
 
-    file: StoredFile
-    ends: np.ndarray
-    labels: Sequence[Any] | None
-    names: Sequence[str]
+    @property
+    def file(self) -> StoredFile: ...
+
+    @property
+    def ends(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> Sequence[Any] | None: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def name(self, row: int) -> str: ...
 

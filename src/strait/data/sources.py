@@ -1,4 +1,4 @@
-"""Open what ``--data`` names: folders, parquet files, WebDataset tars, a hub. Each is a source of pictures by number."""
+"""Open what ``--data`` names: folders, parquet files, WebDataset tars, a hub. Each gives pictures by number."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class ClassesOf:
             )
         if classes and unknown:
             say_once(
-                f"--data: none of the {len(unknown)} classes of the validation images, such as {unknown[0]!r}, is among "
-                "those trained on; these images count as unlabelled"
+                f"--data: none of the {len(unknown)} classes of the validation images, such as {unknown[0]!r}, is "
+                "among those trained on; these images count as unlabelled"
             )
         same = list(source.classes) == list(self.classes)
         self._numbers = list(range(len(classes))) if same else [numbers.get(name, -1) for name in source.classes]

@@ -29,7 +29,8 @@ def summary(source: ImageSource, validation: ImageSource | None) -> list[str]:
     lines = [f"--data: {_counted(count, 'picture', 'pictures')} {of} to train on, {apart}"]
     if len(classes) > max(_CLASSES_AT_LEAST, count // 2):
         lines.append(
-            f"--data: {len(classes):,} classes for {count:,} pictures; if these are no classes, set data.unlabelled to true"
+            f"--data: {len(classes):,} classes for {count:,} pictures; if these are no classes, set data.unlabelled "
+            "to true"
         )
     number_names = classes.number_names()
     if number_names is not None:
@@ -58,8 +59,8 @@ def changes(note: Path, source: ImageSource, fingerprint: str) -> str | None:
         return None
     return (
         f"--data: the pictures differ from those before ({before.get('pictures')} of fingerprint "
-        f"{before.get('fingerprint')}; now {now['pictures']} of {fingerprint}); what was learned is kept, and tokens are "
-        "made again"
+        f"{before.get('fingerprint')}; now {now['pictures']} of {fingerprint}); what was learned is kept, and tokens "
+        "are made again"
     )
 
 

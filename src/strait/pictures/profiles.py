@@ -58,7 +58,8 @@ def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
     """From a profile's colours to sRGB; None where the profile is damaged, of other colours, or sRGB itself."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = _SPACES[opened.profile.xcolor_space]
+        space: str = opened.profile.xcolor_space  # pyright: ignore - the library's own types are at fault
+        mode = _SPACES[space]
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
         if mode != "CMYK":
             steps = np.arange(0, 256, 15, dtype=np.uint8)

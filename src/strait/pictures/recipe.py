@@ -70,7 +70,7 @@ def edit_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_made_here(path: Path) -> bool:
-    """Whether a file is a PNG that says of its making; only its head is read, and what is no sound PNG says nothing."""
+    """Whether a file is a PNG that says of its making; only its head is read. What is no sound PNG says nothing."""
     if path.suffix.lower() != ".png":
         return False
     try:

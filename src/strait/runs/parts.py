@@ -23,8 +23,8 @@ from strait.config import Config, write_config
 from strait.data.config import DataConfig
 from strait.data.images import BadFiles
 from strait.data.sources import ClassesOf, ImageSource, has_split, open_images
-from strait.data.summary import changes, summary
 from strait.data.streamed import open_stream, stream_has_split
+from strait.data.summary import changes, summary
 from strait.data.token_cache import TokenCache
 from strait.model.config import ModelError
 from strait.model.folder import check_part, load_part, save_part, write_description
