@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from strait.data.images import read_square
+from strait.data.overlap import in_both
 from strait.data.sources import ClassesOf, DataError, FolderSource, ImageSource, has_split, open_images
 from strait.data.streamed import open_stream
 from strait.data.summary import changes, summary
@@ -497,7 +498,19 @@ def test_a_hub_is_asked_once(opened: Callable[..., Any], tmp_path: Path, monkeyp
     assert len(asked) == 1
 
 
-# What is said before training begins.
+# What is said.
+
+
+def test_pictures_in_both_splits_are_counted(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRAIT_CACHE", str(tmp_path / "kept"))
+    train = reader.open(str(reader.write(tmp_path / "train", [(png(n), "a") for n in range(5)])), "train")
+    some = reader.write(tmp_path / "validation", [(png(n), "a") for n in (3, 4, 9)])
+    validation = reader.open(str(some), "train")
+    assert in_both(validation, train) == 2
+    assert in_both(validation, train) == 2  # by what was kept
+    (tmp_path / "kept" / "fingerprints" / f"{train.fingerprint()}-pictures.npy").write_bytes(b"half a fi")
+    assert in_both(validation, train) == 2
+    assert in_both(train, train) == 5
 
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:

@@ -84,15 +84,11 @@ def hub_table(data: str, split: str) -> HubTable:
 
 def _read_stored(path: str) -> bytes:
     """A file that the library has downloaded. A table may name any other, which is not opened for it."""
-    import datasets
+    from datasets import config
     from huggingface_hub import constants
 
     place = Path(path).resolve()
-    for folder in (
-        datasets.config.HF_DATASETS_CACHE,
-        datasets.config.DOWNLOADED_DATASETS_PATH,
-        constants.HF_HUB_CACHE,
-    ):
+    for folder in (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE):
         if place.is_relative_to(Path(folder).resolve()):
             return place.read_bytes()
     raise ValueError(f"the row holds a path ({path}) and no image")
@@ -101,7 +97,7 @@ def _read_stored(path: str) -> bytes:
 @cache
 def _ask_once(data: str) -> None:
     """The library asks again and again, for half a minute, where a name is wrong or nothing answers."""
-    import datasets
+    from datasets import config
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -110,7 +106,7 @@ def _ask_once(data: str) -> None:
     except OfflineModeIsEnabled:
         return  # then it asks nobody
     except Exception as error:
-        copy = Path(datasets.config.HF_DATASETS_CACHE) / data.replace("/", "___")
+        copy = Path(config.HF_DATASETS_CACHE) / data.replace("/", "___")
         if not copy.exists():
             raise _not_there(data, error) from error
 

@@ -119,8 +119,7 @@ def infill_picture(
     Args:
         edit: how many, which class.
         picture: the user's.
-        mask: True or white where to fill. Where it is empty nothing is composited either: the reconstruction comes
-            back.
+        mask: True or white where to fill. Where it is empty the picture comes back bit for bit.
         config: strength, margin, context, feather, composite.
 
     Yields:
@@ -129,10 +128,9 @@ def infill_picture(
     edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
     mask = as_mask(mask, picture.size)
     window = window_around(mask, edit.model.config.image_size, config.context)
-    composite = config.composite and bool(mask.any())
-    place = mask if composite else _inside(window, mask.shape)
+    place = mask if config.composite else _inside(window, mask.shape)
     for made in edit.results(picture_canvases(edit, picture, mask, config)):
-        yield put_back(picture.pixels, made, place, window, config.feather if composite else 0)
+        yield put_back(picture.pixels, made, place, window, config.feather if config.composite else 0)
 
 
 def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
