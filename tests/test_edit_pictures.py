@@ -19,6 +19,7 @@ from strait.apps.study.pictures import PictureStore
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
 from strait.editing.edits import Edit, extend_picture, infill_picture, picture_canvases, transfer_picture
+from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides, extend, windows
 from strait.editing.masks import box_mask
 from strait.editing.placing import Window, blend, cut, put_back, window_around
@@ -470,6 +471,39 @@ def test_an_extended_picture_holds_the_old_one(model: StraIT, size: tuple[int, i
     (drawn,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), composite=False)
     assert drawn.shape == made.shape
     assert not np.array_equal(drawn[: size[0], left:], picture.pixels)
+
+
+@given(
+    st.integers(20, 90),
+    st.integers(20, 90),
+    st.tuples(*[st.integers(0, 3)] * 4),
+    st.integers(0, 100),
+)
+def test_an_extended_canvas_agrees_with_counting_pixels(
+    height: int, width: int, sides: tuple[int, int, int, int], seed: int
+) -> None:
+    canvas = ExtendedCanvas((height, width), Sides(*sides), (4, 4))
+    token = min(height, width) / 4
+    for length, count in zip((height, width), canvas.picture_tokens, strict=True):
+        assert (count - 1) * token < length - 1e-6 <= count * token
+    known = canvas.known()
+    for row in range(known.shape[0]):
+        for column in range(known.shape[1]):
+            reaches_out = (row + 1) * token > height + 1e-4 or (column + 1) * token > width + 1e-4
+            assert bool(known[row, column]) == (not reaches_out)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    larger, outside = canvas.with_repeated_edges(pixels), canvas.outside()
+    assert larger.shape[:2] == outside.shape == canvas.size
+    assert np.array_equal(larger[~outside].reshape(pixels.shape), pixels)
+    left, right, up, down = (round(count * token) for count in sides)
+    assert outside[:up].all()
+    assert outside[:, :left].all()
+    assert canvas.size == (height + up + down, width + left + right)
+    rows, columns = canvas.tokens
+    drawn = canvas.at_picture_scale(torch.zeros(1, 3, rows * 4, columns * 4))
+    assert drawn.shape == (*canvas.size, 3)
+    images = canvas.as_model_images(Picture(pixels), 16)
+    assert images.shape == (1, 3, canvas.picture_tokens[0] * 4, canvas.picture_tokens[1] * 4)
 
 
 def test_extensions_that_cannot_be_are_refused(model: StraIT, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,14 +238,14 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     edit = Edit(model, model.classes.find("teddy"))
 
     page.get_by_label("Extend: past the edges").check()
-    fill(page, "extend-left", "1")
+    fill(page, "edit-right", "0")
     watch(page, "edit-note")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(extend_picture(edit, picture, Sides(left=1))))
     assert any(text.startswith(("top, step", "bottom, step")) for text in page.evaluate("window.seen"))
 
     page.get_by_label("Transfer: move the picture").check()
-    fill(page, "share", "0.25")
+    fill(page, "edit-keep", "0.25")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import (
@@ -11,6 +9,8 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
+    new_folder,
+    new_picture,
     split_labels,
 )
 from strait.commands.parsing import parse, verb_parser
@@ -37,6 +37,8 @@ def run(words: list[str]) -> int:
     args = parse(parser(), words)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+    output = None if args.output is None else new_folder("--output", args.output)
+    grid = None if args.grid is None else new_picture("--grid", args.grid)
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     for name in ("count", "batch_size"):
@@ -49,12 +51,6 @@ def run(words: list[str]) -> int:
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
-    for path in generate_files(
-        model,
-        request,
-        None if args.output is None else Path(args.output),
-        None if args.grid is None else Path(args.grid),
-        args.overwrite,
-    ):
+    for path in generate_files(model, request, output, grid, args.overwrite):
         print(path)
     return 0

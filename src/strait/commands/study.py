@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from strait.commands.arguments import new_picture
 from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def parser() -> ArgumentParser:
 def run(words: list[str]) -> int:
     understood = parser()
     args = parse(understood, words)
+    if args.chart is not None:
+        new_picture("--chart", args.chart)
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
     _check_options(args, understood)

@@ -29,6 +29,9 @@ _FORMAT = 2
 """Raised when weights come to mean something else: in format 1 narrow layers had group norms of one channel."""
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
     """``config.json`` and ``classes.txt``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,8 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
         with safe_open(str(path), framework="pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if path.is_file() and path.open("rb").read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ModelError(f"{path} is a pointer of Git LFS, not weights; fetch them: git lfs pull") from error
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or extra:

@@ -71,8 +71,21 @@ def settled_classes(folder: Path, classes: Sequence[str]) -> list[str]:
     if (folder / "config.json").exists():
         _, before, _ = read_description(folder)
         if before != names:
-            raise DataError(f"--data: its {len(names)} classes are not the {len(before)} that {folder} was begun with")
+            raise DataError(
+                f"--data: its {len(names)} classes are not the {len(before)} that {folder} was begun with "
+                f"({_first_difference(before, names)}); choose another --model, with --init-from {folder} to "
+                "start from what it has learned"
+            )
     return names
+
+
+def _first_difference(before: Sequence[str], now: Sequence[str]) -> str:
+    for kind, names, others in (("new", now, set(before)), ("gone", before, set(now))):
+        differing = [name for name in names if name not in others]
+        if differing:
+            return f"{kind}: {differing[0]!r}" + (f" and {len(differing) - 1} more" if len(differing) > 1 else "")
+    place = next(place for place, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1])
+    return f"number {place} was {before[place]!r} and is {now[place]!r}"
 
 
 def is_finished(folder: Path, part: str, steps: int) -> bool:

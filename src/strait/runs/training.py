@@ -30,7 +30,7 @@ from strait.runs.classifier_part import ClassifierPart
 from strait.runs.part import ModelRun, Part
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer
 from strait.runs.run_folder import is_finished, runnable, settled_classes, settled_config, write_part
-from strait.runs.starting_weights import keep_tokenizer
+from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
 from strait.runtime.ranks import Stopped
@@ -154,6 +154,8 @@ class ModelTraining:
                 if part == "classifier" and len(names) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {init_from} has no {part}")
+            if init_from is not None and part != "classifier":
+                require_fit(init_from, part, self.config.model)
             if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.job.device)
 
