@@ -146,7 +146,8 @@ def decoding() -> None:
                 shown = (draws[index] if row else index) < known
                 corner = (left + 0.36 * column, low + 0.36 * (3 - line))
                 fill = colour if shown else "#cfd8dc"
-                axes.add_patch(Rectangle(corner, 0.31, 0.31, facecolor=fill, alpha=0.85 if shown else 0.4, linewidth=0))
+                alpha = 0.85 if shown else 0.4
+                axes.add_patch(Rectangle(corner, 0.31, 0.31, facecolor=fill, alpha=alpha, linewidth=0))
             if place:
                 start = (left - 0.95, low + 0.7)
                 skipped = counts[place] - counts[place - 1] > 1 and not row

@@ -516,7 +516,7 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
         (["table", "7", "--budget", "5"], "--budget: without --config nothing is trained"),
         (["evaluate", "generation", "--grid", "x.png"], "--grid"),
         (["evaluate", "reconstruction", "--steps", "8+4"], "--steps"),
-        (["evaluate", "--json"], "evaluate: say what to judge, reconstruction or generation"),
+        (["evaluate", "--json"], "evaluate: say what to judge: reconstruction or generation"),
         (["table", "7", "--seeds", "0"], "--seeds: 0 must be at least 1"),
         (["table", "7", "--search-samples", "2"], "--search-samples: 2 must be 0 or at least 4"),
         (["sweep", "--budget", "0"], "--budget: 0.0 must be above 0 minutes"),
