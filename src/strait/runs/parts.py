@@ -175,10 +175,10 @@ class PartTraining:
         self.ranks.on_first(lambda: self._write_settings(run_folder))
 
     def _write_settings(self, run_folder: Path) -> None:
+        write_config(self.folder / "runs" / "config.yaml", self.config)
         changed = changes(self.folder / "runs" / "data.json", self.source, self.source.fingerprint())
         if changed is not None:
             print(changed, file=sys.stderr)
-        write_config(self.folder / "runs" / "config.yaml", self.config)
         write_description(self.folder, self.config.model, self.classes, self.config.decoding)
         run_folder.mkdir(parents=True, exist_ok=True)
 
