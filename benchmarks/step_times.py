@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from strait.config import Config
-from strait.data.images import BadFiles, ImageBatch
+from strait.data.images import ImageBatch
+from strait.data.job import Job
 from strait.model.parts import build_part, level_networks
 from strait.runs.bench import random_token_cache
 from strait.runtime.devices import usable_dtype
 from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.loop import Trainee
-from strait.training.tokenizer_loop import TokenizerTrainee
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 
 _LATE = 0.9  # of training: every loss has begun
 
@@ -69,7 +70,8 @@ def random_trainee(
     module = build_part(config.model, part, classes)
     with TemporaryDirectory() as folder:
         cache = random_token_cache(Path(folder) / "tokens", config.model, classes, images)
-        yield TransformerTrainee(module, level_networks(module), training, config.run, cache, None, _nothing, device)
+        tokens, preview = TrainingTokens(cache), Preview(_nothing)
+        yield TransformerTrainee(module, level_networks(module), training, config.run, tokens, Job(device), preview)
 
 
 def tokenizer_networks(config: Config) -> list[TrainableTokenizer]:
@@ -88,8 +90,8 @@ def _tokenizer(config: Config, network: TrainableTokenizer, images: int, device:
             yield batch
 
     training = replace(config.tokenizer_training, batch_size=images, accumulate=1, perceptual="none")
-    preview = batch.images(device)[:1]
-    return TokenizerTrainee(network, training, config.run, size, batches, preview, BadFiles(), device)
+    seen = TokenizerImages(size, batches, batch.images(device)[:1])
+    return TokenizerTrainee(network, training, config.run, seen, Job(device))
 
 
 def _nothing() -> Any:

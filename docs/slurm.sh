@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Two machines of eight GPUs:  sbatch docs/slurm.sh
 # One task a GPU and no launcher between, so that SLURM's signals reach the processes that train. They finish the
-# step, save and exit with 138 (128 + SIGUSR1) two minutes before the time is up; the job is then queued again, and the
-# same command goes on from the checkpoint.
+# step, save and exit with 138 (128 + SIGUSR1) two minutes before the time is up; the job is then queued again, and
+# resumes from the checkpoint.
 #SBATCH --job-name=strait
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8

@@ -104,6 +104,26 @@ def test_names_that_are_numbers_are_names_first() -> None:
     assert digits.find("2") == 2  # no class is called 2: an index
 
 
+def test_where_classes_are_called_by_numbers_names_win_and_a_sign_means_the_index(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    classes = ClassNames(["1", "10", "2", "3"])
+    assert [classes.find(label) for label in ("1", "10", "2", "3", 1, "#1", " #0 ", "#3")] == [0, 1, 2, 3, 1, 1, 0, 3]
+    said = capsys.readouterr().err.splitlines()
+    # 10 is no index, 2 is of the class number 2, and 3 of the number 3: nothing to be said.
+    assert said == ["label: 1 is the class of this name; the one of this number is #1"]
+    classes.find("1")
+    assert capsys.readouterr().err == ""
+    assert classes.numbers_as_names() == (
+        "classes are called by numbers: the label 1 is the class of this name, #1 the class number 1, '10'"
+    )
+    with pytest.raises(ValueError, match="index 4 is not among the 4 classes"):
+        classes.find("#4")
+    assert ClassNames(["b", "#0"]).find("#0") == 1
+    for harmless in (["0", "1", "2"], ["1001", "1002"], NAMES, []):
+        assert ClassNames(harmless).numbers_as_names() is None
+
+
 @pytest.mark.parametrize(
     ("name", "typed"),
     [
@@ -131,14 +151,12 @@ def test_commas_within_names_are_found_in_any_case(names: list[str], text: str) 
 def test_numbers_as_names_are_told_from_indices_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     folders = ClassNames(["1", "10", "2", "3"])
     assert [folders.find(label) for label in ("1", "10", "#1", "#0", 1)] == [0, 1, 1, 0, 1]
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "1 means the class of that name, which has the index 0; #0 means the index" in said
+    assert capsys.readouterr().err.splitlines() == ["label: 1 is the class of this name; the one of this number is #1"]
     assert folders.find("0") == 0
     assert "no class is called 0; it is taken as the index of '1'" in capsys.readouterr().err
     same = ClassNames(["0", "1"])
     assert same.find("1") == 1
-    assert same.number_names() is None
+    assert same.numbers_as_names() is None
     assert capsys.readouterr().err == ""
     with pytest.raises(ValueError, match="index 9 is not among"):
         folders.find("#9")

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles
+from strait.data.encoding import Encoding, build_token_cache
+from strait.data.job import Job
 from strait.data.sources import FolderSource
-from strait.data.token_cache import TokenCache, build_token_cache
+from strait.data.token_cache import TokenCache
 from strait.randomness import key
 from strait.training.condition_augmentation import augmented_condition
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.config import TransformerConfig
 from strait.transformer.top import TopTransformer
@@ -103,9 +105,12 @@ def small_cache(photo_folder: Path, folder: Path) -> TokenCache:
         bottom = ((F.avg_pool2d(images.mean(1, keepdim=True), 4)[:, 0] + 1) / 2 * (CODES - 1)).round().long()
         return StratifiedTokens((top, bottom))
 
-    return build_token_cache(
-        folder, FolderSource(photo_folder), encode, 16, DataConfig(), {}, torch.device("cpu"), BadFiles(), ["t", "b"]
-    )
+    encoding = Encoding(FolderSource(photo_folder), encode, ["t", "b"], 16, DataConfig())
+    return build_token_cache(folder, encoding, Job(torch.device("cpu")))
+
+
+def no_preview() -> Image.Image:
+    raise AssertionError("no samples were asked for")
 
 
 class Recording(nn.Module):
@@ -139,9 +144,8 @@ def test_equation_6(photo_folder: Path, tmp_path: Path, reduction: str) -> None:
         steps=2, batch_size=6, label_smoothing=0.0, loss=reduction, condition_augmentation=0.5
     )
     run = RunConfig(precision="float32")
-    trainee = TransformerTrainee(
-        network, {1: network}, settings, run, cache, None, lambda: None, torch.device("cpu"), augment
-    )
+    tokens, job, preview = TrainingTokens(cache), Job(torch.device("cpu")), Preview(no_preview)
+    trainee = TransformerTrainee(network, {1: network}, settings, run, tokens, job, preview, augment)
     metrics = trainee.step(0)
     (condition, canvas, logits), (true, found) = network.passes[0], seen[0]
     assert torch.equal(condition.context[0].flatten(1), found)
@@ -158,6 +162,6 @@ def test_equation_6(photo_folder: Path, tmp_path: Path, reduction: str) -> None:
     assert metrics["loss"].item() == pytest.approx(total / 6, rel=1e-5)
     # The masks are those of equation 4: they do not move when the condition is augmented.
     plain = Recording(BottomTransformer(small, CODES, [CODES], 4, (4, 4), [(2, 2)]))
-    TransformerTrainee(plain, {1: plain}, settings, run, cache, None, lambda: None, torch.device("cpu")).step(0)
+    TransformerTrainee(plain, {1: plain}, settings, run, tokens, job, preview).step(0)
     assert torch.equal(plain.passes[0][1].masked, canvas.masked)
     assert torch.equal(plain.passes[0][0].context[0].flatten(1), true)

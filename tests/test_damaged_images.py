@@ -87,7 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str], se
     for name in ("a", "b"):
         (folder / name).mkdir()
     for number in range(40):
-        path = folder / "ab"[number % 2] / f"good-{number}.png"
+        # Their names lie among those of the bad ones: which give way to the next good one, and all before it are read.
+        path = folder / "ab"[number % 2] / f"{25 * number:04d}-good.png"
         make_photograph("square", number).save(path)
         good.add(str(path))
     number = 0
@@ -96,7 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str], se
         content, number = kind(draw, number % 50), number + 1
         if kind is not huge and can_be_read(content):
             continue
-        path = folder / draw.choice("ab") / f"{kind.__name__}-{number}{draw.choice(['.jpg', '.png', '.webp', '.tif'])}"
+        name = f"{number:04d}-{kind.__name__}{draw.choice(['.jpg', '.png', '.webp', '.tif'])}"
+        path = folder / draw.choice("ab") / name
         path.write_bytes(content)
         bad.add(str(path))
     return folder, good, bad

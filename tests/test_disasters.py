@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from strait.cli import main
 from strait.training.checkpoint import load_checkpoint
 from test_checkpoint import DAMAGE
 from test_resume import command, environment, finish
@@ -32,6 +33,16 @@ def refused(words: list[str], **settings: object) -> str:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("strait: ")]
+    return line
+
+
+def refused_here(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The same of a run in this process."""
+    capsys.readouterr()
+    assert main(words[words.index("strait.cli") + 1 :]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("strait: ")]
     return line
 
 
@@ -66,18 +77,15 @@ def stopped(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize("damage", ["half a file", "one bit", "no manifest"])
 def test_a_rotten_checkpoint_costs_time_and_nothing_else(
-    photo_folder: Path, tmp_path: Path, stopped: Path, whole: bytes, damage: str
+    photo_folder: Path, tmp_path: Path, stopped: Path, whole: bytes, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(stopped, model)
     checkpoints = sorted((model / "runs" / "tokenizer" / "checkpoints").glob("step-*"))
     assert len(checkpoints) > 1
     DAMAGE[damage](checkpoints[-1])
-    done = subprocess.run(
-        training(photo_folder, model), env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{checkpoints[-1]} is passed over: " in done.stderr
+    finish(training(photo_folder, model))
+    assert f"{checkpoints[-1]} is passed over: " in capsys.readouterr().err
     assert (model / "tokenizer.safetensors").read_bytes() == whole
 
 
@@ -112,7 +120,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def test_a_full_disk(photo_folder: Path, small_disk: Path, stopped: Path, whole: bytes) -> None:
+def test_a_full_disk(
+    photo_folder: Path, small_disk: Path, stopped: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = small_disk / "model"
     shutil.copytree(stopped, model)
     reached = step_of(model)
@@ -120,7 +130,7 @@ def test_a_full_disk(photo_folder: Path, small_disk: Path, stopped: Path, whole:
     with ballast.open("wb") as file:
         free = os.statvfs(small_disk)
         file.write(b"\0" * (free.f_bavail * free.f_bsize - 200_000))
-    line = refused(training(photo_folder, model))
+    line = refused_here(training(photo_folder, model), capsys)
     assert "No space left" in line
     assert "is whole" in line
     assert step_of(model) == reached
@@ -129,13 +139,15 @@ def test_a_full_disk(photo_folder: Path, small_disk: Path, stopped: Path, whole:
     assert (model / "tokenizer.safetensors").read_bytes() == whole
 
 
-def test_a_disk_that_can_only_be_read(photo_folder: Path, small_disk: Path, stopped: Path, whole: bytes) -> None:
+def test_a_disk_that_can_only_be_read(
+    photo_folder: Path, small_disk: Path, stopped: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Permissions do not hold root; a disk mounted for reading holds everybody."""
     model = small_disk / "model"
     shutil.copytree(stopped, model)
     reached = step_of(model)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    line = refused(training(photo_folder, model))
+    line = refused_here(training(photo_folder, model), capsys)
     assert "Read-only file system" in line
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert step_of(model) == reached

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,22 +24,52 @@ WORKER = Path(__file__).with_name("worker.py")
 Outcome = tuple[dict[str, list[float]], dict[str, torch.Tensor]]
 
 
-def execute(processes: int, task: str, photos: Path, out: Path, *settings: str) -> Outcome:
-    out.mkdir(parents=True, exist_ok=True)
-    words = [str(WORKER), task, str(photos), str(out / "state.safetensors"), *settings]
+def execute(processes: int, photos: Path, folder: Path, jobs: dict[str, dict[str, Any]]) -> dict[str, Outcome]:
+    """Every job in one launch, since a launch takes seconds: job -> settings, and job -> what came of it."""
+    words = [str(WORKER), str(photos), str(folder), json.dumps(jobs)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STRAIT_CACHE": str(out / "features")}
     done = subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), *words],
-        env=environment,
+        env={**environment(), "STRAIT_CACHE": str(folder / "features")},
         capture_output=True,
         text=True,
         check=False,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    curves = json.loads((out / "state.json").read_text())
-    return curves, load_file(out / "state.safetensors")
+    return {
+        job: (json.loads((folder / job / "state.json").read_text()), load_file(folder / job / "state.safetensors"))
+        for job in jobs
+    }
+
+
+# What is compared, and how it is divided in the tests that are not slow. The task is what stands before a dash.
+WHOLE: dict[str, dict[str, Any]] = {
+    "tokenizer": {},
+    "classifier": {},
+    "transformer-0": {"level": 0},
+    "transformer-1": {"level": 1},
+    "shared": {},
+}
+DIVIDED: dict[str, dict[str, Any]] = {
+    "tokenizer": {"accumulate": 2},
+    "classifier": {"accumulate": 3},
+    "transformer-0": {"level": 0, "accumulate": 3, "parallel": "ddp"},
+    "transformer-1": {"level": 1, "accumulate": 2, "parallel": "fsdp"},
+    "shared": {},
+}
+
+
+@pytest.fixture(scope="module")
+def alone(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """One process, with the whole batch."""
+    return execute(1, photo_folder, tmp_path_factory.mktemp("alone"), WHOLE)
+
+
+@pytest.fixture(scope="module")
+def divided(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Two processes, with half of it each, and that in pieces."""
+    return execute(2, photo_folder, tmp_path_factory.mktemp("divided"), DIVIDED)
 
 
 def same(ours: Outcome, theirs: Outcome, tolerance: float = 1e-9) -> None:
@@ -50,75 +81,51 @@ def same(ours: Outcome, theirs: Outcome, tolerance: float = 1e-9) -> None:
         torch.testing.assert_close(ours[1][name], value, rtol=1e-6, atol=1e-8, msg=lambda text, n=name: f"{n}: {text}")
 
 
-@pytest.fixture(scope="module")
-def tokenizer_alone(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return execute(1, "tokenizer", photo_folder, tmp_path_factory.mktemp("alone"))
-
-
-def test_the_stage_1_compared_has_everything_in_it(tokenizer_alone: Outcome) -> None:
-    """Otherwise what follows would prove nothing: discriminator, R1, entropy term and restarts are all at work."""
-    curves, _ = tokenizer_alone
+@pytest.mark.parametrize("job", ["tokenizer", "classifier", "transformer-0", "transformer-1"])
+def test_two_processes_learn_what_one_learns(job: str, alone: dict[str, Outcome], divided: dict[str, Outcome]) -> None:
+    curves, _ = alone[job]
     assert len(curves["loss"]) == 20
+    assert curves["loss"][0] != curves["loss"][-1]
+    same(divided[job], alone[job])
+
+
+def test_the_stage_1_compared_has_everything_in_it(alone: dict[str, Outcome]) -> None:
+    """Otherwise that would prove nothing: discriminator, R1, entropy term and restarts are all at work."""
+    curves, _ = alone["tokenizer"]
     assert {"adversarial", "discriminator", "r1", "entropy", "logits_real"} <= curves.keys()
     assert sum(curves["restarted"]) > 0
-    assert curves["loss"][0] != curves["loss"][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("processes", "accumulate"),
-    [(2, 2), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(1, 3, marks=pytest.mark.slow)],
-)
-def test_stage_1_is_the_same(
-    photo_folder: Path, tmp_path: Path, tokenizer_alone: Outcome, processes: int, accumulate: int
-) -> None:
-    same(execute(processes, "tokenizer", photo_folder, tmp_path, f"accumulate={accumulate}"), tokenizer_alone)
-
-
-def test_the_classifier_is_the_same(photo_folder: Path, tmp_path: Path) -> None:
-    alone = execute(1, "classifier", photo_folder, tmp_path / "alone")
-    assert len(alone[0]["loss"]) == 20
-    assert alone[0]["loss"][0] != alone[0]["loss"][-1]
-    same(execute(2, "classifier", photo_folder, tmp_path / "pieces", "accumulate=3"), alone)
-
-
-@pytest.fixture(scope="module")
-def levels_alone(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    folder = tmp_path_factory.mktemp("alone")
-    return [execute(1, "transformer", photo_folder, folder / str(level), f"level={level}") for level in (0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("level", "processes", "accumulate", "parallel"),
+    ("job", "processes", "settings"),
     [
-        (0, 2, 3, "ddp"),
-        (1, 2, 2, "fsdp"),
+        ("tokenizer", 2, {"accumulate": 1}),
+        ("tokenizer", 1, {"accumulate": 3}),
         *(
-            pytest.param(level, *how, marks=pytest.mark.slow)
+            (f"transformer-{level}", processes, {"level": level, "accumulate": accumulate, "parallel": parallel})
             for level in (0, 1)
-            for how in ((2, 1, "ddp"), (1, 4, "ddp"), (2, 1, "fsdp"), (2, 3, "fsdp"))
+            for processes, accumulate, parallel in ((2, 1, "ddp"), (1, 4, "ddp"), (2, 1, "fsdp"), (2, 3, "fsdp"))
         ),
     ],
 )
-def test_stage_2_is_the_same(
+def test_other_divisions_learn_the_same(
     photo_folder: Path,
     tmp_path: Path,
-    levels_alone: list[Outcome],
-    level: int,
+    alone: dict[str, Outcome],
+    job: str,
     processes: int,
-    accumulate: int,
-    parallel: str,
+    settings: dict[str, Any],
 ) -> None:
-    settings = (f"level={level}", f"accumulate={accumulate}", f'parallel="{parallel}"')
-    same(execute(processes, "transformer", photo_folder, tmp_path, *settings), levels_alone[level])
+    same(execute(processes, photo_folder, tmp_path, {job: settings})[job], alone[job])
 
 
-def test_work_is_shared_and_put_together_in_order(photo_folder: Path, tmp_path: Path) -> None:
+def test_work_is_shared_and_put_together_in_order(alone: dict[str, Outcome], divided: dict[str, Outcome]) -> None:
     """Token cache, generated images and reference: the same for any number of processes."""
-    _, alone = execute(1, "shared", photo_folder, tmp_path / "one")
-    _, shared = execute(2, "shared", photo_folder, tmp_path / "two")
-    assert alone.keys() == shared.keys()
-    assert all(torch.equal(alone[name], shared[name]) for name in alone)
-    assert [len(alone[name]) for name in ("labels", "made", "real")] == [40, 7, 40]
+    (_, by_one), (_, by_two) = alone["shared"], divided["shared"]
+    assert by_one.keys() == by_two.keys()
+    assert all(torch.equal(by_one[name], by_two[name]) for name in by_one)
+    assert [len(by_one[name]) for name in ("labels", "made", "real")] == [40, 7, 40]
 
 
 @pytest.mark.slow
@@ -164,7 +171,7 @@ def test_shards_are_stopped_and_one_process_goes_on(photo_folder: Path, tmp_path
     process.send_signal(signal.SIGTERM)  # which torchrun passes on
     _, said = process.communicate(timeout=60)
     assert process.returncode
-    assert said.count("the same command goes on") == 1  # the first process speaks for both
+    assert said.count("rerun the command to resume") == 1  # the first process speaks for both
     assert list(model.glob("runs/top/checkpoints/step-*"))
     finish(command(photo_folder, model, *SHORT, "--run.sample_every", "0", "--top_training.steps", "60"))
     assert logged_steps(model, "top") == list(range(10, 61, 10))
@@ -234,7 +241,7 @@ def exit_codes(photos: Path, out: Path, sender: int | None, *settings: str) -> t
 def test_a_signal_to_one_process_is_everybody_s_exit_status(photo_folder: Path, tmp_path: Path) -> None:
     codes, said = exit_codes(photo_folder, tmp_path, 1, "--tokenizer_training.steps", "100000")
     assert codes == [str(128 + signal.SIGTERM)] * 2
-    assert said.count("the same command goes on") == 1
+    assert said.count("rerun the command to resume") == 1
 
 
 def test_training_that_cannot_go_on_is_said_once(photo_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,18 @@ def test_configurations_that_the_guide_names_are_those_there_are() -> None:
     }
     shortened = {name: re.sub("^(maskgit-)?imagenet256(?=-)", "", name) for name in config_names()}
     assert named == {name if name in named else short for name, short in shortened.items()}
+
+
+def test_an_import_of_the_model_takes_no_more_than_the_page_says() -> None:
+    program = re.search(r"```python\n(import sys\n.*?)```", (ROOT / "docs" / "house.md").read_text(), re.S)
+    assert program is not None
+    done = subprocess.run(
+        [sys.executable, "-c", program[1] + "print(*names)"], capture_output=True, text=True, check=True
+    )
+    figures, names = done.stdout.splitlines()
+    modules, lines = map(int, figures.split())
+    assert modules < 40
+    assert lines < 3600
+    for name in names.split():
+        assert not name.startswith(("strait.training", "strait.data.sources", "strait.data.fingerprint"))
+        assert name not in ("strait.runtime.ranks", "strait.model.hub", "strait.pictures.reading")

@@ -18,7 +18,15 @@ from conftest import make_photograph
 from strait.apps.study.pictures import PictureStore
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, extend_picture, infill_picture, picture_canvases, transfer_picture
+from strait.editing.edits import (
+    Edit,
+    extend_picture,
+    infill_picture,
+    infilling_note,
+    picture_canvases,
+    transfer_picture,
+)
+from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides, extend, windows
 from strait.editing.masks import box_mask
 from strait.editing.placing import Window, blend, cut, put_back, window_around
@@ -213,13 +221,13 @@ def test_the_window_holds_the_whole_mask(
     mask = np.zeros((height, width), bool)
     top, left = int(y * (height - 1)), int(x * (width - 1))
     mask[top : top + max(1, int(tall * height)), left : left + max(1, int(wide * width))] = True
-    window = window_around(mask, 16, context)
+    window = window_around(mask, 16, context, 4)
     inside = np.zeros_like(mask)
     inside[max(window.top, 0) : window.top + window.side, max(window.left, 0) : window.left + window.side] = True
     assert not (mask & ~inside).any()
     extent = max(mask.any(0).sum(), mask.any(1).sum())
     assert window.side == max(extent, min(height, width, max(16, int(context * extent))))
-    assert window_around(mask, 16, 1e308) == window_around(mask, 16, 2.0 * max(height, width))
+    assert window_around(mask, 16, 1e308, 4) == window_around(mask, 16, 2.0 * max(height, width), 4)
     if window.side <= min(height, width):
         assert 0 <= window.top <= height - window.side
         assert 0 <= window.left <= width - window.side
@@ -228,13 +236,84 @@ def test_the_window_holds_the_whole_mask(
 def test_a_mask_so_long_that_no_square_fits_around_it_is_refused() -> None:
     mask = np.ones((2, 100_000), bool)
     with pytest.raises(PictureError, match=r"mask: it is 100000 pixels long, and the square around it too large"):
-        window_around(mask, 64, 2.0)
+        window_around(mask, 64, 2.0, 4)
+
+
+@given(
+    st.integers(20, 60),
+    st.integers(20, 60),
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0.05, 1), st.floats(0.05, 1)),
+    st.floats(1, 3),
+    st.sampled_from([0.0, 0.25, 0.6]),
+)
+def test_no_other_place_of_the_window_leaves_more_top_tokens_known(
+    height: int, width: int, box: tuple[float, float, float, float], context: float, cover: float
+) -> None:
+    """Against all places, one after the other; a box that is covered along both sides is covered in area, too."""
+    mask = np.zeros((height, width), bool)
+    top, left = int(box[0] * (height - 1)), int(box[1] * (width - 1))
+    mask[top : top + max(1, int(box[2] * height)), left : left + max(1, int(box[3] * width))] = True
+    window = window_around(mask, 16, context, 4, cover)
+    if window.side > min(height, width):
+        return
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+
+    def drawn(place: Window) -> tuple[int, int]:
+        """Rows and columns of tokens of which more than a share is covered."""
+        _, (seen,) = cut(Image.new("RGB", (width, height)), mask, place, 16)
+        tall, wide = (seen.any(axis).float().reshape(4, 4).mean(1) for axis in (1, 0))
+        return int((tall > cover).sum()), int((wide > cover).sum())
+
+    here = drawn(window)
+    for place in range(max(0, rows[-1] + 1 - window.side), min(rows[0], height - window.side) + 1):
+        assert drawn(Window(place, window.left, window.side))[0] >= here[0]
+    for place in range(max(0, columns[-1] + 1 - window.side), min(columns[0], width - window.side) + 1):
+        assert drawn(Window(window.top, place, window.side))[1] >= here[1]
+
+
+def test_a_box_between_tokens_leaves_the_picture_around_it_known(model: StraIT) -> None:
+    """30 to 100 of 128 pixels touches every top token of a window that sees all of the picture."""
+    picture, mask = photograph(128, 128), box_mask("30,30,100,100", (128, 128))
+    edit = Edit(model, 3, decoding=QUICK)
+    for cover, unknown in ((0.0, 16), (0.25, 4)):
+        config = EditConfig(cover=cover)
+        top, bottom = picture_canvases(edit, picture, mask, config)(torch.tensor([0]))
+        assert int(top.masked.sum()) == unknown
+        assert int(bottom.masked.sum()) == 36  # 15 to 50 of 64: six of eight bottom tokens along a side
+        (result,) = infill_picture(edit, picture, mask, config)
+        changed = (result != picture.pixels).any(-1)
+        assert not (changed & ~mask).any()
+        assert changed[mask].mean() > 0.9
+
+
+def test_one_is_told_where_nothing_of_the_picture_stays_known(model: StraIT) -> None:
+    none = infilling_note(model, box_mask("0,0,128,128", (128, 128)), EditConfig())
+    assert none is not None
+    assert none.startswith("mask: no top token stays known")
+    assert infilling_note(model, box_mask("30,30,100,100", (128, 128)), EditConfig(cover=0)) == none
+    assert infilling_note(model, box_mask("30,30,100,100", (128, 128)), EditConfig()) is None
+    assert infilling_note(model, np.zeros((128, 128), bool), EditConfig()) is None
+
+
+def test_a_seam_changes_so_many_pixels_outside_the_mask_and_no_more(model: StraIT) -> None:
+    picture, mask = photograph(64, 64), box_mask("20,20,40,40", (64, 64))
+    (hard,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask, EditConfig(feather=0))
+    (soft,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask, EditConfig(feather=0, seam=5))
+    assert np.array_equal(hard[~mask], picture.pixels[~mask])
+    assert np.array_equal(soft[mask], hard[mask])
+    band = box_mask("15,15,45,45", (64, 64))
+    assert np.array_equal(soft[~band], picture.pixels[~band])
+    assert (soft != picture.pixels).any(-1)[band & ~mask].mean() > 0.8
+    # One step in five at a time: the outermost ring of the band is the nearest to the picture.
+    away = np.abs(soft.astype(int) - picture.pixels).mean(-1)
+    outer, inner = band & ~box_mask("16,16,44,44", (64, 64)), box_mask("19,19,41,41", (64, 64)) & ~mask
+    assert away[outer].mean() < away[inner].mean() / 2
 
 
 def test_what_lies_beyond_the_picture_is_unknown() -> None:
     mask = np.zeros((8, 32), bool)
     mask[2:4] = True
-    window = window_around(mask, 16, 1.0)
+    window = window_around(mask, 16, 1.0, 4)
     assert window == Window(-12, 0, 32)
     images, masks = cut(Image.new("RGB", (32, 8), "red"), mask, window, 16)
     known = (~masks[0]).nonzero()
@@ -479,9 +558,42 @@ def test_an_extended_picture_holds_the_old_one(model: StraIT, size: tuple[int, i
     assert not np.array_equal(drawn[: size[0], left:], picture.pixels)
 
 
+@given(
+    st.integers(20, 90),
+    st.integers(20, 90),
+    st.tuples(*[st.integers(0, 3)] * 4),
+    st.integers(0, 100),
+)
+def test_an_extended_canvas_agrees_with_counting_pixels(
+    height: int, width: int, sides: tuple[int, int, int, int], seed: int
+) -> None:
+    canvas = ExtendedCanvas((height, width), Sides(*sides), (4, 4))
+    token = min(height, width) / 4
+    for length, count in zip((height, width), canvas.picture_tokens, strict=True):
+        assert (count - 1) * token < length - 1e-6 <= count * token
+    known = canvas.known()
+    for row in range(known.shape[0]):
+        for column in range(known.shape[1]):
+            reaches_out = (row + 1) * token > height + 1e-4 or (column + 1) * token > width + 1e-4
+            assert bool(known[row, column]) == (not reaches_out)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    larger, outside = canvas.with_repeated_edges(pixels), canvas.outside()
+    assert larger.shape[:2] == outside.shape == canvas.size
+    assert np.array_equal(larger[~outside].reshape(pixels.shape), pixels)
+    left, right, up, down = (round(count * token) for count in sides)
+    assert outside[:up].all()
+    assert outside[:, :left].all()
+    assert canvas.size == (height + up + down, width + left + right)
+    rows, columns = canvas.tokens
+    drawn = canvas.at_picture_scale(torch.zeros(1, 3, rows * 4, columns * 4))
+    assert drawn.shape == (*canvas.size, 3)
+    images = canvas.as_model_images(Picture(pixels), 16)
+    assert images.shape == (1, 3, canvas.picture_tokens[0] * 4, canvas.picture_tokens[1] * 4)
+
+
 def test_extensions_that_cannot_be_are_refused(model: StraIT, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = photograph(64, 64)
-    with pytest.raises(PictureError, match="extend: say by how much"):
+    with pytest.raises(PictureError, match="extend: say by how many top tokens"):
         next(extend_picture(Edit(model), picture, Sides()))
     with pytest.raises(ValueError, match="left: -1 must not be negative"):
         Sides(left=-1)

@@ -84,6 +84,20 @@ def test_a_token_is_known_only_if_none_of_its_pixels_is_masked(
     assert found[0].tolist() == naive_token_mask(mask[0], grid, margin)
 
 
+@given(st.floats(0, 1), st.integers(0, 1000), st.sampled_from([0.0, 0.1, 0.25, 0.9]))
+def test_a_top_token_is_known_up_to_a_share_of_it(density: float, seed: int, cover: float) -> None:
+    mask = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(seed)) < density**3
+    mask[2] = False
+    top, bottom = token_masks(mask, [(4, 4), (8, 12)], cover=cover)
+    (touched,) = token_masks(mask, [(8, 12)])
+    assert torch.equal(bottom, touched)
+    for image, tokens in zip(mask, top, strict=True):
+        counts = [[int(image[4 * y : 4 * y + 4, 6 * x : 6 * x + 6].sum()) for x in range(4)] for y in range(4)]
+        most = max(map(max, counts))
+        least = min(most, int(cover * 24) + 1)  # the most covered are drawn where none is covered as far
+        assert tokens.tolist() == [[0 < count >= least for count in row] for row in counts]
+
+
 def test_a_mask_that_no_grid_divides_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mask: its 10x16 pixels are no whole number of 4x4 tokens"):
         token_masks(torch.zeros(1, 10, 16, dtype=torch.bool), [(2, 2), (4, 4)])
@@ -161,7 +175,7 @@ def test_hidden_pixels_take_the_mean_of_the_others(images: Images, blob: Tensor)
 
 def test_known_tokens_never_change_in_any_step(model: StraIT, images: Images, blob: Tensor) -> None:
     tokens = encode_for_infilling(model, images, blob)
-    canvases = infill_canvases(tokens, blob, image_seeds(0, torch.arange(2)), EditConfig())
+    canvases = infill_canvases(tokens, blob, image_seeds(0, torch.arange(2)), EditConfig(cover=0))
     masks = dict(zip(model.config.level_names, canvases, strict=False))
     seen = 0
     for step in model.decoding_steps(LABELS, canvases=canvases):

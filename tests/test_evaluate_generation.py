@@ -501,21 +501,25 @@ def test_ssim_is_one_for_equal_images_alone() -> None:
 
 
 def test_any_number_of_processes_gives_the_same_set_of_images(
-    photo_folder: Path, network: Path, model: Path, tmp_path: Path
+    photo_folder: Path, network: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Seven batches over three processes, in a real launch: the features come together in their order."""
-    words = ["-m", "strait.cli", "evaluate", "generation", "--model", str(model), "--data", str(photo_folder)]
+    words = ["evaluate", "generation", "--model", str(model), "--data", str(photo_folder)]
     words += ["--features", str(network), "--samples", "25", "--batch-size", "4", "--guidance", "0.5", "--json"]
 
-    def scores(launch: list[str]) -> dict:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        report = json.loads(done.stdout)  # one object: the other processes say nothing there
-        assert report["provenance"].pop("hardware")["processes"] == (3 if len(launch) > 1 else 1)
+    def scores(printed: str, processes: int) -> dict:
+        report = json.loads(printed)  # one object: the other processes say nothing there
+        assert report["provenance"].pop("hardware")["processes"] == processes
         for part in (report, report["without_guidance"]):
             assert part.pop("seconds_per_image") > 0
         return report
 
-    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    assert scores(together) == scores([sys.executable])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "-m", "strait.cli", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    capsys.readouterr()
+    assert main(words) == 0
+    assert scores(done.stdout, 3) == scores(capsys.readouterr().out, 1)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strait.config import Config, config_path, read_config
+from strait.data.job import Job
 from strait.data.sources import DataError
 from strait.data.token_cache import TokenCache
 from strait.decoding.config import DecodingConfig
@@ -23,7 +24,7 @@ from strait.model.config import ModelConfig
 from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.transformer.config import TransformerConfig
 from strait.transformer.top import TopTransformer
 
@@ -173,7 +174,8 @@ def trained(cache: TokenCache) -> None:
     shape = TransformerConfig(layers=1, width=16, mlp=32, heads=2)
     network = TopTransformer(shape, 40, 5, (2, 2))
     settings, run = TransformerTrainingConfig(batch_size=5), RunConfig(precision="float32", sample_every=0)
-    trainee = TransformerTrainee(network, {0: network}, settings, run, cache, None, no_preview, torch.device("cpu"))
+    tokens, job = TrainingTokens(cache), Job(torch.device("cpu"))
+    trainee = TransformerTrainee(network, {0: network}, settings, run, tokens, job, Preview(no_preview))
     assert float(trainee.step(0)["loss"]) > 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import signal
 import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strait.data.job import Job
 from strait.runtime.ranks import ALONE
+from strait.runtime.stop import Stop, orderly_stop
 from strait.training.checkpoint import load_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed, gradient_norm, require_finite
-from strait.training.loop import Stop, train
+from strait.training.loop import train
 from test_resume import command, environment, wait_for_checkpoint
+
+CPU = torch.device("cpu")
 
 
 class Toy:
@@ -66,8 +73,8 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, good = Toy(**{kind: {6, 7, 13}}), Toy()
-    assert train(bad, "toy", tmp_path / "bad", 20, settings(), Stop())
-    assert train(good, "toy", tmp_path / "good", 17, settings(), Stop())  # three steps fewer, and the same weight
+    assert train(bad, tmp_path / "bad", 20, settings(), Job(CPU))
+    assert train(good, tmp_path / "good", 17, settings(), Job(CPU))  # three steps fewer, and the same weight
     assert torch.equal(bad.weight, good.weight)
     assert [line.get("skipped") for line in log(tmp_path / "bad")] == [None, 2, 1, None]
     assert all(math.isfinite(line["loss"]) for line in log(tmp_path / "bad"))
@@ -77,7 +84,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
 def test_a_run_of_them_ends_training_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     toy = Toy(bad_loss=set(range(7, 100)))
     with pytest.raises(TrainingFailed) as failure:
-        train(toy, "toy", tmp_path, 50, settings(), Stop())
+        train(toy, tmp_path, 50, settings(), Job(CPU))
     assert str(tmp_path / "checkpoints" / "step-00000007") in str(failure.value)
     assert "4 steps in a row" in str(failure.value)
     assert "\n" not in str(failure.value)
@@ -93,14 +100,14 @@ def test_the_run_is_counted_over_a_resume(tmp_path: Path) -> None:
             return True
 
     for step in range(3):
-        assert not train(Toy(bad_loss=set(range(100))), "toy", tmp_path, 50, settings(), StopsAt())
+        assert not train(Toy(bad_loss=set(range(100))), tmp_path, 50, settings(), Job(CPU, stop=StopsAt()))
         assert load_checkpoint(tmp_path / "checkpoints")[0] == step + 1  # type: ignore[index]
     with pytest.raises(TrainingFailed, match="4 steps in a row, the last of them 4"):
-        train(Toy(bad_loss=set(range(100))), "toy", tmp_path, 50, settings(), Stop())
+        train(Toy(bad_loss=set(range(100))), tmp_path, 50, settings(), Job(CPU))
 
 
 def test_jumps_of_the_loss_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(Toy(jumps={150, 151, 170}), "toy", tmp_path, 200, settings(log_every=100, checkpoint_seconds=60.0), Stop())
+    train(Toy(jumps={150, 151, 170}), tmp_path, 200, settings(log_every=100, checkpoint_seconds=60.0), Job(CPU))
     assert [line.get("loss_spikes") for line in log(tmp_path)] == [None, 3]
     assert "step 151: the loss jumped to 100" in capsys.readouterr().err
 
@@ -131,15 +138,15 @@ class Judged(Toy):
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
-    train(Judged(), "toy", tmp_path, 12, settings(keep_checkpoints=2), Stop())
+    train(Judged(), tmp_path, 12, settings(keep_checkpoints=2), Job(CPU))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000011", "step-00000012"]
     # Which it was goes through a checkpoint: a worse one of a later run does not take its place.
-    train(Judged(), "toy", tmp_path, 20, settings(keep_checkpoints=2), Stop())
+    train(Judged(), tmp_path, 20, settings(keep_checkpoints=2), Job(CPU))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000019", "step-00000020"]
     folder = tmp_path / "rare"
-    train(Judged(), "toy", folder, 12, settings(keep_checkpoints=1, checkpoint_seconds=1e6), Stop())
+    train(Judged(), folder, 12, settings(keep_checkpoints=1, checkpoint_seconds=1e6), Job(CPU))
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000012"]
 
@@ -167,7 +174,7 @@ def test_a_signal_finishes_the_step_saves_and_names_itself(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert b"the same command goes on" in said
+    assert b"rerun the command to resume" in said
     assert b"Traceback" not in said
 
 
@@ -189,13 +196,52 @@ def test_a_lost_terminal_is_nothing_to_a_training_under_nohup(photo_folder: Path
     assert process.returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR2", "SIGXCPU"])
+def test_every_signal_of_a_scheduler_asks_to_stop(name: str) -> None:
+    with orderly_stop(None) as stop:
+        assert not stop.wanted()
+        signal.raise_signal(getattr(signal, name))
+        assert stop.wanted()
+        assert stop.signal_number == getattr(signal, name)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orderly_stop(None) as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.wanted()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_closed_saves_and_ends(photo_folder: Path, tmp_path: Path) -> None:
+    """A real terminal of its own: the system sends SIGHUP, and whatever is written to it from then on is an error."""
+    master, terminal = os.openpty()
+    process = subprocess.Popen(
+        command(photo_folder, tmp_path / "model", "--tokenizer_training.steps", "100000"),
+        env=environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+    )
+    os.close(terminal)
+    wait_for_checkpoint(tmp_path / "model", "tokenizer", process)
+    os.close(master)
+    assert process.wait(timeout=240) == 128 + signal.SIGHUP
+    assert (tmp_path / "model" / "tokenizer.safetensors").exists()
+
+
 def test_other_threads_than_before_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(Toy(), "toy", tmp_path / "toy", 5, settings(), Stop())
-    train(Toy(), "toy", tmp_path / "toy", 6, settings(), Stop())
+    train(Toy(), tmp_path / "toy", 5, settings(), Job(CPU))
+    train(Toy(), tmp_path / "toy", 6, settings(), Job(CPU))
     assert "threads" not in capsys.readouterr().err
     torch.set_num_threads(2)
     try:
-        train(Toy(), "toy", tmp_path / "toy", 7, settings(), Stop())
+        train(Toy(), tmp_path / "toy", 7, settings(), Job(CPU))
     finally:
         torch.set_num_threads(1)
-    assert "toy: begun with 1 threads, going on with 2" in capsys.readouterr().err
+    assert "toy: begun with 1 threads, resumed with 2" in capsys.readouterr().err

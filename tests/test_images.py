@@ -687,7 +687,12 @@ def test_a_cpu_model_keeps_the_cores_for_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"), [({"shift": -1}, "data.shift"), ({"cache_variants": 0}, "data.cache_variants")]
+    ("changes", "name"),
+    [
+        ({"shift": -1}, "data.shift"),
+        ({"cache_variants": 0}, "data.cache_variants"),
+        ({"cache_variants": 2, "flip": False}, "data.cache_variants: 2 versions of an image would all be the same"),
+    ],
 )
 def test_settings_that_cannot_be_are_named(changes: dict[str, int], name: str) -> None:
     with pytest.raises(ValueError, match=name):

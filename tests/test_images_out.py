@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from PIL import Image
 
 from strait.data.images import ImageBatch
 from strait.pictures.images import to_pictures
-from strait.pictures.recipe import png_bytes
+from strait.pictures.letters import _RANGES, in_letters_of_the_font, title_font
+from strait.pictures.recipe import edit_options, png_bytes, recipe, recipe_in
 from strait.pictures.sheets import contact_sheet
 from strait.runtime.files import write_new
 
@@ -85,6 +87,19 @@ def test_a_png_carries_its_settings_and_nothing_that_changes() -> None:
     assert set(chunks) == {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
 
 
+def test_what_a_png_says_is_read_as_it_was_written() -> None:
+    (picture,) = to_pictures(random_images(1, 4, 4))
+    settings = recipe("0123", 5, {"steps": [8, 4]}, label=None, index=3, edit="extend", sides={"left": 1})
+    assert recipe_in(Image.open(io.BytesIO(png_bytes(picture, settings)))) == settings
+    assert settings["model"] == "0123"
+    assert settings["decoding"] == {"steps": [8, 4]}
+    assert edit_options(settings)["left"] == edit_options({**settings, "left": 1, "sides": {}})["left"] == 1
+    with pytest.raises(KeyError):
+        recipe_in(picture)
+    with pytest.raises(TypeError):
+        recipe_in(Image.open(io.BytesIO(png_bytes(picture, [1]))))  # type: ignore[arg-type]
+
+
 def test_a_file_is_never_written_over_another(tmp_path: Path) -> None:
     path = tmp_path / "made" / "on the way" / "0.png"
     write_new(path, b"one", overwrite=False)
@@ -94,3 +109,36 @@ def test_a_file_is_never_written_over_another(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one"
     write_new(path, b"two", overwrite=True)
     assert path.read_bytes() == b"two"
+
+
+def test_every_letter_of_the_font_has_a_shape_of_its_own() -> None:
+    """A box stands for what a font lacks: no letter may look like that of a sign that no font has."""
+    font, missing = title_font(11), title_font(11).getmask("\uffff")
+    box = (missing.size, bytes(missing))
+    for first, last in _RANGES:
+        for code in range(first, last + 1):
+            if unicodedata.category(chr(code))[0] in "LNP" and unicodedata.name(chr(code), ""):
+                mask = font.getmask(chr(code))
+                assert (mask.size, bytes(mask)) != box, hex(code)
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("Löwe, mère, żółw, Жук, ελιά", "Löwe, mère, żółw, Жук, ελιά"),
+        ("o\u0308", "ö"),
+        ("ね", "ne"),
+        ("کتاب", None),
+        ("猫 cat", "[732B] cat"),
+        ("ﬁsh\u200b ½", "fish ½"),
+        ("a\nb", "a b"),
+        ("\U0001f63a", "[1F63A]"),
+    ],
+)
+def test_titles_in_any_script_are_readable(title: str, shown: str | None) -> None:
+    written = in_letters_of_the_font(title)
+    assert shown is None or written == shown
+    assert in_letters_of_the_font(written) == written != ""
+    plain = contact_sheet(torch.zeros(1, 3, 32, 120), 1, [""])
+    sheet = contact_sheet(torch.zeros(1, 3, 32, 120), 1, [title])
+    assert np.asarray(sheet).tobytes() != np.asarray(plain).tobytes()

@@ -21,8 +21,8 @@ from test_resume import command
 
 def test_a_batch_that_does_not_fit(photo_folder: Path, tmp_path: Path) -> None:
     """In a process that may have four gigabytes, an allocation really fails."""
-    words = command(photo_folder, tmp_path / "model", "--tokenizer_training.batch_size", "3000", "--device", "cpu")
-    words += ["--run.precision", "float32", "--tokenizer.channels", "64"]
+    words = command(photo_folder, tmp_path / "model", "--tokenizer_training.batch_size", "48", "--device", "cpu")
+    words += ["--run.precision", "float32", "--tokenizer.channels", "64", "--image_size", "256"]
     limit = 4 << 30
     line = refused(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     assert "there is not enough memory" in line

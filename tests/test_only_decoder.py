@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from strait.cli import main
-from strait.data.images import BadFiles, ImageBatch
+from strait.data.images import ImageBatch
+from strait.data.job import Job
 from strait.model.folder import SHIPPED
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.config import AdversarialConfig, CodebookConfig, RunConfig, TokenizerTrainingConfig
-from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 
 CPU, SIZE, BATCH = torch.device("cpu"), 16, 4
 TOKENIZER = TokenizerConfig(
@@ -47,11 +48,8 @@ def trainee(pretrained: bool = True, recompute: bool = False) -> TokenizerTraine
         StratifiedTokenizer(TOKENIZER),
         CONFIG,
         RunConfig(precision="float32", sample_every=0, recompute=recompute),
-        SIZE,
-        batches,
-        torch.zeros(1, 3, SIZE, SIZE),
-        BadFiles(),
-        CPU,
+        TokenizerImages(SIZE, batches, torch.zeros(1, 3, SIZE, SIZE)),
+        Job(CPU),
         pretrained=pretrained,
     )
 

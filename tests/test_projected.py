@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from strait.config import read_config, write_config
-from strait.data.images import BadFiles
+from strait.data.job import Job
 from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.efficientnet import EfficientNetFeatures
@@ -23,7 +23,7 @@ from strait.tokenizer.projected import ProjectedDiscriminator
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
 from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig
-from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 
 CPU = torch.device("cpu")
 SIZE, BATCH, SHARE = 32, 4, 0.5
@@ -97,7 +97,7 @@ def test_it_learns_at_its_own_rate_and_the_tokenizer_does_not_teach_it() -> None
     assert all(value.grad is None for value in opponent.network.parameters())
     first = float(opponent.judge([(real, fake)], 0, 1.0, exact)["discriminator"])
     for step in range(40):
-        opponent.learn(opponent.judge([(real, [s.detach() for s in fake])], step, 0.0, exact), step)
+        opponent.learn(opponent.judge([(real, [s.detach() for s in fake])], step, 0.0, exact))
     assert opponent.trained.optimizer.param_groups[0]["lr"] == 1e-2
     assert opponent.trained.optimizer.param_groups[0]["betas"] == (0.5, 0.9)
     assert any(not torch.equal(a, b) for a, b in zip(before, opponent.network.parameters(), strict=True))
@@ -110,11 +110,8 @@ def trainee(config: TokenizerTrainingConfig) -> TokenizerTrainee:
         StratifiedTokenizer(SMALL),
         config,
         RunConfig(precision="float32"),
-        SIZE,
-        batches=lambda step: iter(()),
-        preview=torch.zeros(1, 3, SIZE, SIZE),
-        bad_files=BadFiles(),
-        device=CPU,
+        TokenizerImages(SIZE, lambda step: iter(()), torch.zeros(1, 3, SIZE, SIZE)),
+        Job(CPU),
     )
 
 
@@ -131,9 +128,9 @@ class CountsCalls(nn.Module):
 @pytest.mark.parametrize("zoom", [1.0, 0.75])
 def test_the_loss_of_a_step_is_equation_2_on_features_computed_once(zoom: float) -> None:
     trained = trainee(TRAINING)
-    opponent, eyes = trained.adversary, trained.objective.eyes
+    opponent, eyes = trained.adversary, trained.objective.judges.eyes
     assert opponent is not None
-    assert eyes is trained.objective.perceptual
+    assert eyes is trained.objective.judges.perceptual
     opponent.network.eval()
     counting = eyes.network = CountsCalls(eyes.network)  # pyright: ignore
     images = pictures(1)

@@ -517,7 +517,9 @@ def test_what_was_found_is_said(tmp_path: Path) -> None:
     put(tmp_path, *(f"{name}/{number}.png" for name in ("1", "2", "10") for number in range(2)))
     lines = summary(open_images(str(tmp_path), "train"), None)
     assert lines[0] == "--data: 6 pictures of 3 classes (1, 10, 2) to train on, none kept apart to validate"
-    assert "1 means the class of that name, which has the index 0; #0 means the index" in lines[1]
+    assert lines[1] == (
+        "--data: classes are called by numbers: the label 1 is the class of this name, #1 the class number 1, '10'"
+    )
     many = as_tar(tmp_path / "many", [(png(number), 1000 + number) for number in range(12)])
     source = open_images(str(many), "train")
     assert "12 classes for 12 pictures" in summary(source, source)[1]

@@ -33,6 +33,7 @@ from PIL import Image
 from conftest import make_photograph
 from servers import Server, serving
 from strait.apps.jobs import EditOptions, edited, passes_of
+from strait.cli import main
 from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
 from strait.editing.extension import Sides
 from strait.model.strait import StraIT, random_model
@@ -144,6 +145,99 @@ def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Serve
     for body, reply in zip(bodies, replies, strict=True):
         assert same(pictures(reply), by_hand(model, **dict(body))), body
     assert max(int(reply.headers["x-strait-batch"]) for reply in replies) >= 4
+
+
+def test_a_count_is_of_each_label_as_on_the_command_line(server: Server, model: StraIT, tmp_path: Path) -> None:
+    reply = server.post(GENERATE, json={"labels": ["teddy", "goldfish"], "count": 2, "seed": 5})
+    words = ["--labels", "teddy,goldfish", "--count", "2", "--seed", "5", "--output", str(tmp_path)]
+    assert main(["generate", *words]) == 0
+    for name, images in (("teddy", reply.json()["images"][:2]), ("goldfish", reply.json()["images"][2:])):
+        for index, image in enumerate(images):
+            written = Image.open(tmp_path / f"{name}-seed5-{index:04d}.png")
+            assert np.array_equal(np.asarray(opened(image["png"])), np.asarray(written))
+            assert image["index"] == index
+    alone = server.post(GENERATE, json={"labels": ["goldfish"], "count": 1, "seed": 5}).json()["images"]
+    assert alone == reply.json()["images"][2:3]
+
+
+def test_one_image_comes_as_a_file_to_those_who_accept_one(server: Server, model: StraIT) -> None:
+    small = png(make_photograph("stripes", 1))
+    for path, body in (
+        (GENERATE, {"labels": ["teddy"], "seed": 5}),
+        (EDIT, {"action": "extend", "image": small, "left": 1}),
+    ):
+        as_json = server.post(path, json=body)
+        assert pictures(as_json)
+        for accept in ("image/png", "text/html, image/*;q=0.9, */*;q=0.1"):
+            reply = server.post(path, json=body, headers={"Accept": accept})
+            assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
+            assert base64.b64encode(reply.content).decode() == as_json.json()["images"][0]["png"]
+        for accept in ("*/*", "application/json", "image/png;q=0.5, application/json", "text/html", "image/png;q=x"):
+            reply = server.post(path, json=body, headers={"Accept": accept})
+            if "q=x" not in accept:
+                assert reply.headers["content-type"] == "application/json", accept
+    for path, body in ((GENERATE, {"count": 2}), (EDIT, {"action": "extend", "image": small, "left": 1, "count": 2})):
+        reply = server.post(path, json=body, headers={"Accept": "image/png"})
+        assert (reply.status_code, "one image" in reply.json()["detail"]) == (422, True)
+
+
+def events(reply: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """Server-sent events as the standard has them."""
+    name = ""
+    for line in reply.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+def watched(server: Server, path: str, body: dict[str, Any]) -> list[tuple[str, Any, float]]:
+    """Each event, with the time at which it came."""
+    with httpx.stream(
+        "POST", server.url + path, json=body, headers={"Accept": "text/event-stream"}, timeout=60
+    ) as reply:
+        assert (reply.status_code, reply.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+        return [(name, data, time.monotonic()) for name, data in events(reply)]
+
+
+def test_steps_come_as_events_while_they_are_decoded(server: Server, model: StraIT) -> None:
+    body = {"labels": ["teddy", "goldfish"], "seed": 5, "steps": [12, 6]}
+    *steps, (name, last, end) = watched(server, GENERATE, body)
+    assert name == "images"
+    assert last["images"] == server.post(GENERATE, json=body).json()["images"]
+    assert {name for name, _, _ in steps} == {"step"}
+    order = [(data["level"], data["step"], data["steps"]) for _, data, _ in steps]
+    # Of steps that come faster than they are taken the newest is sent: some may be missing, none comes twice or late.
+    whole = [("top", number, 12) for number in range(1, 13)] + [("bottom", number, 6) for number in range(1, 7)]
+    assert order == [step for step in whole if step in order]
+    assert len(order) >= 5
+    assert steps[0][2] < end
+    assert all(len(data["images"]) == 2 for _, data, _ in steps)
+    if order[-1] == ("bottom", 6, 6):
+        shown = [np.asarray(opened(image)) for image in steps[-1][1]["images"]]
+        assert same(shown, by_hand(model, **body))
+    photograph = png(make_photograph("stripes", 1))
+    *steps, (name, last, _) = watched(server, EDIT, {"action": "extend", "image": photograph, "right": 1, "count": 2})
+    assert (name, len(last["images"])) == ("images", 2)
+    assert steps
+    assert all(opened(image).width >= 64 for _, data, _ in steps for image in data["images"])
+    # What is refused before it begins is refused as always.
+    reply = server.post(GENERATE, json={"labels": ["tedy"]}, headers={"Accept": "text/event-stream"})
+    assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
+
+
+def test_one_who_watches_and_leaves_disturbs_no_one(server: Server, model: StraIT) -> None:
+    with httpx.stream(
+        "POST", server.url + GENERATE, json={"count": 16}, headers={"Accept": "text/event-stream"}, timeout=60
+    ) as reply:
+        assert next(events(reply))[0] == "step"
+    assert same(pictures(server.post(GENERATE, json={"seed": 3})), by_hand(model, seed=3))
+    for _ in range(100):
+        if "strait_accepted 0.0" in server.get("/metrics").text:
+            return
+        time.sleep(0.1)
+    pytest.fail("the place of one who left was not given back")
 
 
 def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
@@ -593,6 +687,16 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     about = server.get("/openapi.json").json()
     assert {GENERATE, EDIT, "/v1/classes", "/health", "/metrics"} <= set(about["paths"])
     assert set(about["paths"][EDIT]["post"]["responses"]) >= {"200", "401", "413", "422", "429"}
+    # Limits as they are, and examples that work as they stand.
+    schemas = about["components"]["schemas"]
+    assert schemas["EditBody"]["properties"]["count"]["maximum"] == 16
+    assert schemas["GenerateBody"]["properties"]["labels"]["anyOf"][0]["maxItems"] == 16
+    assert about["info"]["x-limits"]["megabytes"] == 1
+    for path in (GENERATE, EDIT):
+        example = about["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert server.post(path, json=example).status_code == 200
+    start = server.get("/")
+    assert (start.status_code, start.headers["location"]) == (307, "docs")
     page = server.get("/docs")
     assert page.status_code == 200
     assert not re.search(r"https?://", page.text)
@@ -669,8 +773,6 @@ def test_a_request_that_waited_too_long_is_told_so() -> None:
 
 
 def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from strait.cli import main
-
     (tmp_path / "key").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     taken = socket.create_server(("127.0.0.1", 0))

@@ -32,9 +32,8 @@ HOST = "Host: 127.0.0.1\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """With short patience, so that tests need little of it."""
-    words = ("--max-seconds", 3, "--max-work-seconds", 2, "--max-reply-seconds", 4, "--max-queue", 8)
-    with serving("serve", "--port", 0, "--device", "cpu", *words) as started:
+    """With little patience for those who read slowly, so that tests need little of it."""
+    with serving("serve", "--port", 0, "--device", "cpu", "--max-reply-seconds", 8) as started:
         yield wait_until_ready(started)
 
 
@@ -42,6 +41,12 @@ def memory(process: int) -> float:
     """Resident megabytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def processor_seconds(process: int) -> float:
+    """How long a process has computed, whatever else the machine does."""
+    values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def connections(process: int) -> int:
@@ -84,14 +89,13 @@ def unread(server: Server, request: bytes) -> socket.socket:
     return connection
 
 
-def is_reset(connection: socket.socket) -> bool:
-    """Whether a connection was dropped rather than written to its end."""
-    try:
-        while connection.recv(2**20):
-            pass
-    except ConnectionResetError:
-        return True
-    return False
+def rest(connection: socket.socket) -> int:
+    """How many bytes can still be read of a connection that was dropped: those on their way."""
+    count = 0
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(2**20):
+            count += len(piece)
+    return count
 
 
 def noise_edit(side: int) -> bytes:
@@ -107,7 +111,7 @@ def test_clients_that_never_read_are_dropped_with_what_waits_for_them() -> None:
     with serving("serve", "--port", 0, "--device", "cpu", "--max-reply-seconds", 60) as server:
         wait_until_ready(server)
         request = post(EDIT, noise_edit(1200))
-        server.post(EDIT, content=noise_edit(1200), headers={"Content-Type": "application/json"})
+        whole = server.post(EDIT, content=noise_edit(1200), headers={"Content-Type": "application/json"})
         process = server.process.pid
         before, sockets = memory(process), connections(process)
         clients = [unread(server, request) for _ in range(8)]
@@ -117,32 +121,36 @@ def test_clients_that_never_read_are_dropped_with_what_waits_for_them() -> None:
         assert until(lambda: connections(process) <= sockets + 1, 30)
         assert until(lambda: memory(process) - before < 15, 10)
         for client in clients:
-            assert is_reset(client)
+            assert rest(client) < len(whole.content)
             client.close()
         assert server.post(GENERATE, json={}).status_code == 200
 
 
 def test_one_who_reads_slowly_gets_all_and_one_who_reads_too_slowly_does_not(server: Server) -> None:
-    body = noise_edit(700)
+    body, sockets = noise_edit(1300), connections(server.process.pid)
     whole = server.post(EDIT, content=body, headers={"Content-Type": "application/json"})
     assert whole.status_code == 200
-    slow = unread(server, post(EDIT, body))
-    read, size = b"", len(whole.content)
-    while size > len(read.partition(b"\r\n\r\n")[2]):
-        piece = slow.recv(2**18)
-        assert piece, "dropped although it reads"
-        read += piece
-        time.sleep(0.05)
-    assert read.endswith(whole.content)
-    # A trickle keeps no connection for longer than --max-reply-seconds.
-    trickle = unread(server, post(EDIT, noise_edit(1300)))
-    start = time.monotonic()
-    with contextlib.suppress(OSError):
-        while trickle.recv(2000):
-            time.sleep(0.5)
-    assert time.monotonic() - start < 40
-    slow.close()
-    trickle.close()
+    with unread(server, post(EDIT, body)) as slow:
+        read = b""
+        while len(whole.content) > len(read.partition(b"\r\n\r\n")[2]):
+            piece = slow.recv(2**18)
+            assert piece, "dropped although it reads"
+            read += piece
+        assert read.endswith(whole.content)
+    # A trickle keeps no connection for longer than --max-reply-seconds, though it never stops.
+    with unread(server, post(EDIT, body)) as trickle:
+        is_over = threading.Event()
+
+        def sip() -> None:
+            while not is_over.wait(0.2):
+                trickle.recv(30_000)
+
+        drinker = threading.Thread(target=sip)
+        drinker.start()
+        assert until(lambda: connections(server.process.pid) > sockets, 5)
+        assert until(lambda: connections(server.process.pid) <= sockets, 30)
+        is_over.set()
+        drinker.join()
 
 
 @pytest.mark.parametrize(
@@ -157,17 +165,17 @@ def test_one_who_reads_slowly_gets_all_and_one_who_reads_too_slowly_does_not(ser
     ids=["temperatures", "labels of no kind", "labels", "steps", "unknown names"],
 )
 def test_many_errors_cost_what_one_costs(server: Server, body: str) -> None:
-    before, start = memory(server.process.pid), time.monotonic()
+    before, used = memory(server.process.pid), processor_seconds(server.process.pid)
     reply = server.post(GENERATE, content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == 422
     assert len(reply.content) < 300
     # Each was described in a kilobyte or so: gigabytes, and half a minute in which nobody else was answered.
     assert memory(server.process.pid) - before < 150
-    assert time.monotonic() - start < 10
+    assert processor_seconds(server.process.pid) - used < 5
 
 
 def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
-    words = ("--max-seconds", 2, "--max-work-seconds", 1)
+    words = ("--max-seconds", 5, "--max-work-seconds", 10)
     with serving("serve", "--port", 0, "--device", "cpu", "--workers", 2, *words) as server:
         wait_until_ready(server)
         numbers = [number for number in children(server.process.pid) if b"spawn_main" in words_of(number)]
@@ -175,17 +183,17 @@ def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
         assert until(lambda: min(map(memory, numbers)) > 200, 60)
         # One of two: the other goes on.
         os.kill(numbers[0], signal.SIGSTOP)
-        assert until(lambda: health(server) == 503, 15)
-        assert server.get("/health").text == "1 of 2 workers do not answer"
+        assert until(lambda: server.get("/health").text == "1 of 2 workers do not answer", 30)
+        assert health(server) == 503
         assert server.post(GENERATE, json={}).status_code == 200
         os.kill(numbers[1], signal.SIGSTOP)
         start = time.monotonic()
         reply = server.post(GENERATE, json={})
         assert reply.status_code == 504
-        assert time.monotonic() - start < 12
+        assert time.monotonic() - start < 25
         for number in numbers:
             os.kill(number, signal.SIGCONT)
-        assert until(lambda: health(server) == 200, 15)
+        assert until(lambda: health(server) == 200, 30)
         assert server.post(GENERATE, json={}).status_code == 200
 
 
@@ -204,10 +212,10 @@ def test_a_worker_stopped_in_the_midst_of_work_gives_504() -> None:
         os.kill(worker_of(server), signal.SIGCONT)
         for thread in threads:
             thread.join()
-        assert until(lambda: health(server) == 200, 15)
+        assert until(lambda: health(server) == 200, 30)
 
 
-def test_work_that_takes_too_long_is_given_up_and_the_worker_is_free(server: Server) -> None:
+def test_work_that_takes_too_long_is_given_up_and_the_worker_is_free() -> None:
     steps = {"count": 16, "steps": [16, 16]}
     words = ("--max-work-seconds", 0.2)
     with serving("serve", "--port", 0, "--device", "cpu", *words) as impatient:
@@ -319,7 +327,7 @@ def test_wrong_settings_of_who_may_ask_are_refused(
     for key in ("", " ", "\n"):
         monkeypatch.setenv("STRAIT_API_KEY", key)
         assert main(["serve"]) == 2
-        assert capsys.readouterr().err.startswith("error: STRAIT_API_KEY: it is empty")
+        assert capsys.readouterr().err.startswith("strait: STRAIT_API_KEY: it is empty")
     monkeypatch.delenv("STRAIT_API_KEY")
     for words in (["--cors", "here.example"], ["--cors", "https://here.example/"], ["--allowed-host", "http://x"]):
         assert main(["serve", *words]) == 2

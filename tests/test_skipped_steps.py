@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from strait.data.images import BadFiles, ImageBatch
+from strait.data.images import ImageBatch
+from strait.data.job import Job
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training import adversary, transformer_loop
 from strait.training.config import AdversarialConfig, CodebookConfig, RunConfig, TokenizerTrainingConfig
 from strait.training.guard import NotFinite
-from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 from test_stage2_step import RandomTokens
 from test_stage2_step import trainee as stage2
 
@@ -58,9 +59,10 @@ def stage1(broken: set[int]) -> TokenizerTrainee:
 
     run = RunConfig(precision="float32", sample_every=0)
     network = StratifiedTokenizer(TOKENIZER)
-    found = TokenizerTrainee(network, STAGE1, run, SIZE, batches, torch.zeros(1, 3, SIZE, SIZE), BadFiles(), CPU)
-    found.begin(0)
-    return found
+    images = TokenizerImages(SIZE, batches, torch.zeros(1, 3, SIZE, SIZE))
+    trainee = TokenizerTrainee(network, STAGE1, run, images, Job(CPU))
+    trainee.begin(0)
+    return trainee
 
 
 def state(trainee: Any) -> dict[str, bytes]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from strait.data.images import BadFiles
+from strait.data.job import Job
 from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
 from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig
-from strait.training.tokenizer_loop import TokenizerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 
 CPU = torch.device("cpu")
 SIZE, BATCH, SHARE = 16, 6, 0.4
@@ -45,16 +44,14 @@ def trainee(tmp_path: Path) -> TokenizerTrainee:
     config = TokenizerTrainingConfig(
         steps=10, batch_size=BATCH, perceptual=str(tmp_path / "colours.pt"), adversarial=AdversarialConfig(channels=8)
     )
-    arguments: dict[str, Any] = {"batches": lambda step: iter(()), "preview": torch.zeros(1, 3, SIZE, SIZE)}
+    images = TokenizerImages(SIZE, lambda step: iter(()), torch.zeros(1, 3, SIZE, SIZE))
     with pytest.warns(UserWarning, match="is TorchScript, which is code"):
         return TokenizerTrainee(
             StratifiedTokenizer(SMALL),
             config,
             RunConfig(precision="float32"),
-            SIZE,
-            bad_files=BadFiles(),
-            device=CPU,
-            **arguments,
+            images,
+            Job(CPU),
         )
 
 

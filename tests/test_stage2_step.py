@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from strait.data.job import Job
 from strait.model.config import ModelConfig
 from strait.model.parts import build_part, level_networks
 from strait.tokenizer.config import TokenizerConfig
 from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.transformer.config import TransformerConfig
 from strait.types import NULL_LABEL, Canvas, Condition
 from test_loss import naive_loss
@@ -71,7 +72,8 @@ def trainee(part: str | nn.Module, cache: RandomTokens, **changes: Any) -> Trans
         module = lively(build_part(CONFIG, part, CLASSES), seed=5).requires_grad_()
         networks = dict(level_networks(module))
     config = dataclasses.replace(TRAINING, **changes)
-    return TransformerTrainee(module, networks, config, RUN, cache, None, no_preview, torch.device("cpu"))  # type: ignore[arg-type]
+    tokens, job = TrainingTokens(cache), Job(torch.device("cpu"))  # type: ignore[arg-type]
+    return TransformerTrainee(module, networks, config, RUN, tokens, job, Preview(no_preview))
 
 
 # Equations 3 and 4

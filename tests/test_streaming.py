@@ -21,11 +21,12 @@ from PIL import Image
 from conftest import make_photograph
 from strait.data import shards
 from strait.data.config import DataConfig
+from strait.data.encoding import Encoding, build_token_cache
 from strait.data.images import BadFiles, ImageBatch, in_order, read_square
+from strait.data.job import Job
 from strait.data.sources import DataError, FolderSource, open_images
 from strait.data.stream_order import StreamedPositions, lane_order, lanes_for
 from strait.data.streamed import StreamedSource, open_stream, stream_has_split
-from strait.data.token_cache import build_token_cache
 from strait.data.training_images import training_batches
 from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images, StratifiedTokens, Tokens
@@ -325,9 +326,8 @@ def test_tokens_are_cached_from_a_stream(folder: Path, tmp_path: Path) -> None:
         return StratifiedTokens((ids, ids.repeat_interleave(2, 1).repeat_interleave(2, 2)))
 
     def cached(name: str, source: Any) -> Any:
-        plain = DataConfig(flip=False)
-        settings = {"names": ("top", "bottom"), "batch_size": 7, "piece_images": 20}
-        return build_token_cache(tmp_path / name, source, encode, SIZE, plain, {}, CPU, BadFiles(), **settings)
+        encoding = Encoding(source, encode, ("top", "bottom"), SIZE, DataConfig(flip=False))
+        return build_token_cache(tmp_path / name, encoding, Job(CPU), batch_size=7, piece_images=20)
 
     source = streamed(folder)
     loads = counting_loads(source)

@@ -23,7 +23,7 @@ from strait.apps.study.create import create_study
 from strait.apps.study.design import Design, make_sheets, places
 from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
-from strait.apps.study.storage import CHANGES, Refused, Study
+from strait.apps.study.storage import CHANGES, Refused, Study, create
 from strait.cli import main
 from strait.pictures.recipe import png_bytes
 
@@ -361,11 +361,11 @@ def test_a_disk_that_takes_nothing_is_told_to_the_rater(study: Study, monkeypatc
     pytest.importorskip("starlette")
     from strait.apps.study.server import study_app
 
-    def full(*_: object) -> None:
+    def full() -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    for name in ("record", "submit"):
-        monkeypatch.setattr(Study, name, full)
+    answer_all(study, tokens(study)[0], lambda other, is_check: 0)
+    monkeypatch.setattr("strait.apps.study.storage._now", full)  # what is asked while a row is written
     transport = httpx.ASGITransport(study_app(study))
 
     async def post(path: str, body: dict[str, int]) -> httpx.Response:
@@ -375,6 +375,100 @@ def test_a_disk_that_takes_nothing_is_told_to_the_rater(study: Study, monkeypatc
     for path, body in (("answers", {"position": 0, "shown": 1}), ("submit", {})):
         reply = asyncio.run(post(path, body))
         assert (reply.status_code, "disk is full" in reply.json()["error"]) == (503, True)
+        assert str(study.folder) not in reply.text
+
+
+def test_an_answer_sent_half_holds_no_connection(study: Study) -> None:
+    pytest.importorskip("uvicorn")
+    token = tokens(study)[0]
+    with serving("study", "serve", study.folder, "--port", 0) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        head = f"POST /r/{token}/answers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=40) as half:
+            half.sendall(head.encode() + b'{"position": 0, ')
+            reply = b""
+            while piece := half.recv(1000):
+                reply += piece
+        assert reply.startswith(b"HTTP/1.1 408")
+        assert server.post(f"/r/{token}/answers", json={"position": 0, "shown": 1}).status_code == 200
+
+
+def test_only_hosts_of_this_machine_are_answered_on_loopback(study: Study) -> None:
+    pytest.importorskip("uvicorn")
+    path = f"/r/{tokens(study)[0]}"
+    with serving("study", "serve", study.folder, "--port", 0, "--allowed-host", "study.example") as server:
+        for host, status in (("localhost", 200), ("study.example", 200), ("evil.example", 400)):
+            assert server.get(path, headers={"Host": host}).status_code == status
+            reply = server.post(path + "/answers", json={"position": 0, "shown": 1}, headers={"Host": host})
+            assert reply.status_code == status
+
+
+def test_a_study_is_its_owners_to_read(study: Study) -> None:
+    study.record(tokens(study)[0], 0, 1)
+    database = sqlite3.connect(study.folder / "study.sqlite")
+    database.execute("SELECT * FROM answers").fetchall()
+    for path in study.folder.glob("study.sqlite*"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+    database.close()
+
+
+def test_of_two_who_make_a_study_at_once_one_is_refused(
+    study: Study, methods: list[Method], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other study comes into being at the last moment: after it was seen that there is none."""
+    folder, looks = tmp_path / "new", []
+
+    def look(place: Path) -> None:
+        looks.append(place)
+        if len(looks) == 2:
+            (folder / "study.sqlite").write_bytes(b"the other's")
+
+    monkeypatch.setattr("strait.apps.study.storage.refuse_existing", look)
+    with pytest.raises(FileExistsError):
+        create(folder, study.settings, [], [])
+    assert (folder / "study.sqlite").read_bytes() == b"the other's"
+    assert [path.name for path in folder.iterdir()] == ["study.sqlite"]
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_answers_of_a_study_that_is_gone_are_not_read_into_a_new_one(
+    study: Study, methods: list[Method], suffix: str
+) -> None:
+    (study.folder / "study.sqlite").unlink()
+    left = study.folder / f"study.sqlite{suffix}"
+    left.write_bytes(b"what a killed server left")
+    with pytest.raises(FileExistsError, match=rf"study\.sqlite{suffix}, the last answers"):
+        create_study(study.folder, methods, Design(quality=1, diversity=0), "")
+    assert left.read_bytes() == b"what a killed server left"
+
+
+def test_a_locked_study_is_one_line(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("starlette")
+    from strait.apps.study.server import study_app
+
+    monkeypatch.setattr("strait.apps.study.storage._PATIENCE", 0.1)
+    token = tokens(study)[0]
+    other = sqlite3.connect(study.folder / "study.sqlite", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    for verb in ("links", "results", "serve"):
+        assert main(["study", verb, str(study.folder)]) == 2
+        said = capsys.readouterr().err
+        assert (said.count("\n"), "study.sqlite cannot be used: database is locked" in said) == (1, True)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(study_app(study))
+        async with httpx.AsyncClient(transport=transport, base_url="http://study") as client:
+            page = await client.get(f"/r/{token}")
+            return [page, await client.post(f"/r/{token}/answers", json={"position": 0, "shown": 1})]
+
+    page, answer = asyncio.run(ask())
+    assert (page.status_code, "try again" in page.text) == (503, True)
+    assert (answer.status_code, "locked" in answer.json()["error"]) == (503, True)
+    other.close()
+    study.record(token, 0, 1)
 
 
 def test_the_verb_makes_a_study_and_counts_it(

@@ -221,10 +221,10 @@ def test_ctrl_c_ends_a_sweep_that_goes_on_the_next_time(words: list[str], tmp_pa
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT, said
     assert "Traceback" not in said
-    assert "saved; the same command goes on" in said
+    assert "saved; rerun the command to resume" in said
     (file,) = trials.glob("trials-*")
     done = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(done) >= 2
     (page,) = trials.glob("*.json")
     assert json.loads(page.read_text())["trials"] == done
-    assert "not finished: the same command goes on" in page.with_suffix(".md").read_text()
+    assert "not finished: rerun the command to resume" in page.with_suffix(".md").read_text()

@@ -23,9 +23,8 @@ from strait.evaluation.provenance import decoding_in_words, photographs_in_words
 from strait.evaluation.reference import ReferenceSet, reference_features
 from strait.model.strait import StraIT
 from strait.runs import budget as budget_file
+from strait.runtime.stop import Stop
 from strait.tables import search
-from strait.training import loop
-from strait.training.loop import Stop
 from strait.training.pace import mean_seconds
 from test_tables import words  # noqa: F401
 
@@ -107,7 +106,7 @@ def test_other_settings_of_decoding_are_other_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Models are trained once for them all; what is not searched is as it is asked for, not as it was at first."""
-    words = [*words, "--search-samples", "0"]
+    words = [*words, "--search-samples", "0", "--search-steps"]
     assert main(["table", "8", *words]) == 0
     first = json.loads(capsys.readouterr().out)
     words[words.index("[2,2]")] = "[5,3]"
@@ -196,7 +195,9 @@ def test_a_table_can_be_stopped_wherever_it_is_and_goes_on(
     shutil.rmtree(tmp_path / "cache")
     reached = []
     for times in range(1, 200, 8):
-        monkeypatch.setattr(loop, "orderly_stop", lambda minutes, times=times: nullcontext(StopAfter(times)))
+        monkeypatch.setattr(
+            "strait.runtime.stop.orderly_stop", lambda minutes, times=times: nullcontext(StopAfter(times))
+        )
         code = main(words)
         printed = capsys.readouterr()
         names = [path.name for path in (tmp_path / "tables").rglob("table-3/*")]
@@ -204,7 +205,7 @@ def test_a_table_can_be_stopped_wherever_it_is_and_goes_on(
         if code == 0:
             break
         assert code == 128 + signal.SIGINT
-        assert "saved; the same command goes on" in printed.err
+        assert "saved; rerun the command to resume" in printed.err
         assert printed.out == ""
     else:
         pytest.fail("it never came to its end")
@@ -226,6 +227,6 @@ def test_ctrl_c_ends_a_table_with_a_line(untrained: list[str], tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT, said
-    assert "saved; the same command goes on" in said
+    assert "saved; rerun the command to resume" in said
     assert "Traceback" not in said
     assert out == ""

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, read_square
+from strait.data.encoding import Encoding, build_token_cache
+from strait.data.images import read_square
+from strait.data.job import Job
 from strait.data.sources import DataError, FolderSource
-from strait.data.token_cache import TokenCache, build_token_cache
+from strait.data.token_cache import TokenCache
 from strait.types import Images, StratifiedTokens, Tokens
 
 SIZE = 16
@@ -48,9 +50,11 @@ def build(
     made_from: dict[str, Any] | None = None,
     **settings: Any,
 ) -> TokenCache:
+    settings = {"batch_size": 7, **settings}
+    names, limit = settings.pop("names", ("top", "bottom")), settings.pop("limit", None)
     plain = DataConfig(flip=False)
-    settings = {"bad_files": BadFiles(), "names": ("top", "bottom"), "batch_size": 7, **settings}
-    return build_token_cache(folder, source, encode, SIZE, config or plain, made_from or MADE_FROM, CPU, **settings)
+    encoding = Encoding(source, encode, names, SIZE, config or plain, made_from or MADE_FROM, limit)
+    return build_token_cache(folder, encoding, Job(CPU), **settings)
 
 
 def by_hand(source: FolderSource, index: int, mirrored: bool = False) -> list[list[int]]:
@@ -186,7 +190,7 @@ def test_it_is_opened_again_where_nothing_changed(source: FolderSource, folder: 
         (DataConfig(flip=False), {**MADE_FROM, "data": "others"}, None),
         (DataConfig(flip=True), MADE_FROM, None),
         (DataConfig(flip=False, shift=1), MADE_FROM, None),
-        (DataConfig(flip=False, cache_variants=2), MADE_FROM, None),
+        (DataConfig(flip=False, shift=1, cache_variants=2), MADE_FROM, None),
         (DataConfig(flip=False), MADE_FROM, 11),
     ],
 )

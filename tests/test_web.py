@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import http.server
+import io
 import json
 import struct
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from starlette.exceptions import HTTPException
 
-from servers import serving
+from servers import Server, serving
 from strait.apps.jobs import EditOptions, edit_settings, settings_inside
 from strait.cli import main
 from strait.editing.edits import Edit, infill_picture
+from strait.editing.extension import Sides
 from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
 from strait.pictures.reading import Picture
@@ -30,9 +36,14 @@ from test_upsampler import CLASSES, CONFIG, DECODING
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
 
-from strait.apps.web.controls import MOST_IMAGES, Controls  # noqa: E402
-from strait.apps.web.edit_tab import EditControls  # noqa: E402
-from strait.apps.web.page import build_page  # noqa: E402
+from gradio.components.image_editor import AcceptBlobs, EditorData  # noqa: E402
+
+from strait.apps.web import limits  # noqa: E402
+from strait.apps.web.controls import Controls  # noqa: E402
+from strait.apps.web.edit_controls import CONTROLS, NAMES, EditControls  # noqa: E402
+from strait.apps.web.editor import Drawing, Editor  # noqa: E402
+from strait.apps.web.limits import MOST_IMAGES, check_edit, check_generation  # noqa: E402
+from strait.apps.web.page import build_page, launch  # noqa: E402
 from strait.apps.web.stored import settings_in, stored_in  # noqa: E402
 from strait.apps.web.studio import Step, Studio, sheet, sureness_of  # noqa: E402
 
@@ -113,7 +124,26 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
 def restored(controls: Controls, path: Path) -> Any:
     """What the page is set to when a picture is dropped in, and the settings of its edit."""
     stored = stored_in(settings_in(str(path)), MOST_IMAGES)
-    return controls.values(tuple(controls.restored(stored))), EditControls([None] * 12).restored(stored.edit), stored
+    if stored.edit is None:
+        return controls.values(tuple(controls.restored(stored))), {}, stored
+    settings = EditControls()
+    with gr.Blocks(analytics_enabled=False):
+        settings.build(NAMES)
+    edit = dict(zip(NAMES, settings.restored(stored.edit), strict=True))
+    assert settings.options(list(edit.values())) == stored.edit.options
+    return controls.values(tuple(controls.restored(stored))), {"action": stored.edit.action, **edit}, stored
+
+
+def test_every_setting_of_an_edit_has_a_control_in_its_range() -> None:
+    assert set(NAMES) == set(CONTROLS)
+    settings = EditControls()
+    with gr.Blocks(analytics_enabled=False):
+        settings.build(NAMES)
+    options = settings.options([part.value for part in settings.parts.values()])
+    # Extending by nothing is no use; everything else starts as on the command line.
+    assert options == dataclasses.replace(EditOptions(), sides=Sides(left=1, right=1))
+    with pytest.raises(ValueError, match=r"^Margin \(model pixels\): a number is missing"):
+        settings.options([None if name == "margin" else part.value for name, part in settings.parts.items()])
 
 
 def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_path: Path) -> None:
@@ -121,17 +151,29 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
     Image.new("RGB", (64, 64), (90, 140, 30)).save(photo)
     common = ["--label", "teddy", "--seed", "7", "--steps", "2+1", "--count", "2", "--output", str(out)]
     for words, action, places in (
-        (["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"], "infill", {4: 5, 5: False}),
-        (["relabel", photo, "--box", "0,0,20,20", "--strength", "0.5"], "relabel", {1: 0.5, 5: True}),
-        (["extend", photo, "--left", "1", "--up", "2"], "extend", {6: 1, 8: 2}),
-        (["transfer", photo, "--keep", "0.25", "--choose", "confidence"], "transfer", {10: 0.25, 11: "confidence"}),
-        (["transfer", photo, "--box", "0,0,20,20", "--keep-bottom"], "transfer", {12: True}),
+        (
+            ["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"],
+            "infill",
+            {"feather": 5, "composite": False},
+        ),
+        (
+            ["relabel", photo, "--box", "0,0,20,20", "--strength", "0.5"],
+            "relabel",
+            {"strength": 0.5, "composite": True},
+        ),
+        (["extend", photo, "--left", "1", "--up", "2"], "extend", {"left": 1, "right": 0, "up": 2}),
+        (
+            ["transfer", photo, "--keep", "0.25", "--choose", "confidence"],
+            "transfer",
+            {"keep": 0.25, "choose": "confidence"},
+        ),
+        (["transfer", photo, "--box", "0,0,20,20", "--keep-bottom"], "transfer", {"keep_bottom": True}),
     ):
         assert main(["edit", *map(str, words), *common, "--overwrite"]) == 0
         values, edit, _ = restored(controls, out / f"photo-{action}-seed7-0001.png")
         assert (values.label, values.seed, values.first, values.count) == (model.classes.find("teddy"), 7, 0, 2)
         assert values.decoding.steps == (2, 1)
-        assert edit[0] == action
+        assert edit["action"] == action
         assert {place: edit[place] for place in places} == places
 
     grid = tmp_path / "grid.png"
@@ -263,6 +305,209 @@ def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, 
     (begin,) = [function.fn for function in build_page(studio).fns.values() if function.name == "begin"]
     which, number = begin(process)
     assert (number.maximum, number.visible, which.visible) == (19, True, False)
+
+
+# Hostile hands
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
+    with serving("web") as server:
+        yield server
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """A server that a page must never be made to ask."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Stranger.asked.clear()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def joined(server: Server, name: str, data: list[Any]) -> httpx.Response:
+    """Ask for a function of the page as its script does."""
+    config = server.get("/config").json()
+    (number,) = [
+        one["id"] for one in config["dependencies"] if one["targets"][0] == [_component(config, name), "click"]
+    ]
+    body = {"data": data, "fn_index": number, "session_hash": "s", "event_data": None, "trigger_id": None}
+    return server.post("/gradio_api/queue/join", json=body)
+
+
+def _component(config: dict[str, Any], name: str) -> int:
+    (number,) = [one["id"] for one in config["components"] if one["props"].get("elem_id") == name]
+    return number
+
+
+def answer(server: Server) -> dict[str, Any]:
+    """What the page is told at the end of what was asked."""
+    with httpx.stream("GET", f"{server.url}/gradio_api/queue/data?session_hash=s", timeout=120) as stream:
+        for line in stream.iter_lines():
+            if '"process_completed"' in line:
+                return json.loads(line.removeprefix("data: "))
+    raise AssertionError("the stream ended")
+
+
+def asked_to_edit(server: Server, background: Any, layers: list[Any], count: int = 1) -> list[Any]:
+    """The values of the page, as they are when it is opened, with this picture in its editor."""
+    config = server.get("/config").json()
+    parts = {one["id"]: one["props"].get("value") for one in config["components"]}
+    (dependency,) = [
+        one for one in config["dependencies"] if one["targets"][0] == [_component(config, "edit-button"), "click"]
+    ]
+    values = [parts[number] for number in dependency["inputs"]]
+    values[0] = {"background": background, "layers": layers, "composite": None, "id": None}
+    values[dependency["inputs"].index(_component(config, "count"))] = count
+    return values
+
+
+def uploaded(server: Server, name: str, content: bytes) -> dict[str, Any]:
+    (path,) = server.post("/gradio_api/upload", files={"files": (name, content)}).json()
+    return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_no_address_is_fetched(served: Server, stranger: str) -> None:
+    for path in (f"{stranger}/x.png", f" {stranger.upper().replace('HTTP', 'hTTp')}/x.png", "file:///etc/passwd"):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert joined(served, "edit-button", asked_to_edit(served, file, [])).status_code == 400
+        assert joined(served, "edit-button", asked_to_edit(served, None, [file])).status_code == 400
+    for path in (
+        f"/gradio_api/file={stranger}/x",
+        f"/gradio_api/file/{stranger}/x",
+        f"/gradio_api/proxy={stranger}/x",
+    ):
+        assert served.get(path, follow_redirects=False).status_code == 400
+    deep = "[" * 100_000 + "]" * 100_000
+    headers = {"content-type": "application/json"}
+    assert served.post("/gradio_api/queue/join", content=deep, headers=headers).status_code == 400
+    assert Stranger.asked == []
+
+
+def test_pictures_of_other_formats_sizes_and_layers_are_refused(served: Server) -> None:
+    """An EPS under another name would start Ghostscript."""
+    good = uploaded(served, "photo.png", png(Image.new("RGB", (64, 64), "red")))
+    layer = uploaded(served, "layer.png", png(Image.new("RGBA", (64, 64), (255, 0, 0, 255))))
+    eps = uploaded(served, "x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    large = uploaded(served, "large.png", png(Image.new("L", (8000, 4000))))
+    for background, layers, reason in (
+        (eps, [], "is not a picture, or is damaged"),
+        (large, [], "has too many pixels to be opened"),
+        (good, [eps], "is not a picture, or is damaged"),
+        (good, [layer, layer], "layers, and the page takes one"),
+        (None, [layer], "put a picture into the editor first"),
+    ):
+        assert joined(served, "edit-button", asked_to_edit(served, background, layers)).status_code == 200
+        told = answer(served)
+        assert not told["success"]
+        assert reason in told["output"]["error"]
+    assert joined(served, "edit-button", asked_to_edit(served, good, [layer])).status_code == 200
+    assert answer(served)["success"]
+
+
+def test_bodies_numbers_and_work_are_bounded(served: Server) -> None:
+    values = asked_to_edit(served, None, [], count=100)
+    joined(served, "edit-button", values)
+    assert answer(served)["output"]["error"] == "Images: 100 must lie between 1 and 16"
+    with httpx.Client(timeout=60) as client:
+        body = b'{"data": ["' + b"x" * 2**21 + b'"]}'
+        headers = {"content-type": "application/json"}
+        assert client.post(f"{served.url}/gradio_api/queue/join", content=body, headers=headers).status_code == 413
+        many = [("files", (f"{number}.png", bytes(5 * 2**20))) for number in range(6)]
+        assert client.post(f"{served.url}/gradio_api/upload", files=many).status_code == 413
+    assert not any("Traceback" in line for line in served.lines)
+
+
+def test_work_is_bounded_before_it_begins(model: StraIT, controls: Controls) -> None:
+    values = controls.values((7, "12", 16, 0, 0, 60, 3, *defaults(controls)[7:]))
+    with pytest.raises(ValueError, match=r"^steps: 1008 passes through the model"):
+        check_generation(values.wanted(model))
+    with pytest.raises(ValueError, match=r"^steps: 67 for an image, and the page takes 64"):
+        check_generation(controls.values((7, "12", 1, 0, 0, 64, 3, *defaults(controls)[7:])).wanted(model))
+    picture, mask = Picture(np.zeros((4000, 5000, 3), np.uint8)), np.ones((4000, 5000), bool)
+    edit = Edit(model, count=6, decoding=model.default_decoding())
+    check_edit(dataclasses.replace(edit, count=5), "infill", picture, mask, EditOptions())
+    with pytest.raises(ValueError, match="6 results of 5000x4000 pixels are more than 100 million"):
+        check_edit(edit, "infill", picture, mask, EditOptions())
+    wide = EditOptions(sides=Sides(left=16, right=16))
+    with pytest.raises(ValueError, match=r"^steps: at least 513 passes"):
+        check_edit(dataclasses.replace(edit, count=16), "extend", Picture(np.zeros((64, 64, 3), np.uint8)), None, wide)
+
+
+def test_queue_sessions_and_cache_are_bounded(model: StraIT, tmp_path: Path) -> None:
+    page = build_page(Studio(model, tmp_path))
+    assert page.delete_cache is not None
+    assert page.delete_cache[1] <= 3600
+    launched: dict[str, Any] = {}
+    page.launch = lambda **options: launched.update(options)  # type: ignore[method-assign]
+    before = Image.MAX_IMAGE_PIXELS
+    try:
+        launch(page, "127.0.0.1", None, False)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    assert page._queue.max_size == 32
+    assert launched["state_session_capacity"] == 32
+    assert launched["max_file_size"] == "20mb"
+
+
+def test_gradio_writes_nothing_into_the_package() -> None:
+    assert list(Path(limits.__file__).parent.glob("*.pyi")) == []
+
+
+def test_another_host_is_refused(served: Server) -> None:
+    """A page elsewhere may make its own name point here (DNS rebinding)."""
+    port = served.url.rpartition(":")[2]
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example"):
+        assert served.get("/config", headers={"host": host}).status_code == 400
+        assert served.post("/gradio_api/queue/join", json={}, headers={"host": host}).status_code == 400
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}"):
+        assert served.get("/config", headers={"host": host}).status_code == 200
+
+
+def test_blobs_that_nobody_asks_for_are_forgotten() -> None:
+    with gr.Blocks(analytics_enabled=False):
+        editor = Editor(layers=False)
+
+    def blob(number: int, index: str | None = None) -> AcceptBlobs:
+        data = {
+            "type": "background" if index is None else "layer",
+            "index": index,
+            "file": b"",
+            "id": str(number),
+        }
+        return AcceptBlobs(data=data, files=[("x", b"content")])
+
+    for number in range(100):
+        editor.accept_blobs(blob(number))
+    assert list(editor.blob_storage) == [str(number) for number in range(68, 100)]
+    editor.accept_blobs(blob(99, "0"))
+    with pytest.raises(HTTPException):
+        editor.accept_blobs(blob(99, "1"))
+    drawing = editor.preprocess(EditorData(id="99"))
+    assert drawing == Drawing(b"content", (b"content",))
+    assert editor.preprocess(EditorData(id="99")) == Drawing(None, ())
 
 
 def test_an_end_by_a_signal_leaves_nothing_behind(tmp_path: Path) -> None:

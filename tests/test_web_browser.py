@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -238,14 +239,14 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     edit = Edit(model, model.classes.find("teddy"))
 
     page.get_by_label("Extend: past the edges").check()
-    fill(page, "extend-left", "1")
+    fill(page, "edit-right", "0")
     watch(page, "edit-note")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(extend_picture(edit, picture, Sides(left=1))))
     assert any(text.startswith(("top, step", "bottom, step")) for text in page.evaluate("window.seen"))
 
     page.get_by_label("Transfer: move the picture").check()
-    fill(page, "share", "0.25")
+    fill(page, "edit-keep", "0.25")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
 
@@ -265,7 +266,7 @@ def test_stop_leaves_a_whole_page(page, tmp_path: Path) -> None:
     page.locator("#note").get_by_text("step ").wait_for()
     page.locator("#stop-button").click()
     page.locator("#note").get_by_text("stopped").wait_for()
-    page.locator("#preview").wait_for(state="hidden")
+    page.locator("#preview img").wait_for()  # what was seen last stays
     page.locator("#gallery .grid-container img").first.wait_for()
     page.wait_for_timeout(3000)
     assert page.locator("#note").inner_text().strip() == "stopped"
@@ -278,7 +279,7 @@ def test_stop_leaves_a_whole_page(page, tmp_path: Path) -> None:
     page.locator("#edit-note").get_by_text("step ").wait_for()
     page.locator("#edit-stop").click()
     page.locator("#edit-note").get_by_text("stopped").wait_for()
-    page.locator("#edit-preview").wait_for(state="hidden")
+    page.locator("#edit-preview img").wait_for()
     fill(page, "count", "1")
     assert len(edit_results(page, 1)) == 1
 
@@ -309,12 +310,68 @@ def test_another_models_picture_is_said_to_be_one(page, tmp_path: Path) -> None:
     assert page.locator("#keep input").first.input_value() == "halton"
 
 
+def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> None:
+    page.get_by_role("button", name="Random seed").click()
+    page.wait_for_function("document.querySelector('#seed input, #seed textarea').value != '0'")
+    seed = int(page.locator("#seed input, #seed textarea").first.input_value())
+    assert 0 < seed < 10**6
+    page.locator("#examples button").first.click()
+    page.wait_for_function("document.querySelector('#class input').value == 'goldfish'")
+    choose_class(page, "teddy")
+    fill(page, "count", "2")
+    files = generate(page, 2)
+    names = [link.get_attribute("download") for link in page.locator("#files a[download]").all()]
+    assert names == [f"teddy-seed{seed}-{index:04d}.png" for index in range(2)]
+    with page.expect_download() as download:
+        page.locator("#all").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == names
+        for name, made in zip(names, files, strict=True):
+            assert np.array_equal(pixels(Image.open(archive.open(name))), pixels(made))
+
+    page.locator("#gallery .grid-container img").nth(1).click()
+    page.wait_for_timeout(1000)
+    opened = page.locator("#gallery img[data-testid=detailed-image]").bounding_box()
+    assert opened["width"] >= 256
+    page.locator("#to-edit").click()
+    page.locator("#editor [aria-label=Brush].highlight").wait_for()
+    page.wait_for_timeout(1500)
+    page.get_by_label("Extend: past the edges").check()
+    fill(page, "count", "1")
+    (made,) = edit_results(page, 1)
+    assert made.size == (96, 64)  # by a top token of 16 pixels on the left and the right, until one says otherwise
+    assert np.array_equal(pixels(made)[:, 16:80], pixels(files[1]))
+
+    page.get_by_role("tab", name="Earlier").click()
+    page.wait_for_function("document.querySelectorAll('#earlier-gallery .grid-container img').length == 3")
+
+
+def test_a_number_out_of_range_names_its_field(page) -> None:
+    page.locator("#count input").first.fill("100")
+    page.keyboard.press("Tab")
+    page.locator("#generate-button").click()
+    page.get_by_text("Images: 100 must lie between 1 and 16").wait_for()
+
+
+def test_every_label_is_whole_on_a_phone(page, server: Server) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(server.url)
+    page.get_by_role("tab", name="Edit").click()
+    page.get_by_label("Transfer: move the picture").check()
+    label = page.locator("#edit-keep-bottom")
+    label.wait_for()
+    assert label.evaluate("element => element.scrollWidth <= element.clientWidth")
+    box = label.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+
+
 def test_nothing_sticks_out_on_a_phone(page, server: Server) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(server.url)
     page.locator("#generate-button").wait_for()
     generate(page, 4)
-    for name in ("Generate", "Edit", "Process"):
+    for name in ("Generate", "Edit", "Process", "Earlier"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""What ``test_distributed.py`` runs in one process and in two: ``worker.py TASK PHOTOS OUT [SETTING=VALUE ...]``.
+"""What ``test_distributed.py`` runs in one process and in two: ``worker.py PHOTOS FOLDER JOBS``.
 
 In float64: every ``float()`` of the code is a ``double()`` here, so that what differs is wrong and not rounded.
 """
@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, in_order
+from strait.data.encoding import Encoding, build_token_cache
+from strait.data.images import in_order
+from strait.data.job import Job
 from strait.data.sources import open_images
-from strait.data.token_cache import TokenCache, build_token_cache
+from strait.data.token_cache import TokenCache
 from strait.data.training_images import training_batches
 from strait.evaluation.features import Features
 from strait.evaluation.generation import SampleSet, generated
@@ -39,8 +41,8 @@ from strait.training.config import (
     TransformerTrainingConfig,
 )
 from strait.training.distributed import launched
-from strait.training.tokenizer_loop import TokenizerTrainee
-from strait.training.transformer_loop import TransformerTrainee
+from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
+from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.config import TransformerConfig
 from strait.transformer.top import TopTransformer
@@ -82,12 +84,11 @@ def cells(images: Tensor) -> Any:
 
 def cache_in(folder: Path, photos: str, ranks: Ranks, **settings: Any) -> TokenCache:
     source = open_images(photos, "train")
-    bad_files, data = BadFiles(ranks), DataConfig(cache_variants=2)
-    found = build_token_cache(
-        folder, source, cells, SIZE, data, {}, CPU, bad_files, ("top", "bottom"), ranks=ranks, **settings
-    )
-    bad_files.summary()
-    return found
+    job = Job(CPU, ranks)
+    encoding = Encoding(source, cells, ("top", "bottom"), SIZE, DataConfig(cache_variants=2))
+    cache = build_token_cache(folder, encoding, job, **settings)
+    job.bad_files.summary()
+    return cache
 
 
 def run(trainee: Any, ranks: Ranks) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -110,9 +111,8 @@ def tokenizer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) ->
 
     preview = next(in_order(source, SIZE, 2)).images(CPU)
     network = StratifiedTokenizer(TOKENIZER)
-    trainee = TokenizerTrainee(
-        network, config, RunConfig(seed=5, precision="float32"), SIZE, batches, preview, BadFiles(), CPU, ranks=ranks
-    )
+    run_config, images = RunConfig(seed=5, precision="float32"), TokenizerImages(SIZE, batches, preview)
+    trainee = TokenizerTrainee(network, config, run_config, images, Job(CPU, ranks))
     return run(trainee, ranks)
 
 
@@ -124,9 +124,8 @@ def classifier(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -
         return training_batches(source, SIZE, config.batch_size, DataConfig(shift=2), 5, step, 0, ranks)
 
     network = Classifier(ClassifierConfig(channels=8, multipliers=(1, 2)), len(source.classes))
-    trainee = ClassifierTrainee(
-        network, config, RunConfig(seed=5, precision="float32"), batches, None, BadFiles(), CPU, ranks
-    )
+    run_config = RunConfig(seed=5, precision="float32")
+    trainee = ClassifierTrainee(network, config, run_config, batches, None, Job(CPU, ranks))
     return run(trainee, ranks)
 
 
@@ -138,9 +137,9 @@ def transformer(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) 
         TopTransformer(SHAPE, 16, 4, (4, 4)) if level == 0 else BottomTransformer(SHAPE, 16, [16], 4, (8, 8), [(4, 4)])
     )
     run_config = RunConfig(seed=5, precision="float32", parallel=parallel, sample_every=5)
-    trainee = TransformerTrainee(
-        network, {level: network}, replace(STAGE2, **settings), run_config, cache, cache, _no_picture, CPU, ranks=ranks
-    )
+    config, tokens = replace(STAGE2, **settings), TrainingTokens(cache, cache)
+    preview = Preview(_no_picture)
+    trainee = TransformerTrainee(network, {level: network}, config, run_config, tokens, Job(CPU, ranks), preview)
     curves, tensors = run(trainee, ranks)
     assert bool(tensors) == ranks.first  # who does not write them does not hold them
     assert bool(trainee.weights()) == ranks.first
@@ -183,16 +182,18 @@ TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokeniz
 
 
 def main() -> None:
-    task, photos, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    settings = {name: json.loads(value) for name, value in (word.split("=") for word in sys.argv[4:])}
-    if task != "shared":  # the shipped model's float32 is what its users get
-        torch.set_default_dtype(torch.float64)
-        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    photos, folder, jobs = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     with launched(CPU) as (ranks, _):
-        curves, tensors = TASKS[task](photos, out, ranks, settings)
-        if ranks.first:
-            save_file(tensors, str(out))
-            out.with_suffix(".json").write_text(json.dumps(curves))
+        for job in sorted(jobs, key=lambda job: job != "shared"):
+            if job != "shared":  # the shipped model's float32 is what its users get
+                torch.set_default_dtype(torch.float64)
+                torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+            out = folder / job / "state.safetensors"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            curves, tensors = TASKS[job.partition("-")[0]](photos, out, ranks, jobs[job])
+            if ranks.first:
+                save_file(tensors, str(out))
+                out.with_suffix(".json").write_text(json.dumps(curves))
 
 
 if __name__ == "__main__":

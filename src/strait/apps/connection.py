@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -108,9 +109,8 @@ def _named_host(scope: Scope) -> str | None:
     if len(named) != 1:
         return None
     host = named[0].strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    match = re.fullmatch(r"(?:\[([^]]+)]|([^:]+))(?::\d*)?", host)
+    return match and (match[1] or match[2])
 
 
 def served_hosts(address: str, allowed: Sequence[str]) -> list[str]:

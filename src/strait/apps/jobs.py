@@ -16,7 +16,8 @@ import torch
 
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit, extend_picture, extension_windows, infill_picture, transfer_picture
+from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides
 from strait.editing.infilling import base_decoding
 from strait.model.strait import StraIT
@@ -110,7 +111,8 @@ def passes_of(
     model = edit.model
     each = sum(base_decoding(model, edit.decoding).steps) * edit.count
     if action == "extend":
-        windows = extension_windows(picture.size, options.sides, model.config.grids[0], most // each + 1)
+        canvas = ExtendedCanvas(picture.size, options.sides, model.config.grids[0])
+        windows = canvas.count_windows(most // each + 1)
         return min(each * windows, most + 1)
     # The new class is asked about each top token by itself.
     asked = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -21,17 +20,18 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
+    folder = new_folder("--model", args.model)
 
-    from strait.runs.parts import PartTraining
+    from strait.data.job import Job
+    from strait.runs.training import ModelTraining
+    from strait.runtime.stop import orderly_stop
     from strait.training.distributed import launched
-    from strait.training.loop import orderly_stop
 
     with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
-        training = PartTraining(Path(args.model), None, args.data, device, stop, ranks=ranks)
-        cache = training.encode()
-        training.bad_files.summary()
+        job = Job(device, ranks, stop)
+        cache = ModelTraining(folder, None, args.data, job).encode()
         if cache is None:
-            print(f"{args.model}: stopped; the same command goes on", file=sys.stderr)
+            print(f"{args.model}: stopped; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + (stop.signal_number or 0)
         print(f"{len(cache)} images, {cache.variants} variants, in {args.model}/runs/tokens/train", file=sys.stderr)
     return 0

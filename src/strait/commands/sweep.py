@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -51,14 +50,14 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.evaluation.generation import Judge, SampleSet
     from strait.model.strait import StraIT
     from strait.runtime.ranks import Stopped
+    from strait.runtime.stop import orderly_stop
     from strait.tables.plots import check_plots
     from strait.tables.search import Trials
     from strait.tables.sweep import front, scored_again, sweep, timed
     from strait.tables.sweep_report import sweep_name, write_sweep
-    from strait.training.loop import orderly_stop
 
     check_plots()
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     model = StraIT.from_pretrained(args.model, device)
     model.require("tokenizer", "top", "bottom")
     network = open_features(args.features, device)
@@ -86,6 +85,6 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
                 written = ranks.on_first(lambda: write_sweep(output, judge, wanted, done, again))
                 print(json.dumps(written.content) if args.json else written.text)
         if any(ranks.any([stop.wanted()])):
-            print(f"{output}: saved; the same command goes on", file=sys.stderr)
+            print(f"{output}: saved; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + max(ranks.gather(stop.signal_number or 0))
     return 0

@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from strait.runtime.messages import say_once
-
 _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
@@ -48,15 +46,20 @@ class ClassNames(Sequence[str]):
         none. Digits are a name here, not an index."""
         return self._index.get(_plain(name))
 
-    def number_names(self) -> str | None:
-        """What is to be said of names that are numbers and not their own indices; None where there are none."""
+    def numbers_as_names(self) -> str | None:
+        """A line about classes that are called by numbers which are not their own; None where there are none."""
         for index, name in enumerate(self._names):
-            if name.isdecimal() and int(name) != index:
+            if self._is_other_index(name, index):
+                number = int(name)
                 return (
-                    f"some classes are called by numbers: {name} means the class of that name, which has the index "
-                    f"{index}; #{index} means the index"
+                    f"classes are called by numbers: the label {name} is the class of this name, #{number} the class "
+                    f"number {number}, {self._names[number]!r}"
                 )
         return None
+
+    def _is_other_index(self, name: str, index: int) -> bool:
+        """Whether the name of a class is the number of another."""
+        return name.strip().isdecimal() and int(name) < len(self._names) and int(name) != index
 
     def find(self, label: str | SupportsIndex) -> int:
         """The index of a class.
@@ -75,16 +78,15 @@ class ClassNames(Sequence[str]):
             return self._checked(operator.index(label))
         named = self._names.index(label) if label in self._names else self.named(label)
         text = _plain(label)
-        is_number = text.isdecimal() and text.isascii()
         if named is not None:
-            if is_number and named != int(text):
-                say_once(f"label: {self.number_names()}")
+            if self._is_other_index(label, named):
+                say_once(f"label: {label} is the class of this name; the one of this number is #{label.strip()}")
             return named
         digits = label.strip().removeprefix("#")
         if re.fullmatch("-?[0-9]+", digits):
             index = self._checked(int(digits))
-            if not label.strip().startswith("#") and self.number_names() is not None:
-                say_once(f"label: no class is called {digits}; it is taken as the index of {self._names[index]!r}")
+            if not label.strip().startswith("#") and self.numbers_as_names() is not None:
+                _say(f"label: no class is called {digits}; it is taken as the index of {self._names[index]!r}")
             return index
         titles = {_plain(self.title(index)): self.title(index) for index in range(len(self._names))}
         near = [titles[name] for name in difflib.get_close_matches(text, titles, n=5, cutoff=0.4)]
@@ -95,6 +97,12 @@ class ClassNames(Sequence[str]):
         if 0 <= index < len(self):
             return index
         raise ValueError(f"label: index {index} is not among the {len(self)} classes (0 to {len(self) - 1})")
+
+
+def _say(message: str) -> None:
+    from strait.runtime.messages import say_once  # seldom needed, and the model is imported without it
+
+    say_once(message)
 
 
 def _plain(name: str) -> str:

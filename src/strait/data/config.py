@@ -45,6 +45,11 @@ class DataConfig:
             raise ValueError(f"data.smallest_crop: {self.smallest_crop} must lie in (0, 1]")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"data.balance: {self.balance} must lie in [0, 1]")
+        if self.cache_variants > 1 and not self.flip and not self.shift and self.smallest_crop == 1:
+            raise ValueError(
+                f"data.cache_variants: {self.cache_variants} versions of an image would all be the same; set "
+                "data.flip, data.shift or data.smallest_crop as well"
+            )
         if self.balance and self.streaming:
             raise ValueError("data.balance: a stream is read in the order of its shards; set data.streaming to false")
         if self.workers is not None and self.workers < 0:

@@ -32,9 +32,9 @@ def summary(source: ImageSource, validation: ImageSource | None) -> list[str]:
             f"--data: {len(classes):,} classes for {count:,} pictures; if these are no classes, set data.unlabelled "
             "to true"
         )
-    number_names = classes.number_names()
-    if number_names is not None:
-        lines.append(f"--labels: {number_names}")
+    numbered = classes.numbers_as_names()
+    if numbered is not None:
+        lines.append(f"--data: {numbered}")
     return lines
 
 

@@ -19,6 +19,10 @@ class EditConfig:
             never more than the picture's shorter side unless the mask itself is longer.
         feather: over how many pixels of the picture, inside the mask, the new fades into the old.
         composite: put the picture's own pixels back outside the mask.
+        cover: share of a top token, in [0, 1), above which the mask makes it unknown; at 0 one pixel is enough.
+            Finer tokens are unknown wherever a pixel of theirs is masked.
+        seam: over how many pixels of the picture, outside the mask, the new may fade out; at 0 all pixels outside come
+            back bit for bit.
     """
 
     strength: float = 1.0
@@ -26,12 +30,16 @@ class EditConfig:
     context: float = 2.0
     feather: int = 2
     composite: bool = True
+    cover: float = 0.25
+    seam: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength: {self.strength} must be above 0 and at most 1")
-        for name in ("margin", "feather"):
+        for name in ("margin", "feather", "seam"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} must not be negative")
+        if not 0 <= self.cover < 1:
+            raise ValueError(f"cover: {self.cover} must be at least 0 and below 1")
         if not 1 <= self.context < math.inf:
             raise ValueError(f"context: {self.context} must be at least 1")

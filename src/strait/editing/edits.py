@@ -6,24 +6,22 @@ Result k of a seed is the same however many are asked for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.editing.config import EditConfig
-from strait.editing.extension import Sides, extend, windows
+from strait.editing.extended_canvas import ExtendedCanvas
+from strait.editing.extension import Sides, extend
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
-from strait.editing.placing import Window, blend, centre_window, cut, enlarged, put_back, window_around
+from strait.editing.placing import Window, blend, centre_window, cut, cut_mask, enlarged, put_back, window_around
 from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model.strait import StraIT
@@ -31,10 +29,7 @@ from strait.pictures.as_images import AnyMask, AnyPicture, as_mask, as_picture
 from strait.pictures.images import to_images
 from strait.pictures.reading import Picture, PictureError, to_square
 from strait.randomness import image_seeds
-from strait.types import NULL_LABEL, Canvas, DecodingStep, Grid, Images, Tokens
-
-MOST_SQUARES = 64
-"""How many times the model's own number of tokens an extended canvas may have: it is decoded at once."""
+from strait.types import NULL_LABEL, Canvas, DecodingStep, Images, Tokens
 
 
 @dataclass(frozen=True)
@@ -94,12 +89,31 @@ def expanded(tokens: Tokens, count: int) -> Tokens:
     return Tokens(tuple(grid.expand(count, -1, -1) for grid in tokens.levels))
 
 
+def infilling_window(model: StraIT, mask: np.ndarray, config: EditConfig) -> Window:
+    """The square of a picture that the model sees when it fills a mask."""
+    return window_around(mask, model.config.image_size, config.context, model.config.grids[0][0], config.cover)
+
+
+def infilling_note(model: StraIT, mask: np.ndarray, config: EditConfig) -> str | None:
+    """What a user should know before a mask is filled; None where there is nothing."""
+    if not mask.any():
+        return None
+    seen = cut_mask(mask, infilling_window(model, mask, config), model.config.image_size)
+    (unknown,) = token_masks(seen, model.config.grids[:1], config.margin, config.cover)
+    if not unknown.all():
+        return None
+    return (
+        "mask: no top token stays known, so what is drawn cannot follow the picture around it; "
+        "fill a smaller part, or in several parts"
+    )
+
+
 def picture_canvases(
     edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig
 ) -> Callable[[Tensor], list[Canvas]]:
     """The first canvases of filling a part of a picture, by the indices ``[batch]`` of the results."""
     model, size = edit.model, edit.model.config.image_size
-    window = window_around(mask, size, config.context)
+    window = infilling_window(model, mask, config)
     hide = config.strength == 1
     images, masks = (part.to(model.device) for part in cut(picture.rgb(), mask, window, size, hide))
     tokens = encode_for_infilling(model, images, masks, config.strength)
@@ -120,17 +134,19 @@ def infill_picture(
         edit: how many, which class.
         picture: the user's.
         mask: True or white where to fill. Where it is empty the picture comes back bit for bit.
-        config: strength, margin, context, feather, composite.
+        config: strength, margin, context, cover, feather, seam, composite.
 
     Yields:
         uint8 of the shape of the picture's pixels, one result after the other.
     """
     edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
     mask = as_mask(mask, picture.size)
-    window = window_around(mask, edit.model.config.image_size, config.context)
-    place = mask if config.composite else _inside(window, mask.shape)
+    window = infilling_window(edit.model, mask, config)
+    composite = config.composite
+    place = mask if composite else _inside(window, mask.shape)
+    feather, seam = (config.feather, config.seam) if composite else (0, 0)
     for made in edit.results(picture_canvases(edit, picture, mask, config)):
-        yield put_back(picture.pixels, made, place, window, config.feather if config.composite else 0)
+        yield put_back(picture.pixels, made, place, window, feather, seam)
 
 
 def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
@@ -229,67 +245,17 @@ def extend_picture(
     Raises:
         PictureError: if nothing is to be extended, or the result would be too large.
     """
-    edit, model_size, grid = edit.base(), edit.model.config.image_size, edit.model.config.grids[0]
     if sides == Sides():
-        raise PictureError("extend: say by how much: --left, --right, --up or --down, in top tokens")
-    picture = as_picture(picture)
-    height, width = picture.size
-    token = min(picture.size) / grid[0]
-    rows, columns = math.ceil(height / token - 1e-6), math.ceil(width / token - 1e-6)
-    canvas = (rows + sides.up + sides.down, columns + sides.left + sides.right)
-    if canvas[0] * canvas[1] > MOST_SQUARES * grid[0] * grid[1]:
-        raise PictureError(
-            f"extend: the canvas would have {canvas[1]}x{canvas[0]} top tokens, more than {MOST_SQUARES} of the "
-            f"model's images ({MOST_SQUARES * grid[0] * grid[1]}); extend by less, or a picture that is less narrow"
-        )
-    left, right, up, down = (round(side * token) for side in sides.padding())
-    size = (height + up + down, width + left + right)
-    if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise PictureError(f"extend: the result would have {size[1]}x{size[0]} pixels; extend by less")
-    known = _known_tokens(picture.size, token).to(edit.model.device)
-    rows, columns = known.shape
-    images = _on_tokens(picture, token, (rows, columns), model_size // grid[0]).to(edit.model.device)
-    old = np.pad(picture.pixels, ((up, down), (left, right), (0, 0)), mode="edge")
-    outside = np.ones(size, bool)
-    if composite:
-        outside[up : up + height, left : left + width] = False
-    whole = (round(canvas[0] * token), round(canvas[1] * token))
+        raise PictureError("extend: say by how many top tokens, on one side at least: left, right, up or down")
+    edit, picture = edit.base(), as_picture(picture)
+    model, device = edit.model, edit.model.device
+    canvas = ExtendedCanvas(picture.size, sides, model.config.grids[0])
+    canvas.check()
+    images, known = canvas.as_model_images(picture, model.config.image_size).to(device), canvas.known().to(device)
+    old = canvas.with_repeated_edges(picture.pixels)
+    drawn = canvas.outside() if composite else np.ones(canvas.size, bool)
     for indices in edit.batches():
-        many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
-        made = extend(edit.model, many, sides, labels, edit.seed, indices, edit.decoding, known, edit.watch)
-        for one in made.cpu().split(1):
-            new = enlarged(one, max(whole[0], size[0]), max(whole[1], size[1]))[: size[0], : size[1]]
-            yield blend(old, new, outside, feather if composite else 0)
-
-
-def extension_windows(size: tuple[int, int], sides: Sides, grid: Grid, most: int) -> int:
-    """How many windows the extension of a picture takes, one after the other.
-
-    Args:
-        size: (height, width) of the picture.
-        sides: how far, in top tokens.
-        grid: of the model's top level.
-        most: counting ends there.
-    """
-    known = F.pad(_known_tokens(size, min(size) / grid[0]), sides.padding())
-    return sum(1 for _ in islice(windows(known, grid), most))
-
-
-def _known_tokens(size: tuple[int, int], token: float) -> Tensor:
-    """Which top tokens a picture fills wholly: bool, as many rows and columns as it takes to hold all of it."""
-    grid = [math.ceil(length / token - 1e-6) for length in size]
-    full = [int(length / token + 1e-6) for length in size]
-    known = torch.zeros(grid, dtype=torch.bool)
-    known[: full[0], : full[1]] = True
-    return known
-
-
-def _on_tokens(picture: Picture, token: float, grid: Grid, downsampling: int) -> Images:
-    """A picture on a whole number of top tokens, its edge repeated where they are more."""
-    height, width = picture.size
-    rows, columns = (max(round(count * token), length) for count, length in zip(grid, picture.size, strict=True))
-    pixels = np.pad(np.asarray(picture.rgb()), ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
-    pixels = Image.fromarray(pixels)
-    if pixels.size != (grid[1] * downsampling, grid[0] * downsampling):
-        pixels = pixels.resize((grid[1] * downsampling, grid[0] * downsampling), Image.Resampling.LANCZOS)
-    return to_images(pixels)
+        copies, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
+        results = extend(model, copies, sides, labels, edit.seed, indices, edit.decoding, known, edit.watch)
+        for result in results.cpu().split(1):
+            yield blend(old, canvas.at_picture_scale(result), drawn, feather if composite else 0)

@@ -51,10 +51,10 @@ def infill_canvases(tokens: Tokens, masks: Tensor, seeds: Tensor, config: EditCo
         tokens: of the images.
         masks: bool ``[batch, height, width]`` over their pixels, True where to fill.
         seeds: int64 ``[batch]`` (``randomness.image_seeds``); they choose the tokens of a strength below 1.
-        config: strength and margin.
+        config: strength, margin and cover.
     """
     grids = [(grid.shape[1], grid.shape[2]) for grid in tokens.levels]
-    chosen = thinned(token_masks(masks, grids, config.margin), config.strength, seeds)
+    chosen = thinned(token_masks(masks, grids, config.margin, config.cover), config.strength, seeds)
     return [Canvas.known(grid, masked) for grid, masked in zip(tokens.levels, chosen, strict=True)]
 
 
@@ -91,7 +91,7 @@ def infill(
         labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
         seed: the user's.
         indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
-        config: strength and margin; nothing is composited here (``placing.composite``).
+        config: strength, margin and cover; nothing is composited here (``placing.composite``).
         decoding: steps, temperature, guidance; the model's own by default.
 
     Returns:

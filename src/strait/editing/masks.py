@@ -1,6 +1,7 @@
 """Masks over pixels to masks over tokens, and the ramp by which an edit fades into what is kept.
 
-A mask is True where to fill. A token is known only if none of its pixels is masked.
+A mask is True where to fill. A top token stays known where the mask covers little of it, so that the filling follows
+what is left of the picture; a finer token is known only if none of its pixels is masked.
 Source: StraIT section 4.4, appendix A (the unmasked tokens are the constraint).
 """
 
@@ -31,16 +32,18 @@ def dilate(masks: Tensor, pixels: int) -> Tensor:
     return grown[:, 0] > 0
 
 
-def token_masks(masks: Tensor, grids: Sequence[Grid], margin: int = 0) -> tuple[Tensor, ...]:
+def token_masks(masks: Tensor, grids: Sequence[Grid], margin: int = 0, cover: float = 0.0) -> tuple[Tensor, ...]:
     """Which tokens a mask over pixels makes unknown, on every level.
 
     Args:
         masks: bool ``[batch, height, width]``, True where to fill.
-        grids: (h, w) of each level.
+        grids: (h, w) of each level, coarse to fine.
         margin: pixels by which the mask is grown first.
+        cover: share of a token's pixels, in [0, 1), that may be masked on the coarsest level.
 
     Returns:
-        bool ``[batch, h, w]`` for each level: True where any pixel of the token is masked.
+        bool ``[batch, h, w]`` for each level: True where more than ``cover`` of the token is masked, or on a finer
+        level any pixel of it. Where the mask covers no token as far, those that it covers most are True.
 
     Raises:
         ValueError: if a grid does not divide the mask's sides.
@@ -50,7 +53,9 @@ def token_masks(masks: Tensor, grids: Sequence[Grid], margin: int = 0) -> tuple[
         if height % grid[0] or width % grid[1]:
             raise ValueError(f"mask: its {height}x{width} pixels are no whole number of {grid[0]}x{grid[1]} tokens")
     grown = dilate(masks, margin).float()[:, None]
-    return tuple(F.max_pool2d(grown, (height // rows, width // columns))[:, 0] > 0 for rows, columns in grids)
+    coarsest, *finer = (F.avg_pool2d(grown, (height // rows, width // columns))[:, 0] for rows, columns in grids)
+    most = coarsest.amax((1, 2), keepdim=True)
+    return (coarsest > most.sub(1e-6).clamp(max=cover).clamp(min=0), *(share > 0 for share in finer))
 
 
 def random_subset(masked: Tensor, share: float, seeds: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, cast
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class StraITPipeline:
         return PipelineOutput(images) if return_dict else (images,)
 
     def _labels(self, class_labels: str | int | Sequence[str | int], times: int) -> list[str | int]:
-        labels: list[Any] = [class_labels] if np.ndim(cast(Any, class_labels)) == 0 else list(cast(Any, class_labels))
+        labels: list[Any] = [class_labels] if np.ndim(class_labels) == 0 else list(class_labels)  # pyright: ignore
         if not labels:
             raise ValueError("class_labels: the list is empty; None draws classes")
         return [label for label in labels for _ in range(times)]

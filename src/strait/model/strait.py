@@ -23,7 +23,6 @@ from strait.model.parts import LevelNetwork, build_part, level_networks
 from strait.nn.attention import pick
 from strait.nn.packed import Packed, pack_layers
 from strait.randomness import as_seed, image_seeds, key
-from strait.runtime.devices import give_back_memory
 from strait.tokenizer.build import AnyTokenizer
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
@@ -283,6 +282,8 @@ class StraIT(nn.Module):
         The same results up to rounding in the last bits. From then on the model has no gradients, and is not to be
         copied or moved. Returns the model.
         """
+        from strait.runtime.devices import give_back_memory
+
         for name in self.config.parts:
             pack_layers(self.part(name))
         if any(isinstance(module, Packed) for module in self.modules()):

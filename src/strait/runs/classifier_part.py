@@ -1,4 +1,4 @@
-"""The classifier beside a model folder: made, trained before the tokenizer that asks for it, and taken up again.
+"""The classifier beside a model: built, trained before the tokenizer whose loss compares its features, and loaded.
 
 M/classifier.safetensors    no part of the model: generation does without it
 """
@@ -6,17 +6,19 @@ M/classifier.safetensors    no part of the model: generation does without it
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from strait.config import Config
-from strait.data.images import BadFiles, in_order
+from strait.data.images import ImageBatch, in_order
 from strait.data.sources import DataError, ImageSource
 from strait.data.training_images import default_workers, training_batches
 from strait.model.config import ModelError
 from strait.model.folder import check_part, load_part
-from strait.runtime.ranks import Ranks
+from strait.runs.part import ModelRun
 from strait.tokenizer.classifier import Classifier
 from strait.training.classifier_loop import ClassifierTrainee
 
@@ -31,9 +33,9 @@ def build_classifier(config: Config, num_classes: int, data: str) -> Classifier:
         ValueError: if the images are too small for its stages.
     """
     if num_classes < 2:
-        found = "one class" if num_classes else "no classes"
+        classes = "one class" if num_classes else "no classes"
         raise DataError(
-            f"classifier: the images of {data} have {found}, and it has to tell at least two apart; choose 'none', "
+            f"classifier: the images of {data} have {classes}, and it has to tell at least two apart; choose 'none', "
             "'lpips' or a TorchScript file as tokenizer_training.perceptual"
         )
     if config.image_size < config.classifier.smallest_image:
@@ -44,48 +46,39 @@ def build_classifier(config: Config, num_classes: int, data: str) -> Classifier:
     return Classifier(config.classifier, num_classes)
 
 
-def classifier_trainee(
-    classifier: Classifier,
-    config: Config,
-    source: ImageSource,
-    validation: ImageSource | None,
-    bad_files: BadFiles,
-    device: torch.device,
-    ranks: Ranks,
-) -> ClassifierTrainee:
-    """The classifier in training.
+class ClassifierPart:
+    """The classifier beside the model; see ``runs.part.Part``."""
 
-    Args:
-        classifier: whose weights are trained.
-        config: all settings.
-        source: images to learn from.
-        validation: those kept apart, of which an even spread judges it; None where there are none.
-        bad_files: notes those that cannot be read.
-        device: where.
-        ranks: the processes that train it together.
-    """
-    workers = default_workers(config.data, device, os.cpu_count() or 1)
-    training, size = config.classifier_training, config.image_size
+    def __init__(self, run: ModelRun) -> None:
+        self.run = run
 
-    def batches(step: int):
-        return training_batches(source, size, training.batch_size, config.data, config.run.seed, step, workers, ranks)
+    def prepare(self, config: Config) -> None:
+        """Nothing: it learns from photographs."""
 
-    def kept_apart():
-        assert validation is not None
-        count = min(_VALIDATION_IMAGES, len(validation))
-        spread = [index * len(validation) // count for index in range(count)]
-        return in_order(validation, size, _VALIDATION_BATCH, spread)
+    def networks(self) -> dict[str, str]:
+        return {"classifier": ""}
 
-    return ClassifierTrainee(
-        classifier,
-        training,
-        config.run,
-        batches,
-        None if validation is None else kept_apart,
-        bad_files,
-        device,
-        ranks,
-    )
+    def trainee(self, network: str, config: Config) -> ClassifierTrainee:
+        run, training, size = self.run, config.classifier_training, config.image_size
+        torch.manual_seed(config.run.seed)
+        classifier = build_classifier(config, len(run.classes), run.data)
+        run.start_weights("classifier", classifier, config)
+        workers = default_workers(config.data, run.job.device, os.cpu_count() or 1)
+
+        def batches(step: int) -> Iterator[ImageBatch]:
+            seed, ranks = config.run.seed, run.job.ranks
+            return training_batches(
+                run.photographs, size, training.batch_size, config.data, seed, step, workers, ranks
+            )
+
+        validation = None if run.validation is None else partial(_evenly_spread, run.validation, size)
+        return ClassifierTrainee(classifier, training, config.run, batches, validation, run.job)
+
+
+def _evenly_spread(source: ImageSource, size: int) -> Iterator[ImageBatch]:
+    count = min(_VALIDATION_IMAGES, len(source))
+    indices = [index * len(source) // count for index in range(count)]
+    return in_order(source, size, _VALIDATION_BATCH, indices)
 
 
 def load_classifier(folder: Path, config: Config, num_classes: int, data: str) -> Classifier:

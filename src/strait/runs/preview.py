@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class LevelPreview:
         tokenizer: makes pixels of tokens.
         cache: tokens of images, of which up to ``PREVIEW`` are taken, evenly spread.
         config: whose settings of decoding hold; there is no guidance.
+        classes: their names, for the title; none where images have no class.
         device: of networks and tokenizer.
     """
 
@@ -47,26 +48,30 @@ class LevelPreview:
         tokenizer: AnyTokenizer,
         cache: TokenCache,
         config: Config,
+        classes: Sequence[str],
         device: torch.device,
     ) -> None:
         self.networks, self.tokenizer, self.config = networks, tokenizer, config
         images = np.array(spread(len(cache)), dtype=np.int64)
         flat, labels = cache.read(images * 0, images)
         self.labels = labels.to(device)
+        names = dict.fromkeys(str(classes[label]) for label in labels.tolist() if label >= 0)
+        self._title = f"generated: {', '.join(names)}" if names else "generated"
         self.grids = [rows.view(-1, *grid).to(device) for rows, grid in zip(flat, cache.grids, strict=True)]
 
     @torch.no_grad()
     def __call__(self) -> Image.Image:
         seeds = image_seeds(0, torch.arange(len(self.labels), device=self.labels.device))
         decoding, last = self.config.decoding, max(self.networks)
-        made = tuple(self.grids[: min(self.networks)])
+        grids = tuple(self.grids[: min(self.networks)])
         for level, network in self.networks.items():
-            bound = Guided(network.bind, Condition(self.labels, made), guided=False)
+            bound = Guided(network.bind, Condition(self.labels, grids), guided=False)
             canvas = Canvas.blank(len(self.labels), network.grid, self.labels.device)
             for step in decode_level(bound, canvas, level_sampling(seeds, decoding, level), "", level, decoding):
                 canvas = step.canvas
-            made = (*made, canvas.as_grid())
-        return contact_sheet(torch.cat([self._pixels(made), self._pixels(tuple(self.grids[: last + 1]))]), len(seeds))
+            grids = (*grids, canvas.as_grid())
+        rows = [self._pixels(grids), self._pixels(tuple(self.grids[: last + 1]))]
+        return contact_sheet(torch.cat(rows), len(seeds), [self._title, "photographs, from their own tokens"])
 
     def _pixels(self, grids: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Pixels of the levels of one size: the last one or two, whichever belong together."""

@@ -22,7 +22,7 @@ class OtherProcessFailed(OSError):
 
 
 class Stopped(Exception):
-    """Work was left unfinished because the run is to stop; the next time goes on with it.
+    """Work was left unfinished because the run is to stop; the next run resumes it.
 
     Args:
         signal_number: of the signal that asked for it; 0 if it was the clock.
@@ -82,9 +82,9 @@ class Ranks:
         """For each small integer, the largest of any process."""
         if self.size == 1:
             return list(values)
-        found = torch.tensor(list(values), dtype=torch.int32, device=self.device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return found.tolist()
+        largest = torch.tensor(list(values), dtype=torch.int32, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest.tolist()
 
     def stop_if(self, stopped: bool) -> None:
         """Stop all if any process was told to; every process must ask.
@@ -99,9 +99,9 @@ class Ranks:
         """Every process's value, in their order. For what is small, or rare: it is serialised."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def turns(self, work: Sequence[T]) -> Sequence[T]:
         """The pieces of some work that are this process's, taking turns."""
@@ -109,9 +109,32 @@ class Ranks:
 
     def take_turns(self, done: list[T]) -> list[T]:
         """What all made of the pieces of their ``turns``, in the order of the pieces."""
-        found = self.gather(done)
-        longest = max(len(part) for part in found)
-        return [part[turn] for turn in range(longest) for part in found if turn < len(part)]
+        shares = self.gather(done)
+        longest = max(len(share) for share in shares)
+        return [share[turn] for turn in range(longest) for share in shares if turn < len(share)]
+
+    def each(self, work: Callable[[], object], what: str) -> None:
+        """Let every process do its share of some work, and agree how it ended; ``what`` names the work.
+
+        Raises:
+            Stopped: on every process, if one was stopped.
+            OtherProcessFailed: on those that did not fail, if another did.
+        """
+        failure: BaseException | None = None
+        stopped = 0  # one more than the signal's number, which is 0 for the clock
+        try:
+            work()
+        except Stopped as reason:
+            stopped = 1 + reason.signal_number
+        except BaseException as error:
+            failure = error
+        stopped, any_failed = self.largest([stopped, failure is not None])
+        if failure is not None:
+            raise failure
+        if any_failed:
+            raise OtherProcessFailed(f"another process could not finish its part of {what}")
+        if stopped:
+            raise Stopped(stopped - 1)
 
     def on_first(self, work: Callable[[], T]) -> T:
         """Let the first process work and tell the others what came of it.

@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 
 from strait.config import Config
+from strait.data.job import Job
 from strait.data.sources import open_images
 from strait.runs.budget import share_of
-from strait.runs.parts import PartTraining
 from strait.runs.run_folder import is_finished
+from strait.runs.training import ModelTraining
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
-from strait.training.loop import Stop
+from strait.runtime.stop import Stop
 
 _SHARED = "classifier"
 
@@ -56,7 +57,7 @@ class Trainer:
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
         # A classifier is every row's, as a network from elsewhere would be: it is no part of their equal minutes.
-        begin = partial(PartTraining, folder, config, self.data, self.device, self.stop, ranks=self.ranks)
+        begin = partial(ModelTraining, folder, config, self.data, Job(self.device, self.ranks, self.stop))
         if _SHARED in parts and not begin().run([_SHARED]):
             return None
         return folder if begin(budget=self.budget).run(_own(parts)) else None
@@ -108,28 +109,37 @@ class Trainer:
         return read_json(folder / "runs" / "keys.json", {})
 
     def _borrow(self, folder: Path, part: str, key: str) -> None:
-        """Take over a part that another row has trained from the same."""
+        """Take over a part that another row has trained from the same; its run folder last, since where that is
+        nothing is borrowed again."""
         if (folder / "runs" / part).exists():
             return
-        for other in sorted(self.models.iterdir()):
-            same = other != folder and self._known_keys(other).get(part) == key
-            if not same or not is_finished(other, part, 1):
-                continue
-            shutil.copy2(other / f"{part}.safetensors", folder / f"{part}.safetensors")
-            tokens = other / "runs" / "tokens"
-            if part == "tokenizer" and tokens.exists():
-                shutil.rmtree(folder / "runs" / "tokens", ignore_errors=True)  # half of them, after a kill
-                shutil.copytree(tokens, folder / "runs" / "tokens", copy_function=os.link)
-            settled = read_json(other / "runs" / "budget.json", {})
-            if part in settled:
-                mine = folder / "runs" / "budget.json"
-                write_text(mine, json.dumps(read_json(mine, {}) | {part: settled[part]}, indent=1))
-            # Last and whole: where it stands, nothing is borrowed again.
-            aside = folder / "runs" / f"{part}.tmp"
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(other / "runs" / part, aside)
-            aside.replace(folder / "runs" / part)
+        lender = self._lender(folder, part, key)
+        if lender is None:
             return
+        shutil.copy2(lender / f"{part}.safetensors", folder / f"{part}.safetensors")
+        if part == "tokenizer" and (lender / "runs" / "tokens").exists():
+            _copy_whole(lender / "runs" / "tokens", folder / "runs" / "tokens", link=True)
+        steps = read_json(lender / "runs" / "budget.json", {}).get(part)
+        if steps is not None:
+            budget = folder / "runs" / "budget.json"
+            write_text(budget, json.dumps(read_json(budget, {}) | {part: steps}, indent=1))
+        _copy_whole(lender / "runs" / part, folder / "runs" / part)
+
+    def _lender(self, folder: Path, part: str, key: str) -> Path | None:
+        """Another row's folder, in which the same part is finished."""
+        for other in sorted(self.models.iterdir()):
+            if other != folder and self._known_keys(other).get(part) == key and is_finished(other, part, 1):
+                return other
+        return None
+
+
+def _copy_whole(source: Path, target: Path, link: bool = False) -> None:
+    """Copy a folder, or link its files, so that the copy is there whole or not at all."""
+    aside = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside, copy_function=os.link if link else shutil.copy2)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.replace(target)
 
 
 def _own(parts: Sequence[str]) -> list[str]:

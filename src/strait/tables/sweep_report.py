@@ -51,7 +51,7 @@ def write_sweep(
 {front_table(front, distance_title(judge.network.name))}
 
 {len(trials)} settings tried on {wanted.samples} images each; the front scored again on as many others, of seed \
-{wanted.seed + 1}{"" if again else " (not finished: the same command goes on)"}; the least distance of the search: \
+{wanted.seed + 1}{"" if again else " (not finished: rerun the command to resume)"}; the least distance of the search: \
 `{label(best["decoding"])}`
 
 {chr(10).join(f"- {line}" for line in provenance_lines([about]))}

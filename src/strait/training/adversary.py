@@ -103,9 +103,9 @@ class Adversary:
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
         return sums
 
-    def learn(self, judged: dict[str, Tensor], step: int) -> None:
+    def learn(self, judged: dict[str, Tensor]) -> None:
         """Take the step whose gradients ``judge`` has left."""
-        self.trained.finish_step(step)
+        self.trained.optimizer.step()
         if self.config.lecam_weight:
             means = torch.stack([judged["logits_real"], judged["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)

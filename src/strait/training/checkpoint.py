@@ -44,7 +44,7 @@ def save_checkpoint(
         # In words of ours: the system's own name a temporary file, or none at all.
         raise OSError(
             f"{folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); {kept}; "
-            "with room and leave to write there the same command goes on"
+            "make room, or give leave to write there, and rerun the command to resume"
         ) from error
     for old in _checkpoints(folder)[keep:]:
         if old.name != _name(best):
@@ -87,10 +87,10 @@ def _fault(checkpoint: Path) -> str | None:
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         for name in _FILES:
-            path, wanted = checkpoint / name, manifest[name]
-            if path.stat().st_size != wanted["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
-            if sha256(path) != wanted["sha256"]:
+            path, noted = checkpoint / name, manifest[name]
+            if path.stat().st_size != noted["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {noted['bytes']}"
+            if sha256(path) != noted["sha256"]:
                 return f"{name} is damaged (its hash differs)"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be used ({type(error).__name__}: {error})"
@@ -99,16 +99,21 @@ def _fault(checkpoint: Path) -> str | None:
 
 def _unused(path: Path) -> Path:
     number = 1
-    found = path
-    while found.exists():
+    free = path
+    while free.exists():
         number += 1
-        found = path.with_name(f"{path.name}-{number}")
-    return found
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; broken ones are passed over and left where they are."""
     return next((path for path in _checkpoints(folder) if _fault(path) is None), None)
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Name and rename the checkpoints that ``load_checkpoint`` would pass over."""
+    load_checkpoint(folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from strait.data.images import BadFiles, ImageBatch
+from strait.data.images import ImageBatch
+from strait.data.job import Job
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key
-from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.classifier import Classifier
 from strait.training.config import ClassifierTrainingConfig, RunConfig
 from strait.training.distributed import distribute, no_averaging
@@ -36,26 +36,24 @@ class ClassifierTrainee:
         run: RunConfig,
         batches: Callable[[int], Iterator[ImageBatch]],
         validation: Callable[[], Iterator[ImageBatch]] | None,
-        bad_files: BadFiles,
-        device: torch.device,
-        ranks: Ranks = ALONE,
+        job: Job,
     ) -> None:
         """``batches(step)`` is the stream of this process's shares from a step on; ``validation()`` goes through
         images never trained on."""
-        self.config, self.run, self.device, self.bad_files, self.ranks = config, run, device, bad_files, ranks
+        self.config, self.run, self.job, self.device = config, run, job, job.device
         self._batches, self._validation = batches, validation
         self._stream: Iterator[ImageBatch] = iter(())
-        ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
-        self._samples = ranks.share(config.batch_size)
+        job.ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        self._samples = job.ranks.share(config.batch_size)
         # Eager GroupNorm is slow backwards on channels-last tensors of a CPU: there only compiled code gains.
-        self._format = torch.channels_last if run.compile or device.type == "cuda" else torch.contiguous_format
-        self.classifier: Classifier = classifier.to(device).to(memory_format=self._format)  # pyright: ignore
+        self._format = torch.channels_last if run.compile or job.device.type == "cuda" else torch.contiguous_format
+        self.classifier: Classifier = classifier.to(job.device).to(memory_format=self._format)  # pyright: ignore
         if run.recompute:
             for stage in classifier.stages:
                 recompute_in_backward(stage)
         if run.compile:
             classifier.compile(dynamic=False)
-        self._distributed = distribute(classifier, ranks, "ddp")
+        self._distributed = distribute(classifier, job.ranks, "ddp")
         optimizer = adamw(classifier, config.learning_rate, config.betas, config.weight_decay)
         self.trained = Trained(classifier, optimizer, config.ema_decay)
 
@@ -65,7 +63,7 @@ class ClassifierTrainee:
     def step(self, step: int) -> Metrics:
         config = self.config
         batch = next(self._stream)
-        self.bad_files.note(batch.bad)
+        self.job.bad_files.note(batch.bad)
         samples = torch.arange(self._samples.start, self._samples.stop, device=self.device)
         keys = key(self.run.seed, _CROP, samples + step * config.batch_size)
         images = random_crops(batch.images(self.device), keys, config.smallest_crop)
@@ -75,15 +73,16 @@ class ClassifierTrainee:
         self.classifier.train()
         losses: list[Tensor] = []
         correct = torch.zeros((), device=self.device)
-        for number, (some, wanted) in enumerate(zip(pieces, labels, strict=True)):
+        for number, (piece, piece_labels) in enumerate(zip(pieces, labels, strict=True)):
             with no_averaging([self._distributed], number + 1 < len(pieces)):
-                loss, right = self._loss(self._distributed, some, wanted)
+                loss, right = self._loss(self._distributed, piece, piece_labels)
                 (loss / len(pieces)).backward()
             losses.append(loss.detach())
             correct += right
         loss, norm = torch.stack(losses).mean(), gradient_norm(self.classifier.parameters())
-        require_finite(loss, norm, self.ranks)
-        self.trained.finish_step(step)
+        require_finite(loss, norm, self.job.ranks)
+        self.trained.optimizer.step()
+        self.trained.update_average(step)
         metrics: dict[str, Tensor | float | tuple[Tensor | float, Tensor | float]] = {
             "loss": loss,
             "accuracy": (correct, (batch.labels != _NO_LABEL).sum()),
@@ -95,7 +94,7 @@ class ClassifierTrainee:
         return metrics
 
     def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss of some images, those without a label counting as nothing, and how many are right."""
+        """The mean loss of a batch, images without a label counting as zero, and how many images are right."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
             logits = network(images)
         smoothing = self.config.label_smoothing

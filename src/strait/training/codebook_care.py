@@ -59,6 +59,11 @@ class CodebookCare:
             every = torch.ones(codebook.weight.shape[0], dtype=torch.bool, device=codebook.weight.device)
             self._replaced(index, every)
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether the use of codes has been counted; before that it is taken to be uniform."""
+        return any(not bool((health.usage == health.usage[0, 0]).all()) for health in self._healths())
+
     @torch.no_grad()
     def watch(self, pieces: list[tuple[Quantized, ...]], step: int) -> dict[str, Tensor | float]:
         """Count the codes of a batch, restart dead ones; perplexity and usage of each level for the log, and how
@@ -89,11 +94,14 @@ class CodebookCare:
     def _health(self, index: int) -> CodebookHealth:
         return cast(CodebookHealth, self.health[index])
 
+    def _healths(self) -> list[CodebookHealth]:
+        return [self._health(index) for index in range(len(self.health))]
+
     def _pick(self, rows: Tensor, places: Tensor) -> Tensor:
-        """``rows_at`` for rows that lie with all processes, in their order: each gives those that are its own."""
+        """``rows_at`` for rows that lie with all processes, in their order: each gives those that it holds."""
         count = rows.shape[0]
         chosen = (places * (count * self.ranks.size)).long().clamp(max=count * self.ranks.size - 1)
-        own = chosen - self.ranks.rank * count
-        mine = (own >= 0) & (own < count)
-        found = torch.where(mine[:, None], rows[own.clamp(0, count - 1)], torch.zeros_like(rows[:1]))
-        return self.ranks.sum(found)
+        local = chosen - self.ranks.rank * count
+        is_here = (local >= 0) & (local < count)
+        picked = torch.where(is_here[:, None], rows[local.clamp(0, count - 1)], torch.zeros_like(rows[:1]))
+        return self.ranks.sum(picked)

@@ -32,18 +32,18 @@ class ExponentialMovingAverage:
     def load(self, average: dict[str, Tensor]) -> None:
         """Go on from a saved average; without one, from the model as it is."""
         for name, parameter in self.model.named_parameters():
-            own = self.average[name]
-            own.copy_(placed(average[name], own) if name in average else parameter)
+            current = self.average[name]
+            current.copy_(placed(average[name], current) if name in average else parameter)
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
         """The model with its averaged weights for a while."""
-        own = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        trained = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self._put(self.average)
         try:
             yield self.model
         finally:
-            self._put(own)
+            self._put(trained)
 
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:

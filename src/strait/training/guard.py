@@ -1,4 +1,4 @@
-"""Against numbers that are none: such steps are skipped, too many in a row end training; jumps are noted."""
+"""Guards against non-finite losses: such steps are skipped, too many in a row end training; jumps are noted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMORY, _LEAST_STEPS, _DEVIATIONS = 0.99, 100, 6.0
 
 
 class NotFinite(ArithmeticError):
-    """A step whose loss or gradients are no numbers; it has changed nothing."""
+    """A step whose loss or gradients are not finite; it has changed nothing."""
 
 
 class TrainingFailed(ValueError):

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from strait.data.job import Job
 from strait.runtime.files import naming
-from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks
-from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from strait.runtime.ranks import OtherProcessFailed
+from strait.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, set_damaged_aside
 from strait.training.config import RunConfig
+from strait.training.curves import write_curves
 from strait.training.guard import Guard, NotFinite, TrainingFailed
 from strait.training.pace import Pace
+from strait.training.progress import Progress
 from strait.training.tracking import Metrics, Tracker
-
-# What schedulers send before they take a machine away (SIGUSR1: SLURM, SIGUSR2 and SIGXCPU: Grid Engine, LSF), and a
-# terminal that is lost (SIGHUP).
-_ORDERLY = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP")
 
 
 class Trainee(Protocol):
-    """A part in training. Its steps are a function of their number and its tensors: nothing else is carried over."""
+    """A network in training. A step is a function of its number and of ``tensors``: no other state is carried over."""
 
     def begin(self, step: int) -> None:
         """Get ready to take step ``step`` (from 0) next."""
@@ -40,7 +35,7 @@ class Trainee(Protocol):
         """Take one step; the metrics stay on their device.
 
         Raises:
-            NotFinite: if its loss or gradients are no numbers; it has then changed nothing.
+            NotFinite: if its loss or gradients are not finite; it has then changed nothing.
         """
         ...
 
@@ -48,205 +43,167 @@ class Trainee(Protocol):
         """Everything a resumed run needs, on the first process; every process must ask."""
         ...
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of ``tensors``."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What becomes the model's, on the first process; every process must ask."""
+        ...
 
     def samples(self) -> Image.Image | None:
         """A picture of what has been learned so far, on the first process; every process must ask."""
         ...
 
 
-@dataclass
-class Stop:
-    """Whether, and why, training should end before its last step."""
+def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Job) -> bool:
+    """Train a network to its last step, from its newest checkpoint if there is one.
 
-    deadline: float | None = None
-    signal_number: int | None = None
-    signalled_at: float = 0.0
+    Args:
+        trainee: the network.
+        folder: its ``runs/PART``.
+        steps: steps in all.
+        config: logging and checkpoints.
+        job: asked after every step whether to stop; one process that is to stop stops all.
 
-    def adopt(self, signal_number: int) -> None:
-        """Another process got a signal (0 for none): it counts as if it had come to this one."""
-        if signal_number and self.signal_number is None:
-            self.signal_number, self.signalled_at = signal_number, time.monotonic()
+    Returns:
+        True if the last step has been taken, False if the job was stopped first; either way the state is saved.
 
-    def agreed(self, ranks: Ranks, *flags: bool) -> list[bool]:
-        """Whether any process is to stop, then for each flag whether any has raised it; a signal becomes all's."""
-        number, *raised = ranks.largest([self.signal_number or 0, self.wanted(), *flags])
-        self.adopt(number)
-        return [bool(flag) for flag in raised]
-
-    def wanted(self) -> bool:
-        return self.signal_number is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
-
-
-@contextmanager
-def orderly_stop(minutes: float | None) -> Iterator[Stop]:
-    """Ctrl-C and the signals of schedulers and lost terminals finish the step and save; a second Ctrl-C ends at once.
-
-    A SIGHUP that is ignored stays ignored: so says ``nohup``. ``minutes`` sets a deadline.
+    Raises:
+        TrainingFailed: if too many steps in a row had to be skipped.
+        OSError: if a checkpoint or the log cannot be written; the checkpoint before is whole.
     """
-    stop = Stop(deadline=None if minutes is None else time.monotonic() + 60 * minutes)
-
-    def handle(number: int, frame: object) -> None:
-        if stop.signal_number is not None:
-            # A launcher passes on a signal that the whole group has been sent already: only impatience counts.
-            if number == signal.SIGINT and time.monotonic() - stop.signalled_at > 1:
-                raise KeyboardInterrupt
-            return
-        stop.signal_number, stop.signalled_at = number, time.monotonic()
-        with suppress(OSError):  # the terminal may be gone
-            print("\nfinishing this step, then saving ...", file=sys.stderr, flush=True)
-
-    orderly = [getattr(signal, name) for name in _ORDERLY if hasattr(signal, name)]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        orderly.remove(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in orderly}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    run = _Run(trainee, folder, config, job)
+    if run.taken >= steps:
+        return True
+    trainee.begin(run.taken)
+    pace = Pace(folder)
+    with Progress(folder.name, steps, run.taken, silent=not job.ranks.first) as progress:
+        for step in range(run.taken, steps):
+            is_last = step + 1 == steps
+            pace.start()
+            try:
+                metrics = run.accepted(step, trainee.step(step))
+            except NotFinite as reason:
+                metrics = run.skipped(step, str(reason))
+            is_best = run.log(step, metrics, is_last)
+            pace.pause()
+            progress.advance(loss=run.loss)
+            # A step that was skipped on one process was skipped on all, and the best is the same for all.
+            stopping, due = job.stop.agreed(job.ranks, run.saving_is_due())
+            if is_last or stopping or due or is_best:
+                run.save(step + 1)
+            sampled = config.sample_every > 0 and ((step + 1) % config.sample_every == 0 or is_last)
+            if sampled:
+                run.write_samples(step + 1)
+            if job.ranks.first and (is_last or stopping):
+                pace.write()
+            if job.ranks.first and (is_last or stopping or sampled):
+                write_curves(folder)
+            if stopping:
+                return is_last
+    return True
 
 
 class _Run:
-    """What surrounds the steps of one part: its checkpoints, log and guard."""
+    """What surrounds the steps of a network: its checkpoints, log and guard.
 
-    def __init__(self, trainee: Trainee, folder: Path, config: RunConfig, ranks: Ranks) -> None:
-        self.trainee, self.folder, self.config, self.ranks = trainee, folder, config, ranks
-        self.done = 0
+    Attributes:
+        taken: steps that earlier runs have taken.
+        loss: of the newest step that was not skipped; None before the first.
+    """
+
+    def __init__(self, trainee: Trainee, folder: Path, config: RunConfig, job: Job) -> None:
+        self.trainee, self.folder, self.config, self.job = trainee, folder, config, job
+        self.taken = 0
         notes: dict[str, Any] = {}
-        # One process looks, and sets broken ones aside; what it found the others read.
-        ranks.on_first(lambda: load_checkpoint(folder / "checkpoints") and None)
+        # One process sets damaged ones aside; then all load the same.
+        job.ranks.on_first(partial(set_damaged_aside, folder / "checkpoints"))
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is not None:
-            self.done, tensors, notes = checkpoint
+            self.taken, tensors, notes = checkpoint
             trainee.load_tensors(tensors)
             _warn_of_other_threads(folder, notes)
-        self.best: dict[str, float] | None = notes.get("best")
-        self.tracker = Tracker(folder, config.log_every, self.done, notes, ranks)
-        self.guard = Guard(config.skip_at_most, notes)
-        self.saved_at = time.monotonic()
+        self.loss: float | None = None
+        self._best: dict[str, float] | None = notes.get("best")
+        self._tracker = Tracker(folder, config.log_every, self.taken, notes, job.ranks)
+        self._guard = Guard(config.skip_at_most, notes)
+        self._saved_at = time.monotonic()
+
+    def accepted(self, step: int, metrics: Metrics) -> Metrics:
+        """The metrics of a step (from 0) that was taken; a loss that jumped is reported and counted."""
+        if "loss" in metrics:
+            self.loss = float(metrics["loss"])  # pyright: ignore
+            jump = self._guard.spike(self.loss)
+            if jump is not None:
+                self._tracker.count("loss_spikes")
+                print(f"\nstep {step + 1}: {jump}", file=sys.stderr, flush=True)
+        return metrics
+
+    def skipped(self, step: int, reason: str) -> Metrics:
+        """Report and count a step (from 0) that changed nothing; it has no metrics.
+
+        Raises:
+            TrainingFailed: if it is one too many in a row.
+        """
+        self._tracker.count("skipped")
+        print(f"\nstep {step + 1} is skipped: {reason}", file=sys.stderr, flush=True)
+        if self._guard.skipped():
+            if not self.job.ranks.first:  # the first speaks for all
+                raise OtherProcessFailed("training cannot go on") from None
+            raise TrainingFailed(self._failure(step, reason)) from None
+        return {}
+
+    def log(self, step: int, metrics: Metrics, is_last: bool) -> bool:
+        """Note the metrics of a step (from 0); whether its validation loss is the lowest so far."""
+        if self._tracker.add(step + 1, metrics, is_last):
+            self.job.bad_files.share()
+        judged = metrics.get("validation_loss")
+        if not isinstance(judged, float) or (self._best is not None and judged >= self._best["validation_loss"]):
+            return False
+        self._best = {"step": step + 1, "validation_loss": judged}
+        return True
+
+    def saving_is_due(self) -> bool:
+        # Not in the midst of steps that fail: what was good before them is then still the newest.
+        return not self._guard.in_a_row and time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
 
     def save(self, step: int) -> None:
+        """Write the checkpoint after so many steps; every process must ask."""
         tensors = self.trainee.tensors()
-        notes = {**self.tracker.notes(), **self.guard.notes(), "threads": torch.get_num_threads()}
-        if self.best is not None:
-            notes["best"] = self.best
-        best = None if self.best is None else int(self.best["step"])
+        notes = {**self._tracker.notes(), **self._guard.notes(), "threads": torch.get_num_threads()}
+        if self._best is not None:
+            notes["best"] = self._best
+        best = None if self._best is None else int(self._best["step"])
         folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
-        self.ranks.on_first(lambda: save_checkpoint(folder, step, tensors, notes, keep, best) and None)
-        self.saved_at = time.monotonic()
+        self.job.ranks.on_first(partial(save_checkpoint, folder, step, tensors, notes, keep, best))
+        self._saved_at = time.monotonic()
 
-    def take(self, step: int, last: bool) -> bool:
-        """Take one step (from 0); whether it is the best so far by the validation loss."""
-        metrics: Metrics = {}
-        try:
-            metrics = self.trainee.step(step)
-            jump = self.guard.spike(float(metrics["loss"])) if "loss" in metrics else None  # pyright: ignore
-            if jump is not None:
-                self.tracker.count("loss_spikes")
-                print(f"\nstep {step + 1}: {jump}", file=sys.stderr, flush=True)
-        except NotFinite as reason:
-            self.tracker.count("skipped")
-            print(f"\nstep {step + 1} is skipped: {reason}", file=sys.stderr, flush=True)
-            if self.guard.skipped():
-                if not self.ranks.first:  # the first speaks for all
-                    raise OtherProcessFailed("training cannot go on") from None
-                raise TrainingFailed(self._failure(step, str(reason))) from None
-        self.tracker.add(step + 1, metrics, last)
-        judged = metrics.get("validation_loss")
-        if not isinstance(judged, float) or (self.best is not None and judged >= self.best["validation_loss"]):
-            return False
-        self.best = {"step": step + 1, "validation_loss": judged}
-        return True
+    def write_samples(self, step: int) -> None:
+        """Write the sample grid after so many steps; every process must ask."""
+        picture = self.trainee.samples()
+        if self.job.ranks.first and picture is not None:
+            target = self.folder / "samples" / f"step-{step:08d}.png"
+            with naming(target):
+                target.parent.mkdir(exist_ok=True)
+                picture.save(target)
+            self._tracker.add_picture(step, picture)
 
     def _failure(self, step: int, reason: str) -> str:
         good = newest_checkpoint(self.folder / "checkpoints")
         return (
-            f"{self.folder.name}: {reason}, for {self.guard.in_a_row} steps in a row, the last of them {step + 1} "
+            f"{self.folder.name}: {reason}, for {self._guard.in_a_row} steps in a row, the last of them {step + 1} "
             f"(run.skip_at_most); the last good checkpoint is {good or 'none'}; a lower learning rate, a smaller "
             "gradient_clip or float32 may help"
         )
-
-    def saving_is_due(self) -> bool:
-        # Not in the midst of steps that fail: what was good before them is then still the newest.
-        return not self.guard.in_a_row and time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
 
 
 def _warn_of_other_threads(folder: Path, notes: dict[str, Any]) -> None:
     before, now = notes.get("threads"), torch.get_num_threads()
     if before is not None and before != now:
         print(
-            f"{folder.name}: begun with {before} threads, going on with {now} (OMP_NUM_THREADS); sums are then taken "
-            "in another order, and the weights will not be the same to the last bit",
+            f"{folder.name}: begun with {before} threads, resumed with {now} (OMP_NUM_THREADS); sums are then taken "
+            "in another order, and the weights will differ in their last bits",
             file=sys.stderr,
             flush=True,
         )
-
-
-def train(
-    trainee: Trainee,
-    title: str,
-    folder: Path,
-    steps: int,
-    config: RunConfig,
-    stop: Stop,
-    ranks: Ranks = ALONE,
-    at_log: Callable[[], object] = lambda: None,
-) -> bool:
-    """Train a part to its last step, from its newest checkpoint if there is one.
-
-    Args:
-        trainee: the part.
-        title: what the progress bar calls it.
-        folder: its ``runs/PART``.
-        steps: steps in all.
-        config: logging and checkpoints.
-        stop: asked after every step; one process that is to stop stops all.
-        ranks: the processes that train it together.
-        at_log: called on every process with each line of the log.
-
-    Returns:
-        True if the last step has been taken, False if ``stop`` came first; either way the state is saved.
-
-    Raises:
-        TrainingFailed: if too many steps in a row had to be skipped.
-        OSError: if a checkpoint or the log cannot be written; the one before is whole.
-    """
-    run = _Run(trainee, folder, config, ranks)
-    if run.done >= steps:
-        return True
-    trainee.begin(run.done)
-    pace = Pace(folder)
-    with tqdm(
-        total=steps, initial=run.done, desc=title, unit="step", dynamic_ncols=True, disable=not ranks.first
-    ) as bar:
-        for step in range(run.done, steps):
-            at_end = step + 1 == steps
-            pace.start()
-            best = run.take(step, last=at_end)
-            pace.pause()
-            if (step + 1) % config.log_every == 0 or at_end:
-                at_log()
-                latest = list(run.tracker.latest.items())[:4]
-                bar.set_postfix({name: f"{value:.3g}" for name, value in latest}, refresh=False)
-            bar.update()
-            # A step that was skipped on one process was skipped on all, and the best is the same for all.
-            stopping, due = stop.agreed(ranks, run.saving_is_due())
-            if at_end or stopping or due or best:
-                run.save(step + 1)
-            if (at_end or stopping) and ranks.first:
-                pace.write()
-            if config.sample_every and ((step + 1) % config.sample_every == 0 or at_end):
-                _write_samples(trainee, folder, step + 1, ranks)
-            if stopping:
-                return at_end
-    return True
-
-
-def _write_samples(trainee: Trainee, folder: Path, step: int, ranks: Ranks) -> None:
-    picture = trainee.samples()
-    if ranks.first and picture is not None:
-        target = folder / "samples" / f"step-{step:08d}.png"
-        with naming(target):
-            target.parent.mkdir(exist_ok=True)
-            picture.save(target)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from strait.runtime.files import naming
+
 WARM_UP = 3
 """Steps that are not counted: the first ones compile, among others."""
 
@@ -47,7 +49,7 @@ class Pace:
         begin = time.perf_counter()
         _wait()  # what a GPU has been asked for and has not done yet
         self._seconds += time.perf_counter() - begin
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"steps": counted, "seconds": round(self._seconds, 3)}) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
+from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import pixel_loss
-from strait.tokenizer.perceptual import Perceptual, StageDistance, normalised_distance
+from strait.tokenizer.perceptual import Perceptual, StageDistance, build_perceptual, normalised_distance
 from strait.tokenizer.quantizer import Quantized, codebook_entropy_loss, soft_assignments
 from strait.training.adversary import Adversary, View
 from strait.training.config import TokenizerTrainingConfig
@@ -40,25 +42,65 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
+class Judges:
+    """The frozen networks that compare photographs with reconstructions.
+
+    Args:
+        perceptual: the distance L_Perc.
+        eyes: the network whose features a projected adversary looks at, and EfficientNet's distance compares: computed
+            once for both. None where neither is asked for.
+    """
+
+    perceptual: Perceptual
+    eyes: StageDistance | None = None
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Channels of the stages that a projected adversary looks at."""
+        network = None if self.eyes is None else self.eyes.network
+        return network.widths if isinstance(network, EfficientNetFeatures) else ()
+
+
+def build_judges(
+    config: TokenizerTrainingConfig,
+    classifier: Classifier | None,
+    device: torch.device,
+    memory_format: torch.memory_format,
+    compiled: bool,
+) -> Judges:
+    """The networks that stage 1's settings ask for; ``classifier`` is the trained one of the model folder."""
+    perceptual = build_perceptual(config.perceptual, device, classifier)
+    if isinstance(perceptual, StageDistance) and config.perceptual == "classifier":
+        perceptual.to(memory_format=memory_format)  # pyright: ignore
+        if compiled:
+            perceptual.compile(dynamic=False)
+    if not config.sees_features:
+        return Judges(perceptual)
+    if isinstance(perceptual, StageDistance) and config.perceptual == "efficientnet":
+        eyes = perceptual
+    else:
+        eyes = StageDistance(EfficientNetFeatures().to(device))
+    eyes.to(memory_format=torch.channels_last)  # pyright: ignore  (it has no GroupNorm)
+    return Judges(perceptual, eyes)
+
+
+@dataclass(frozen=True, eq=False)
 class Objective:
     """Equation 2 for one tokenizer, and the entropy of its codes, which goes beyond the paper.
 
     Args:
         tokenizer: of one level or two.
         config: of stage 1.
-        perceptual: the distance L_Perc.
+        judges: of its reconstructions.
         autocast: the precision of the networks.
         ranks: the processes among which a batch is divided.
-        eyes: the network whose features a projected adversary looks at, and EfficientNet's distance compares: computed
-            once for both.
     """
 
     tokenizer: TrainableTokenizer
     config: TokenizerTrainingConfig
-    perceptual: Perceptual
+    judges: Judges
     autocast: Callable[[], torch.autocast]
     ranks: Ranks
-    eyes: StageDistance | None = None
 
     def __call__(
         self,
@@ -76,7 +118,7 @@ class Objective:
             kept: whose bottom is kept, bool ``[batch]``.
             adversary: None as long as it has no say.
             share: of the adversary's weight, 0 to 1.
-            uses: what ``code_use`` found for the whole batch.
+            uses: what ``code_use`` gave for the whole batch.
             zoom: factor by which images are enlarged before ``eyes`` sees them.
         """
         config, care = self.config, self.config.codebook
@@ -96,16 +138,16 @@ class Objective:
             loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
         views: tuple[View, View] = images, output.images
         features: tuple[list[Tensor], list[Tensor]] | None = None
-        compares = self.perceptual is self.eyes and config.perceptual_weight > 0
+        compares = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
         judges = adversary is not None and adversary.is_projected
-        if self.eyes is not None and (compares or judges):
+        if self.judges.eyes is not None and (compares or judges):
             features = self._features(images, zoom), self._features(drawn, zoom)
             views = features if judges else views
         if config.perceptual_weight and config.perceptual != "none":
-            if features is not None and self.perceptual is self.eyes:
+            if features is not None and self.judges.perceptual is self.judges.eyes:
                 distance = normalised_distance(features[1], features[0])
             else:
-                distance = self.perceptual(drawn, images)
+                distance = self.judges.perceptual(drawn, images)
             loss, metrics["perceptual"] = loss + config.perceptual_weight * distance, distance
         if adversary is not None:
             with self.autocast():
@@ -120,26 +162,26 @@ class Objective:
         return Piece(loss, metrics, output.images.detach(), seen, looked_at)
 
     def _features(self, images: Images, zoom: float) -> list[Tensor]:
-        assert self.eyes is not None
+        assert self.judges.eyes is not None
         if zoom != 1:
             size = [round(side * zoom) for side in images.shape[2:]]
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         with torch.set_grad_enabled(images.requires_grad):  # photographs need none
-            return self.eyes.features(images)
+            return self.judges.eyes.features(images)
 
     @torch.no_grad()
     def quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
-        """What each level of each piece becomes, and nothing else."""
+        """Each level of each piece, quantized."""
         # Uncompiled: without gradients it would be compiled a second time.
         with self.autocast(), torch.compiler.set_stance("force_eager"):
-            return [self.tokenizer(some).levels for some in images]
+            return [self.tokenizer(piece).levels for piece in images]
 
     def _entropy_weight(self) -> float:
         return 0.0 if self.tokenizer.codebook(0).bypass else self.config.codebook.entropy_weight
 
     def code_use(self, images: tuple[Images, ...]) -> list[Tensor] | None:
-        """How much each level uses each code over the whole batch, which its entropy term needs to know beforehand
-        where a batch is taken in pieces."""
+        """How much each level uses each code over the whole batch, which its entropy term needs before the
+        first piece of a batch."""
         if not self._entropy_weight() or len(images) == 1:
             return None
         pieces = self.quantized(images)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from strait.runtime.files import naming, write_text
 from strait.runtime.ranks import ALONE, Ranks
+from strait.training.tensorboard import EventFile, open_events
 
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 """By name: a value, or a pair (sum, weight) whose sums are divided at the end."""
@@ -20,7 +22,7 @@ Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 class Tracker:
     """Sums metrics on their device without waiting for it; a line is written every ``every`` steps.
 
-    After a resume the log goes on from the checkpoint's step: no step stands in it twice, none is missing. Of several
+    After a resume the log continues at the checkpoint's step: no step is in it twice, none is missing. Of several
     processes each sums its own; the first writes the means over all.
     """
 
@@ -29,11 +31,11 @@ class Tracker:
         self._sums: dict[str, Any] = dict(notes.get("sums", {}))
         self._weights: dict[str, Any] = dict(notes.get("weights", {}))
         self._counts: dict[str, int] = dict(notes.get("counts", {}))
-        self._board: Any = None
+        self._board: EventFile | None = None
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             self._drop_after(step)
-            self._board = _tensorboard(folder, step)
+            self._board = open_events(folder / "tensorboard", step)
         self.latest: dict[str, float] = {}
 
     def _drop_after(self, step: int) -> None:
@@ -58,8 +60,7 @@ class Tracker:
             with naming(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **means, **self._counts}) + "\n")
         if self._board is not None:
-            for name, value in {**self.latest, **self._counts}.items():
-                self._board.add_scalar(name, value, step)
+            self._board.add_scalars(step, {**self.latest, **self._counts})
         self._sums, self._weights, self._counts = {}, {}, {}
         return True
 
@@ -67,13 +68,18 @@ class Tracker:
         """Count an event; the next line says how many there were since the last."""
         self._counts[name] = self._counts.get(name, 0) + 1
 
+    def add_picture(self, step: int, picture: Image.Image) -> None:
+        """Show a sample grid in TensorBoard; only the first process has one."""
+        if self._board is not None:
+            self._board.add_picture(step, picture)
+
     def _totals(self) -> tuple[dict[str, float], dict[str, float]]:
         """Sums and weights over all processes."""
         if self.ranks.size == 1:
             return {n: float(v) for n, v in self._sums.items()}, {n: float(v) for n, v in self._weights.items()}
         names = list(self._sums)  # in the same order everywhere: all run the same steps
-        own = [[float(table[name]) for name in names] for table in (self._sums, self._weights)]
-        sums, weights = self.ranks.sum(torch.tensor(own, dtype=torch.float64, device=self.ranks.device)).tolist()
+        totals = [[float(table[name]) for name in names] for table in (self._sums, self._weights)]
+        sums, weights = self.ranks.sum(torch.tensor(totals, dtype=torch.float64, device=self.ranks.device)).tolist()
         return dict(zip(names, sums, strict=True)), dict(zip(names, weights, strict=True))
 
     def notes(self) -> dict[str, Any]:
@@ -96,12 +102,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return 1 << 62  # half a line, from a kill while it was written
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer of the steps after this one; what an earlier run wrote of them is no longer shown."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

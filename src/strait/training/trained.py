@@ -43,9 +43,8 @@ class Trained(Generic[Module]):
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def finish_step(self, step: int) -> None:
-        """Take the step whose gradients are there, and fold the weights into their average; steps count from 0."""
-        self.optimizer.step()
+    def update_average(self, step: int) -> None:
+        """Fold the weights after step ``step`` (from 0) into their average, where there is one."""
         if self.ema is not None:
             self.ema.update(step)
 

@@ -7,6 +7,7 @@ upsampler's two networks do so in one step, each guided by the true tokens of al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -15,11 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from strait.data.balance import epoch_order
+from strait.data.job import Job
 from strait.data.token_cache import TokenCache
 from strait.decoding.masking import training_mask
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import as_seed, key, uniform
-from strait.runtime.ranks import ALONE, Ranks
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.distributed import distribute, gathered, is_sharded, no_averaging, whole
 from strait.training.guard import require_finite
@@ -35,6 +36,34 @@ _ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32,
 _BINS = 4
 
 
+@dataclass(frozen=True)
+class TrainingTokens:
+    """What a transformer learns from.
+
+    Args:
+        train: the tokens of the photographs.
+        validation: those of photographs never trained on; None where there are none.
+        balance: how often rare classes come (``data.balance``).
+    """
+
+    train: TokenCache
+    validation: TokenCache | None = None
+    balance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The sample grid of a transformer.
+
+    Args:
+        draw: draws it, with the networks in training or with those of ``whole``.
+        whole: of a part that is in shards, a copy in one piece, which the first process has; its networks draw.
+    """
+
+    draw: Callable[[], Image.Image]
+    whole: nn.Module | None = None
+
+
 class TransformerTrainee:
     """Trains one part of stage 2; see ``training.loop.Trainee``."""
 
@@ -44,25 +73,20 @@ class TransformerTrainee:
         networks: Mapping[int, nn.Module],
         config: TransformerTrainingConfig,
         run: RunConfig,
-        cache: TokenCache,
-        validation: TokenCache | None,
-        preview: Callable[[], Image.Image],
-        device: torch.device,
+        tokens: TrainingTokens,
+        job: Job,
+        preview: Preview,
         augment: Augment | None = None,
-        ranks: Ranks = ALONE,
-        shown: nn.Module | None = None,
-        balance: float = 0.0,
     ) -> None:
-        """``networks`` are those of the part, by the number of the level that each learns; ``preview`` draws the
-        sample grid, where the part is in shards with the networks of ``shown``, which the first process has;
-        ``augment`` replaces the first level's tokens where they are a condition (equation 6); ``balance`` is how often
-        rare classes come (``data.balance``)."""
-        self.transformer = part.to(device)
-        self.networks, self.config, self.run, self.device, self.ranks = networks, config, run, device, ranks
-        self.cache, self.validation, self.preview, self.augment = cache, validation, preview, augment
-        self._shown, self._balance = shown, balance
-        ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
-        self._samples = torch.tensor(ranks.share(config.batch_size))
+        """``networks`` are those of the part, by the number of the level that each learns; ``augment`` replaces the
+        first level's tokens where they are a condition (equation 6)."""
+        self.transformer = part.to(job.device)
+        self.networks, self.config, self.run, self.job = networks, config, run, job
+        self.device, self.ranks = job.device, job.ranks
+        self.tokens, self.preview, self.augment = tokens, preview, augment
+        self.cache = tokens.train
+        job.ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        self._samples = torch.tensor(job.ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
         for network in networks.values():
             for layer in cast(nn.ModuleList, network.layers):
@@ -71,7 +95,9 @@ class TransformerTrainee:
                 if run.compile:
                     # The upsampler's networks have two lengths; one kernel for any length is several times slower.
                     layer.compile(dynamic=False)
-        self._distributed = {level: distribute(network, ranks, run.parallel) for level, network in networks.items()}
+        self._distributed = {
+            level: distribute(network, job.ranks, run.parallel) for level, network in networks.items()
+        }
         self.trained = Trained(self.transformer, stage2_optimizer(self.transformer, config), config.ema_decay)
 
     def begin(self, step: int) -> None:
@@ -91,11 +117,12 @@ class TransformerTrainee:
         metrics = {name: _joined([piece[name] for piece in of_pieces]) for name in of_pieces[0]}
         norm = whole(nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip))
         require_finite(metrics["loss"], norm, self.ranks)
-        self.trained.finish_step(step)
+        self.trained.optimizer.step()
+        self.trained.update_average(step)
         metrics["gradient_norm"] = norm
         every = self.run.sample_every
-        if self.validation is not None and every and (step + 1) % every == 0:
-            metrics["validation_loss"] = self._validation_loss(self.validation)
+        if self.tokens.validation is not None and every and (step + 1) % every == 0:
+            metrics["validation_loss"] = self._validation_loss(self.tokens.validation)
         return metrics
 
     def _piece_loss(self, positions: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -116,7 +143,7 @@ class TransformerTrainee:
             if position // length != self._epoch:
                 self._epoch = position // length
                 labels = self.cache.labels.numpy()
-                self._order = epoch_order(length, labels, self._balance, self.run.seed, _ORDER, self._epoch)
+                self._order = epoch_order(length, labels, self.tokens.balance, self.run.seed, _ORDER, self._epoch)
             images[row] = int(self._order[position % length])
         variants = (uniform(key(self.run.seed, _VARIANT, positions)) * self.cache.variants).long().numpy()
         return self.cache.read(np.minimum(variants, self.cache.variants - 1), images)
@@ -130,15 +157,15 @@ class TransformerTrainee:
         total, metrics = torch.zeros((), device=self.device), {}
         networks = self._distributed if self.transformer.training else self.networks
         for number, (level, network) in enumerate(networks.items()):
-            own = keys if number == 0 else key(keys, number)
-            seen = list(on_device[:level])
+            level_keys = keys if number == 0 else key(keys, number)
+            coarser = list(on_device[:level])
             if augment is not None:
-                seen[0] = augment(seen[0], labels, own)
-            context = tuple(grid.view(-1, *shape) for grid, shape in zip(seen, self.cache.grids, strict=False))
-            loss, found = self._level_loss(network, level, on_device[level], Condition(labels, context), own)
+                coarser[0] = augment(coarser[0], labels, level_keys)
+            context = tuple(grid.view(-1, *shape) for grid, shape in zip(coarser, self.cache.grids, strict=False))
+            loss, of_level = self._level_loss(network, level, on_device[level], Condition(labels, context), level_keys)
             total = total + loss
             prefix = "" if len(self.networks) == 1 else f"{self.cache.names[level]}_"
-            metrics.update({prefix + name: value for name, value in found.items()})
+            metrics.update({prefix + name: value for name, value in of_level.items()})
         return total, metrics
 
     def _level_loss(
@@ -184,22 +211,23 @@ class TransformerTrainee:
         self.trained.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any; every process must ask, and of shards
-        the first alone is given them."""
+        """What becomes the model's: the averaged weights where there are any; every process must ask; of shards only
+        the first process gets them."""
         return copied(gathered(self.trained.weights(), self.ranks))
 
     def samples(self) -> Image.Image | None:
+        """The sample grid; of shards, with the first process's whole copy."""
         if is_sharded(self.transformer):
             weights = self.weights()
-            if self._shown is None:
+            if self.preview.whole is None:
                 return None
-            self._shown.load_state_dict(weights)
-            self._shown.eval()
-            return self.preview()
+            self.preview.whole.load_state_dict(weights)
+            self.preview.whole.eval()
+            return self.preview.draw()
         if not self.ranks.first:
             return None
         with self.trained.as_shipped():
-            return self.preview()
+            return self.preview.draw()
 
 
 def _joined(values: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image
 from strait import __version__
 from strait.apps.service.limits import Limits
 from strait.apps.service.messages import EVENTS
-from strait.apps.service.schema import ImagesReply, Problem, StepEvent
+from strait.apps.service.schema import EditBody, GenerateBody, ImagesReply, Problem, StepEvent
 
 GENERATE, EDIT, CLASSES = "/v1/images/generate", "/v1/images/edit", "/v1/classes"
 _REFUSALS = {
@@ -61,10 +61,13 @@ def edit_example() -> dict[str, Any]:
 
 
 def _add_schemas(schemas: dict[str, Any], limits: Limits) -> None:
-    for model in (ImagesReply, StepEvent, Problem):
+    # Requests, too, as pydantic describes them: FastAPI makes floats of their bounds, which rounds those of a seed.
+    for model in (GenerateBody, EditBody, ImagesReply, StepEvent, Problem):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in place of which a Problem is sent
+        schemas.pop(name, None)
     schemas["EditBody"]["properties"]["count"]["maximum"] = limits.images
     for name, key in (("labels", "maxItems"), ("count", "maximum")):
         values, _ = schemas["GenerateBody"]["properties"][name]["anyOf"]

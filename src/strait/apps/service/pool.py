@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from typing import Any
 
 from strait.apps.service.gate import Held, Refusal
@@ -64,7 +63,7 @@ class _Worker:
     and infinite until its model is loaded."""
 
     process: Any
-    connection: Connection
+    connection: Any  # multiprocessing.connection.Connection, which is of another class on each system
     jobs: dict[int, _Job] = field(default_factory=dict)
     busy_until: float | None = float("inf")
     is_ready: bool = False

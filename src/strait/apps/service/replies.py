@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -94,7 +94,7 @@ class Replier:
             finish: is told of every step of those who watch.
         """
         asked: dict[int, list[Wanted]] = {}
-        forms = {task.number: task.form for task in tasks}
+        forms: dict[int, Form] = {task.number: task.form for task in tasks}
         edits: list[Task] = []
         for task in tasks:
             if not isinstance(task.body, GenerateBody):
@@ -213,7 +213,7 @@ class Replier:
         mask = None if body.mask is None else mask_of(_bytes("mask", body.mask), picture.size, "mask", _UPLOADS).fill
         label = NULL_LABEL if body.label is None else self.model.classes.find(body.label)
         options = EditOptions(
-            EditConfig(body.strength, body.margin, body.context, body.feather, body.composite),
+            EditConfig(**{field.name: getattr(body, field.name) for field in fields(EditConfig)}),
             Sides(body.left, body.right, body.up, body.down),
             body.keep,
             body.choose,

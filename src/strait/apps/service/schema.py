@@ -86,6 +86,12 @@ class EditBody(DecodingBody):
     )
     feather: Pixels = Field(2, description="infill, relabel, extend: pixels over which the new fades in")
     composite: bool = Field(True, description="infill, relabel, extend: keep the picture's own pixels")
+    cover: float = Field(
+        0.25, ge=0, lt=1, description="infill, relabel: share of a top token above which the mask makes it unknown"
+    )
+    seam: Pixels = Field(
+        0, description="infill, relabel: pixels outside the mask that may change, where the new fades out"
+    )
     left: TopTokens = Field(0, description="extend: top tokens to add on the left")
     right: TopTokens = Field(0, description="extend: on the right")
     up: TopTokens = Field(0, description="extend: above")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from strait.apps.jobs import Wanted, wanted_images
+from strait.apps.web.fields import Number, Slider
+from strait.apps.web.limits import MOST_IMAGES
 from strait.apps.web.stored import Stored
 from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.model.strait import StraIT
 from strait.types import NULL_LABEL
 
-MOST_IMAGES = 16
 _MOST_STEPS, _MOST_TEMPERATURE, _MOST_GUIDANCE = 64, 20.0, 5.0
 
 
@@ -36,7 +38,7 @@ class Controls:
         choices = [(model.classes.title(index), index) for index in range(len(model.classes))]
         self.parts.append(
             gr.Dropdown(
-                [("any class", NULL_LABEL), *choices],
+                [("any class (Edit: none)", NULL_LABEL), *choices],
                 value=NULL_LABEL,
                 label="Class",
                 info="type to search" if choices else "this model has no classes",
@@ -45,11 +47,26 @@ class Controls:
             )
         )
         with gr.Row():
-            self.parts.append(gr.Textbox("0", label="Seed", max_lines=1, min_width=100, elem_id="seed"))
-            self._number("Images", "count", 4, 1, MOST_IMAGES)
-            self._number("First", "first", 0, 0, 10**5)
+            seed = gr.Textbox(
+                "0", label="Seed", info="same seed, same images", max_lines=1, min_width=100, elem_id="seed"
+            )
+            self.parts.append(seed)
+            self._number("Images", "count", 4, 1, MOST_IMAGES, info="at once")
+            self._number("First", "first", 0, 0, 10**5, info="images to skip")
+        gr.Button("Random seed", size="sm", elem_id="random-seed").click(
+            lambda: str(secrets.randbelow(10**6)), None, seed, queue=False, show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
         self.parts.append(
-            gr.Slider(0, _MOST_GUIDANCE, decoding.guidance, step=0.05, label="Guidance", elem_id="guidance")
+            Slider(
+                0,
+                _MOST_GUIDANCE,
+                decoding.guidance,
+                step=0.05,
+                label="Guidance",
+                info="more: closer to the class, less variety",
+                elem_id="guidance",
+            )
         )
         names = model.config.level_names[: len(decoding.steps)]
         with gr.Accordion("Steps, temperature, schedule", open=False, elem_id="more"):
@@ -59,21 +76,31 @@ class Controls:
             with gr.Row():
                 for name, value in zip(names, decoding.temperature, strict=True):
                     self._number(_titled("Temperature", name), f"temperature-{name}", value, 0, _MOST_TEMPERATURE, 0.1)
-            for label, key, choices in (
-                ("Schedule", "schedule", list(SCHEDULES)),
-                ("Tokens that stay", "keep", ["confidence", "halton"]),
-                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"]),
+            for label, key, choices, info in (
+                ("Schedule", "schedule", list(SCHEDULES), "how fast tokens become known"),
+                (
+                    "Tokens that stay",
+                    "keep",
+                    ["confidence", "halton"],
+                    "at each step: the most likely ones, or an even spread over the image",
+                ),
+                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"], "linear: rises from 0"),
             ):
                 self.parts.append(
-                    gr.Dropdown(choices, value=getattr(decoding, key), label=label, elem_id=key.replace("_", "-"))
+                    gr.Dropdown(
+                        choices, value=getattr(decoding, key), label=label, info=info, elem_id=key.replace("_", "-")
+                    )
                 )
 
-    def _number(self, label: str, key: str, value: float, least: float, most: float, stride: float = 1) -> None:
+    def _number(
+        self, label: str, key: str, value: float, least: float, most: float, stride: float = 1, info: str | None = None
+    ) -> None:
         precision = 0 if stride == 1 else None
         self.parts.append(
-            gr.Number(
+            Number(
                 value,
                 label=label,
+                info=info,
                 minimum=least,
                 maximum=most,
                 step=stride,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from PIL import Image
@@ -14,7 +14,7 @@ from strait.editing.extension import Sides
 from strait.pictures.recipe import edit_options, recipe_in
 
 _DAMAGED = "picture: the settings inside it are of another kind, or damaged"
-_CONFIG, _SIDES = ("strength", "margin", "context", "feather", "composite"), ("left", "right", "up", "down")
+_CONFIG, _SIDES = ([field.name for field in fields(kind)] for kind in (EditConfig, Sides))
 _ACTIONS = ("infill", "relabel", "extend", "transfer")
 
 

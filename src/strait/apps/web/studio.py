@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import queue
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from strait.pictures.images import from_bytes, to_pictures
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet
-from strait.types import DecodingStep, Images, Tokens
+from strait.types import NULL_LABEL, DecodingStep, Images, Tokens
 
 _SHOWN_SIDE = 512
 """Pixels that a sheet is enlarged to: browsers would blur small images in ways of their own."""
@@ -81,7 +82,7 @@ class Studio:
         with torch.inference_mode():
             pictures = to_pictures(self.model.decode(Tokens(tuple(grids.values()))))
         process.files = [
-            self._write(picture, settings_inside(self.model, self.digest, one), f"{one.seed}-{one.index}")
+            self._write(picture, settings_inside(self.model, self.digest, one), "", one)
             for picture, one in zip(pictures, wanted, strict=True)
         ]
         yield process
@@ -134,7 +135,8 @@ class Studio:
                 for number, pixels in enumerate(edited(watched, action, picture, mask, options)):
                     index = edit.first + number
                     settings = edit_settings(edit, self.digest, action, mask, options, index)
-                    news.put(self._write(Image.fromarray(pixels), settings, f"{action}-{edit.seed}-{index}"))
+                    one = Wanted(edit.label, edit.seed, index, edit.decoding or self.model.default_decoding())
+                    news.put(self._write(Image.fromarray(pixels), settings, f"{action}-", one))
                 news.put(None)
             except _Stopped:
                 pass
@@ -170,10 +172,14 @@ class Studio:
         text = f"{step.level}, step {step.index + 1} of {step.num_steps}: {count - left} of {count} tokens known"
         return Step(text, images, np.zeros((len(images), *step.canvas.grid), np.float16))
 
-    def _write(self, picture: Image.Image, settings: dict[str, Any], name: str) -> str:
+    def _write(self, picture: Image.Image, settings: dict[str, Any], action: str, wanted: Wanted) -> str:
         content = png_bytes(picture, settings)
+        title = "" if wanted.label == NULL_LABEL else self.model.classes.title(wanted.label)
+        # Names of classes are a user's: of these letters every file system takes so many.
+        plain = re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")[:60]
+        name = f"{action}{plain or 'image'}-seed{wanted.seed}-{wanted.index:04d}.png"
         # A folder for each content: equal names of other pictures stay apart.
-        path = self.folder / hashlib.sha256(content).hexdigest()[:16] / f"strait-{name}.png"
+        path = self.folder / hashlib.sha256(content).hexdigest()[:16] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return str(path)

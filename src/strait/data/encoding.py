@@ -1,0 +1,279 @@
+"""Photographs to a token cache.
+
+The cache is made in pieces of some thousand images, each by whichever process's turn it is and put in place whole:
+if a process dies, the finished pieces are kept and the next run makes the rest. Then the pieces become the arrays of
+``token_cache``.
+
+    tokens/.SPLIT.tmp/made_from.json           what the pieces are of
+                      piece-NNNNN.safetensors  LEVEL [variants, images, h, w], labels [images]
+
+No tokenizer is known here: ``encode`` is handed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import write_array_header_1_0
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from strait.data.config import DataConfig
+from strait.data.images import ImageBatch, in_order, training_view
+from strait.data.job import Job
+from strait.data.sources import DataError, ImageSource
+from strait.data.token_cache import TokenCache, array_hash
+from strait.randomness import as_seed
+from strait.runtime.files import flush, naming, write_tensors, write_text
+from strait.runtime.ranks import Stopped
+from strait.types import Images, Tokens
+
+_VARIANT = 3
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a token cache is made of.
+
+    Args:
+        source: the images.
+        encode: images on the job's device -> tokens.
+        names: of the levels that ``encode`` gives, coarse to fine.
+        image_size: side in pixels.
+        config: ``cache_variants`` versions of each image, each a draw of its own: cropped, flipped and shifted.
+        made_from: what the cache depends on beside these, such as the tokenizer's hash; compared and stored.
+        limit: take only this many images, evenly spread.
+    """
+
+    source: ImageSource
+    encode: Callable[[Images], Tokens]
+    names: Sequence[str]
+    image_size: int
+    config: DataConfig
+    made_from: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Images that are taken."""
+        return len(self.source) if self.limit is None else min(self.limit, len(self.source))
+
+    @cached_property
+    def indices(self) -> list[int]:
+        """Which of the source's images are taken."""
+        return [index * len(self.source) // self.count for index in range(self.count)]
+
+    def description(self) -> dict[str, Any]:
+        """What must be equal for a cache to be this one's."""
+        return {
+            **self.made_from,
+            "source": self.source.fingerprint(),
+            "source_images": len(self.source),
+            "taken": self.count,
+            "variants": self.config.cache_variants,
+            "flip": self.config.flip,
+            "shift": self.config.shift,
+            "smallest_crop": self.config.smallest_crop,
+            "image_size": self.image_size,
+        }
+
+    def cut(self, variant: int, picture: Image.Image, index: int) -> np.ndarray:
+        """The pixels of one variant of a picture."""
+        return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))
+
+
+def build_token_cache(
+    folder: Path,
+    encoding: Encoding,
+    job: Job,
+    progress: Callable[[int], object] = lambda count: None,
+    batch_size: int = 64,
+    piece_images: int = 4096,
+) -> TokenCache:
+    """Make a token cache, or open the one that was made from the same data, tokenizer and settings.
+
+    Args:
+        folder: of the cache.
+        encoding: what it is made of.
+        job: the processes that share the work, all of which call this; asked after each batch whether to stop.
+        progress: called with the number of images after each batch, and for pieces that are there already.
+        batch_size: images encoded at once.
+        piece_images: images of a piece.
+
+    Raises:
+        DataError: if no image can be read.
+        OSError: if a piece cannot be written, here or on another process.
+        Stopped: if the job was to stop before the cache was done; the finished pieces are kept.
+    """
+    description = job.ranks.on_first(encoding.description)
+    cache = _existing(folder, description)
+    if cache is not None:
+        return cache
+    pieces = _Pieces(folder.with_name(f".{folder.name}.tmp"), encoding, batch_size, piece_images)
+    job.ranks.on_first(lambda: pieces.begin(description))
+    job.ranks.each(lambda: pieces.make(job, progress), "the tokens")
+    job.ranks.on_first(lambda: pieces.put_together(folder, description))
+    return TokenCache(folder)
+
+
+def _existing(folder: Path, description: dict[str, Any]) -> TokenCache | None:
+    """The cache that is there already, if it is of this description.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    if not (folder / "cache.json").exists() or _is_unhashed(folder):
+        return None
+    cache = TokenCache(folder)
+    # Caches from before random crops do not name them, and hold centre squares.
+    noted = {"smallest_crop": 1.0, **cache.made_from}
+    return cache if all(noted.get(name) == value for name, value in description.items()) else None
+
+
+def _is_unhashed(folder: Path) -> bool:
+    """Whether a cache is from before arrays were hashed: it is made again."""
+    try:
+        about = json.loads((folder / "cache.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and "shapes" in about and "sha256" not in about
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The folder in which a cache is made."""
+
+    folder: Path
+    encoding: Encoding
+    batch_size: int
+    piece_images: int
+
+    @property
+    def paths(self) -> list[Path]:
+        count = -(-self.encoding.count // self.piece_images)
+        return [self.folder / f"piece-{number:05d}.safetensors" for number in range(count)]
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """Keep the pieces that are of the same cache, and nothing else."""
+        content = {**description, "levels": list(self.encoding.names), "piece_images": self.piece_images}
+        note = self.folder / "made_from.json"
+        try:
+            if json.loads(note.read_text()) == json.loads(json.dumps(content)):
+                return
+        except (OSError, ValueError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_text(note, json.dumps(content))
+
+    def make(self, job: Job, progress: Callable[[int], object]) -> None:
+        """Make those of this process's pieces that are missing."""
+        for number, path in job.ranks.turns(list(enumerate(self.paths))):
+            start = number * self.piece_images
+            indices = self.encoding.indices[start : start + self.piece_images]
+            if _is_whole(path):
+                progress(len(indices) * self.encoding.config.cache_variants)
+            else:
+                arrays = self._encoded(indices, job, progress)
+                write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def _encoded(self, indices: list[int], job: Job, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
+        """The arrays of a piece."""
+        variants = range(self.encoding.config.cache_variants)
+        labels: list[int] = []
+        tokens: list[list[tuple[np.ndarray, ...]]] = [[] for _ in variants]
+        for start in range(0, len(indices), self.batch_size):
+            for variant in variants:
+                # Each draw reads its picture again: that costs little beside encoding, and only one lies in memory.
+                batch = next(self._images(indices[start : start + self.batch_size], variant))
+                job.bad_files.note(batch.bad)
+                if not len(batch.indices):
+                    break
+                levels = self.encoding.encode(batch.images(job.device)).levels
+                tokens[variant].append(tuple(level.cpu().numpy().astype(np.uint16) for level in levels))
+                progress(len(batch.indices))
+                if job.stop.wanted():
+                    raise Stopped(job.stop.signal_number or 0)
+                if variant == 0:
+                    labels += batch.labels.tolist()
+        arrays = {"labels": np.array(labels, dtype=np.int32)}
+        for level, name in enumerate(self.encoding.names if labels else ()):
+            arrays[name] = np.stack([np.concatenate([batch[level] for batch in batches]) for batches in tokens])
+        return arrays
+
+    def _images(self, indices: list[int], variant: int) -> Iterator[ImageBatch]:
+        encoding = self.encoding
+        cut = partial(encoding.cut, variant)
+        return in_order(encoding.source, encoding.image_size, self.batch_size, indices, cut)
+
+    def put_together(self, folder: Path, description: dict[str, Any]) -> None:
+        """From pieces to the arrays of the cache, in the images' order."""
+        paths, names = self.paths, list(self.encoding.names)
+        labels = np.concatenate([_read(path, "labels") for path in paths])
+        if not len(labels):
+            raise DataError(f"--data: none of the {self.encoding.count} images can be read")
+        whole = self.folder / "whole"
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        grids, shapes = [], []
+        for name in names:
+            grid, shape = _write_level(whole / f"{name}.npy", name, paths, len(labels))
+            grids.append(grid)
+            shapes.append(shape)
+        with naming(whole / "labels.npy"):
+            np.save(whole / "labels.npy", labels)
+            flush(whole / "labels.npy")
+        hashes = {name: array_hash(whole, name) for name in (*names, "labels")}
+        content = {**description, "levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
+        write_text(whole / "cache.json", json.dumps(content, indent=1))
+        flush(whole)
+        # After a kill between these two the pieces are still there, and the cache is put together again.
+        shutil.rmtree(folder, ignore_errors=True)
+        whole.replace(folder)
+        flush(folder.parent)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return "labels" in file.keys()  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+
+
+def _write_level(target: Path, name: str, paths: list[Path], good: int) -> tuple[tuple[int, int], list[int]]:
+    """The array of one level; its grid and its shape. Written, not mapped: a full disk kills who maps a file."""
+    grid, shape, start, begin = (0, 0), [], 0, 0
+    with naming(target), target.open("wb") as file:
+        for path in paths:
+            if not len(_read(path, "labels")):
+                continue
+            part = _read(path, name)
+            variants, images, height, width = part.shape
+            if not shape:
+                grid, shape = (height, width), [variants, good, height * width]
+                head = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": tuple(shape)}
+                write_array_header_1_0(file, head)
+                begin = file.tell()
+            for variant in range(variants):
+                file.seek(begin + (variant * good + start) * height * width * part.itemsize)
+                file.write(part[variant].tobytes())
+            start += images
+        file.flush()
+        os.fsync(file.fileno())
+    return grid, shape
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    with safe_open(str(path), framework="numpy") as file:
+        return file.get_tensor(name)
