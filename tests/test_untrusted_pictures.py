@@ -241,3 +241,22 @@ def test_a_mask_of_zeros_and_ones_is_boolean_however_it_comes_in(tmp_path: Path)
     assert not as_mask(ones * 100, wanted.shape).any()
     with pytest.raises(PictureError, match=r"integers must lie in \[0, 255\], not \[-1, 0\]"):
         as_mask(np.minimum(-ones.astype(np.int64), 0), wanted.shape)
+
+
+def test_pages_without_end_are_counted_to_a_bound() -> None:
+    entries = [(256, 4, 8), (257, 4, 8), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, 8)]
+    entries.append((279, 4, 64))
+    table = struct.pack("<H", len(entries))
+    table += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+
+    def pages(count: int) -> bytes:
+        size = len(table) + 4
+        following = [72 + size * (number + 1) for number in range(count - 1)] + [0]
+        chain = b"".join(table + struct.pack("<I", place) for place in following)
+        return b"II*\0" + struct.pack("<I", 72) + bytes(64) + chain
+
+    assert picture_of(pages(3), "a").pages == 3
+    begun = time.process_time()
+    assert picture_of(pages(60_000), "a").pages == 1000
+    assert mask_of(pages(60_000), (8, 8), "a").pages == 1000
+    assert time.process_time() - begun < 1

@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from strait.runtime.messages import say_once
-
 _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
@@ -88,7 +86,7 @@ class ClassNames(Sequence[str]):
         if re.fullmatch("-?[0-9]+", digits):
             index = self._checked(int(digits))
             if not label.strip().startswith("#") and self.numbers_as_names() is not None:
-                say_once(f"label: no class is called {digits}; it is taken as the index of {self._names[index]!r}")
+                _say(f"label: no class is called {digits}; it is taken as the index of {self._names[index]!r}")
             return index
         titles = {_plain(self.title(index)): self.title(index) for index in range(len(self._names))}
         near = [titles[name] for name in difflib.get_close_matches(text, titles, n=5, cutoff=0.4)]
@@ -99,6 +97,12 @@ class ClassNames(Sequence[str]):
         if 0 <= index < len(self):
             return index
         raise ValueError(f"label: index {index} is not among the {len(self)} classes (0 to {len(self) - 1})")
+
+
+def _say(message: str) -> None:
+    from strait.runtime.messages import say_once  # seldom needed, and the model is imported without it
+
+    say_once(message)
 
 
 def _plain(name: str) -> str:

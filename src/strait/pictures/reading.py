@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded whatever a file is called: PIL has formats that start other programs."""
 MOST_SCANS = 100
 """Passes of a JPEG over its pixels. Programs that write them make some ten, and 37 KB can ask for 1,500."""
+_MOST_PAGES = 1000
 _START_OF_SCAN, _SAMPLE_FORMAT = b"\xff\xda", 339
 # Within a scan FF stands before 00 and D0 to D7 without being a marker, and before another FF it is filling.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -179,7 +180,7 @@ def picture_of(content: bytes, name: str, formats: Sequence[str] = FORMATS) -> P
     """
     with _readable(name, formats):
         picture = _opened(content, name, formats)
-        return Picture(np.array(eight_bits(picture)), getattr(picture, "n_frames", 1))
+        return Picture(np.array(eight_bits(picture)), _pages(picture))
 
 
 def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -> Mask:
@@ -198,7 +199,7 @@ def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[
         # By the file's head, before its pixels take memory; EXIF may still turn it by a quarter.
         if sorted(picture.size) != sorted(size):
             _refuse_size(name, picture, size)
-        pages, picture = getattr(picture, "n_frames", 1), eight_bits(picture)
+        pages, picture = _pages(picture), eight_bits(picture)
         if picture.size != size[::-1]:
             _refuse_size(name, picture, size)
         return Mask(is_white(picture), pages)
@@ -215,6 +216,19 @@ def is_white(picture: Image.Image) -> np.ndarray:
 def is_filled(values: np.ndarray) -> np.ndarray:
     """Where a mask of 8 bits is to be filled: 128 and above; where its largest value is 1 it holds booleans."""
     return values >= (128 if values.max(initial=0) > 1 else 1)
+
+
+def _pages(picture: Image.Image) -> int:
+    """How many pictures a file holds, counted up to ``_MOST_PAGES``: a TIFF may name any number, a few bytes each."""
+    if picture.format != "TIFF":
+        return getattr(picture, "n_frames", 1)
+    pages = 1
+    with suppress(EOFError):
+        while pages < _MOST_PAGES:
+            picture.seek(pages)
+            pages += 1
+    picture.seek(0)
+    return pages
 
 
 def _refuse_size(name: str, mask: Image.Image, size: tuple[int, int]) -> NoReturn:

@@ -72,11 +72,11 @@ class ModelRun:
         self.job.ranks.on_first(lambda: self._write_settings(network, config))
 
     def _write_settings(self, network: str, config: Config) -> None:
+        write_config(self.folder / "runs" / "config.yaml", config)
         note = self.folder / "runs" / "data.json"
         changed = changes(note, self.photographs, self.photographs.fingerprint())
         if changed is not None:
             print(changed, file=sys.stderr)
-        write_config(self.folder / "runs" / "config.yaml", config)
         write_description(self.folder, config.model, self.classes, config.decoding)
         self.run_folder(network).mkdir(parents=True, exist_ok=True)
 
