@@ -128,6 +128,37 @@ def pipeline() -> None:
     _save(figure, "pipeline.svg")
 
 
+def decoding() -> None:
+    """Figure 2: token by token in one order, beside many tokens a step wherever the model is sure."""
+    figure, axes = _blank(15.2, 5.6)
+    rows = (
+        ("autoregressive: one token a step, 16 steps", "#607d8b", (0, 1, 2, 3, 15, 16)),
+        ("parallel: more and more tokens a step, 4 steps", TOP, (0, 1, 4, 9, 16)),
+    )
+    draws = torch.argsort(torch.argsort(uniform(key(16, torch.arange(16)))))
+    for row, (title, colour, counts) in enumerate(rows):
+        low = 3.2 - 3.2 * row
+        axes.text(0, low + 1.75, title, weight="bold", color=colour)
+        for place, known in enumerate(counts):
+            left = 2.5 * place
+            for index in range(16):
+                line, column = divmod(index, 4)
+                shown = (draws[index] if row else index) < known
+                corner = (left + 0.36 * column, low + 0.36 * (3 - line))
+                fill = colour if shown else "#cfd8dc"
+                alpha = 0.85 if shown else 0.4
+                axes.add_patch(Rectangle(corner, 0.31, 0.31, facecolor=fill, alpha=alpha, linewidth=0))
+            if place:
+                start = (left - 0.95, low + 0.7)
+                skipped = counts[place] - counts[place - 1] > 1 and not row
+                if skipped:
+                    axes.text(left - 0.55, low + 0.62, "...", ha="center", fontsize=12)
+                else:
+                    _arrow(axes, start, (left - 0.15, low + 0.7), colour)
+    axes.set(xlim=(-0.1, 15.2), ylim=(-0.1, 5.4))
+    _save(figure, "decoding.svg")
+
+
 def steps() -> None:
     """How many tokens are known after each of the paper's 18 + 6 steps, by the function that decoding uses."""
     figure, axes = plt.subplots(figsize=(8.4, 3.2))
@@ -171,5 +202,5 @@ def schedules() -> None:
 
 
 if __name__ == "__main__":
-    for draw in (pipeline, steps, schedules):
+    for draw in (pipeline, decoding, steps, schedules):
         draw()

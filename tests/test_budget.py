@@ -39,11 +39,11 @@ def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     budget = Budget(tmp_path, 30.0)
     assert budget.divide(["tokenizer", "top", "bottom"], config) == config
     settled = budget.settle("tokenizer", config, [lambda: Sleeper(clock)] * 2)
-    # A third of 30 minutes, at a second a step of both networks.
-    assert settled.tokenizer_training.steps == 600
-    assert settled.tokenizer_training.warmup_steps == round(config.tokenizer_training.warmup_steps * 600 / 2000)
+    # A third of 30 minutes, at a second a step of both networks, less their rehearsals: 3 steps of a minute and 20 s.
+    assert settled.tokenizer_training.steps == 600 - 2 * (180 + 20)
+    assert settled.tokenizer_training.warmup_steps == round(config.tokenizer_training.warmup_steps * 200 / 2000)
     again = Budget(tmp_path, 30.0)
-    assert again.divide(["tokenizer", "top", "bottom"], config).tokenizer_training.steps == 600
+    assert again.divide(["tokenizer", "top", "bottom"], config).tokenizer_training.steps == 200
     assert again.settle("tokenizer", config, []) == settled
     with pytest.raises(ModelError, match=r"was begun with 10\.00 minutes of it, not 20\.00"):
         Budget(tmp_path, 60.0).divide(["tokenizer", "top", "bottom"], config)
@@ -51,6 +51,23 @@ def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         Budget(tmp_path, -1)
     with pytest.raises(ValueError, match="--budget: inf must be above 0"):
         Budget(tmp_path, float("inf"))
+
+
+def test_rehearsals_of_a_short_budget_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty seconds for the tokenizer: a rehearsal takes a second of them, and its warm-up."""
+
+    class Quick(Sleeper):
+        def step(self, step: int) -> dict:
+            self.clock[0] += 0.25
+            return {}
+
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    budget, config = Budget(tmp_path, 1.0), with_steps(TINY, "tokenizer", 2000)
+    budget.divide(["tokenizer", "top", "bottom"], config)
+    steps = budget.settle("tokenizer", config, [lambda: Quick(clock)]).tokenizer_training.steps
+    assert clock[0] == 3 * 0.25 + 1.0
+    assert clock[0] + 0.25 * steps == pytest.approx(20, abs=0.25)
 
 
 def test_shares_of_a_budget_add_up() -> None:
@@ -95,7 +112,7 @@ def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided
     assert main(["table", "equal-cost", *words, *more]) == 0
     report = json.loads(capsys.readouterr().out)
     folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
-    assert len(set(folders.values())) == 4
+    assert len(set(folders.values())) == 5
     for name, folder in folders.items():
         assert folders[name.removesuffix(", guided")] == folder
         minutes = {

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from strait.runtime.files import write_tensors, write_text
-from strait.training import checkpoint
 from strait.training.checkpoint import load_checkpoint, save_checkpoint
 
 NOTES = {"sums": {"loss": 1.25}, "weights": {"loss": 3.0}}
@@ -155,7 +154,7 @@ def test_what_a_kill_left_aside_does_not_count(tmp_path: Path) -> None:
     assert loaded_step(tmp_path) == 20
 
 
-def no_space(tensors: dict[str, torch.Tensor], path: str) -> None:
+def no_space(tensors: dict[str, torch.Tensor], path: str, metadata: None) -> None:
     Path(path).write_bytes(b"half of it")
     raise OSError(28, "No space left on device")
 
@@ -166,7 +165,7 @@ def test_a_write_that_fails_leaves_the_earlier_ones(
 ) -> None:
     save(tmp_path, 10, 20, keep=keep)
     before = names(tmp_path)
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    monkeypatch.setattr("safetensors.torch.save_file", no_space)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 30, keep=keep)
     assert names(tmp_path) == before

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import SupportsIndex
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strait.commands.arguments import split_labels
 from strait.data.classes import ClassNames
+from strait.randomness import as_seed, key
 
 NAMES = ["n01443537 goldfish", "n02509815 lesser panda", "n04399382 teddy", "n04398044 teapot", "plain_folder"]
 CLASSES = ClassNames(NAMES)
@@ -95,3 +102,70 @@ def test_names_that_are_numbers_are_names_first() -> None:
     digits = ClassNames(["7", "8", "9"])
     assert digits.find("8") == 1
     assert digits.find("2") == 2  # no class is called 2: an index
+
+
+def test_where_classes_are_called_by_numbers_names_win_and_a_sign_means_the_index(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    classes = ClassNames(["1", "10", "2", "3"])
+    assert [classes.find(label) for label in ("1", "10", "2", "3", 1, "#1", " #0 ", "#3")] == [0, 1, 2, 3, 1, 1, 0, 3]
+    said = capsys.readouterr().err.splitlines()
+    # 10 is no index, 2 is of the class number 2, and 3 of the number 3: nothing to be said.
+    assert said == ["label: 1 is the class of this name; the one of this number is #1"]
+    classes.find("1")
+    assert capsys.readouterr().err == ""
+    assert classes.numbers_as_names() == (
+        "classes are called by numbers: the label 1 is the class of this name, #1 the class number 1, '10'"
+    )
+    with pytest.raises(ValueError, match="index 4 is not among the 4 classes"):
+        classes.find("#4")
+    assert ClassNames(["b", "#0"]).find("#0") == 1
+    for harmless in (["0", "1", "2"], ["1001", "1002"], NAMES, []):
+        assert ClassNames(harmless).numbers_as_names() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("tomato___early_blight", "Tomato Early-Blight"),
+        ("Tomato Early blight", "tomato___early_blight"),
+        ("café au lait", "cafe\u0301_au_lait"),
+        ("cafe\u0301 au lait", "café-au-lait"),
+        ("ﬁsh", "FISH"),
+        ("cats,dogs", "Cats, dogs"),
+        ("n01440764 tench, Tinca tinca", "tench,tinca TINCA"),
+    ],
+)
+def test_what_people_write_differently_is_the_same(name: str, typed: str) -> None:
+    assert ClassNames(["other", name]).find(typed) == 1
+
+
+@pytest.mark.parametrize(("names", "text"), [(["emu", "cats,dogs"], "cats,dogs,emu"), (NAMES, "goldfish, TEDDY")])
+def test_commas_within_names_are_found_in_any_case(names: list[str], text: str) -> None:
+    classes = ClassNames(names)
+    for typed in (text, text.upper(), text.replace(",", ", ")):
+        found = [classes.find(label) for label in split_labels(typed, classes)]
+        assert found == ([1, 0] if names[0] == "emu" else [0, 2])
+
+
+def test_numbers_as_names_are_told_from_indices_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ClassNames(["1", "10", "2", "3"])
+    assert [folders.find(label) for label in ("1", "10", "#1", "#0", 1)] == [0, 1, 1, 0, 1]
+    assert capsys.readouterr().err.splitlines() == ["label: 1 is the class of this name; the one of this number is #1"]
+    assert folders.find("0") == 0
+    assert "no class is called 0; it is taken as the index of '1'" in capsys.readouterr().err
+    same = ClassNames(["0", "1"])
+    assert same.find("1") == 1
+    assert same.numbers_as_names() is None
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="index 9 is not among"):
+        folders.find("#9")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor])
+def test_integers_of_any_library_are_indices(kind: Callable[[int], SupportsIndex]) -> None:
+    assert CLASSES.find(kind(3)) == 3
+    with pytest.raises(TypeError):
+        CLASSES.find(1.0)  # type: ignore[arg-type]
+    assert key(kind(3), kind(4)).equal(key(3, 4))
+    assert as_seed(kind(3)) == as_seed(3)

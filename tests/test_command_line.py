@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,32 @@ def test_a_label_that_no_class_has_lists_the_nearest(
     name = (trained / "classes.txt").read_text().splitlines()[0]
     assert run("generate", "--model", trained, "--labels", name[:-1] + "x", "--output", tmp_path / "out") == 2
     assert name in capsys.readouterr().err
+
+
+def test_the_classes_are_listed_as_labels_that_find_them(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (trained / "classes.txt").read_text().splitlines()
+    capsys.readouterr()
+    assert run("generate", "--list", "--model", trained) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [name for _, name in lines] == names
+    classes = StraIT.from_pretrained(trained).classes
+    assert [classes.find(label) for label, _ in lines] == list(range(len(names)))
+    assert run("generate", "--list", "--model", trained, "--grid", tmp_path / "g.png") == 2
+    assert "--list: it makes no images" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_says_once_that_classes_are_called_by_numbers(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, folder in zip(("1", "2", "3", "10"), sorted(photo_folder.iterdir()), strict=True):
+        shutil.copytree(folder, tmp_path / "data" / name)
+    words = ("train", "--config", "smoke", "--data", tmp_path / "data", "--model", tmp_path / "model", *SMALL)
+    assert run(*words, "--stop-after", "0") == 0
+    said = capsys.readouterr().err
+    assert said.count("classes are called by numbers: the label 1 is the class of this name, #1 the class") == 1
 
 
 def test_a_missing_part_says_which_command_makes_it(

@@ -12,11 +12,14 @@ from PIL import Image
 
 from conftest import make_photograph
 from strait.cli import main
+from strait.editing.edits import Edit, transfer_picture
 from strait.editing.placing import enlarged
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model.strait import StraIT
-from strait.pictures.images import to_images
+from strait.pictures.as_images import as_images
+from strait.pictures.images import to_images, to_pictures
+from strait.pictures.reading import read_picture
 from strait.types import Canvas, Condition, Tokens
 
 
@@ -116,7 +119,9 @@ def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -
 def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (90, 70)).save(tmp_path / "black.png")
     assert run("edit", "infill", photo, "--mask", tmp_path / "black.png", "--output", tmp_path / "out") == 0
-    assert "nothing is white, so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+    assert "nothing is white, so nothing is filled; the picture comes back as it is" in capsys.readouterr().err
+    (result,) = (tmp_path / "out").glob("*.png")
+    assert np.array_equal(pixels_of(result), pixels_of(photo))
     # A transfer draws the bottom anew even where every top token stays.
     words = ("edit", "transfer", photo, "--label", 3, "--mask", tmp_path / "black.png", "--output", tmp_path)
     assert run(*words) == 0
@@ -230,6 +235,23 @@ def test_frames_are_the_top_on_a_fixed_random_bottom_then_the_bottom(model: Stra
     assert torch.equal(made[4].confidence.flatten(), steps[4].confidence.exp().flatten())
 
 
+def test_the_stand_in_for_the_bottom_is_random(model: StraIT) -> None:
+    """A ramp, or any other pattern, would draw itself into Figure 5: neighbours must be independent."""
+    top, bottom = random_grids(model, 3, seed=5)
+    assert (top.shape, bottom.shape) == ((3, 4, 4), (3, 8, 8))
+    assert torch.equal(bottom[0], bottom[1]), "it is the same for every image"
+    assert not torch.equal(bottom[0], random_grids(model, 1, seed=6)[1][0]), "another seed, another one"
+    drawn = torch.cat([random_grids(model, 1, seed)[1][0].flatten() for seed in range(40)]).double()
+    size = model.config.level_codebook_sizes[1]
+    # Uniform over the codes: mean and deviation within four standard errors, neither steps nor order between them.
+    assert abs(drawn.mean() / size - 0.5) < 4 / (12 * len(drawn)) ** 0.5
+    assert abs(drawn.std() / size - 12**-0.5) < 0.02
+    steps = (bottom[0].flatten()[1:] - bottom[0].flatten()[:-1]).tolist()
+    assert len(set(steps)) > 50
+    pairs = torch.corrcoef(torch.stack([drawn[:-1], drawn[1:]]))[0, 1]
+    assert abs(pairs) < 4 / len(drawn) ** 0.5
+
+
 def test_each_token_is_counted_at_the_step_that_kept_it(model: StraIT) -> None:
     labels = torch.tensor([3])
     masked = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -336,3 +358,63 @@ def test_animations_of_other_kinds_are_refused(model: StraIT) -> None:
     made = list(frames(model, model.decoding_steps(torch.tensor([3]))))
     with pytest.raises(ValueError, match=r"format: 'mp4' is not one of gif, webp"):
         animation(made, 1024, "mp4")
+
+
+def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: Path) -> None:
+    """Figure 6: the source, then each class; with the bottom predicted anew above, with the old bottom below."""
+    assert main(["edit", "transfer", str(photo), "--label", "teddy,7", "--count", "2", "--output", str(tmp_path)]) == 0
+    model = StraIT.from_pretrained()
+    teddy, other = model.classes.find("teddy"), 7
+    names = ["".join(c if c.isalnum() else "-" for c in model.classes[label]) for label in (teddy, other)]
+    results = [tmp_path / f"photo-{name}-transfer-seed0-{index:04d}.png" for name in names for index in (0, 1)]
+    sheet = Image.open(tmp_path / "photo-transfer-sheet-seed0.png")
+    assert {path.name for path in tmp_path.glob("photo-*.png")} == {path.name for path in results} | {
+        "photo-transfer-sheet-seed0.png"
+    }
+    side = model.config.image_size
+    assert sheet.size == (3 * (side + 2) + 2, 2 * (side + 2 + 16) + 2)
+
+    def cell(row: int, column: int) -> np.ndarray:
+        left, top = 2 + column * (side + 2), 2 + row * (side + 18) + 16
+        return np.asarray(sheet.crop((left, top, left + side, top + side)))
+
+    assert np.array_equal(cell(0, 0), cell(1, 0))
+    for column, label in ((1, teddy), (2, other)):
+        for row, keep_bottom in ((0, False), (1, True)):
+            picture = read_picture(photo)
+            (alone,) = transfer_picture(Edit(model, label, 1, 0), picture, keep_bottom=keep_bottom)
+            wanted = to_pictures(as_images([alone], side))[0]
+            assert np.array_equal(cell(row, column), np.asarray(wanted))
+        assert not np.array_equal(cell(0, column), cell(1, column))
+        # One label alone gives the same first result.
+        alone = tmp_path / f"alone{column}"
+        assert main(["edit", "transfer", str(photo), "--label", str(label), "--output", str(alone)]) == 0
+        assert np.array_equal(pixels_of(alone / "photo-transfer-seed0-0000.png"), pixels_of(results[2 * (column - 1)]))
+
+
+def test_an_infilling_under_two_classes_stands_on_a_sheet(photo: Path, tmp_path: Path) -> None:
+    """Figure 10: a row a class, of the picture, what is known of it, and the results."""
+    words = ["edit", "infill", str(photo), "--box", "10,10,50,60", "--label", "3,7", "--count", "2"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    model = StraIT.from_pretrained()
+    sheet, side = Image.open(tmp_path / "photo-infill-sheet-seed0.png"), model.config.image_size
+    assert sheet.size == (4 * (side + 2) + 2, 2 * (side + 2 + 16) + 2)
+
+    def cell(row: int, column: int) -> np.ndarray:
+        left, top = 2 + column * (side + 2), 2 + row * (side + 18) + 16
+        return np.asarray(sheet.crop((left, top, left + side, top + side)))
+
+    original = np.asarray(read_picture(photo).rgb())
+    hidden = original.copy()
+    hidden[10:60, 10:50] = 128
+    for row, label in enumerate((3, 7)):
+        alone = tmp_path / f"alone{label}"
+        words = ["edit", "infill", str(photo), "--box", "10,10,50,60", "--label", str(label), "--count", "2"]
+        assert main([*words, "--output", str(alone)]) == 0
+        name = "".join(letter if letter.isalnum() else "-" for letter in model.classes[label])
+        results = [pixels_of(alone / f"photo-infill-seed0-{index:04d}.png") for index in (0, 1)]
+        for index, result in enumerate(results):
+            assert np.array_equal(pixels_of(tmp_path / f"photo-{name}-infill-seed0-{index:04d}.png"), result)
+        for column, wanted in enumerate((original, hidden, *results)):
+            assert np.array_equal(cell(row, column), np.asarray(to_pictures(as_images([wanted], side))[0]))
+    assert not np.array_equal(cell(0, 2), cell(1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,40 @@ def test_labels_are_found_as_the_package_finds_them(shipped: StraIT, shipped_fil
     for text in ("nothing", "200", "-1"):
         with pytest.raises(ValueError, match="no class is called"):
             exported.label(text)
+
+
+@with_libraries
+def test_labels_with_commas_and_other_spellings_are_those_of_the_package(
+    shipped_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = numpy_side.Exported(shipped_files, threads=1)
+    monkeypatch.setattr(exported, "classes", ["cats,dogs", "tench, Tinca tinca", "Tomato___Early-blight", "caf\u00e9"])
+    assert numpy_side.split_labels("Tench, tinca tinca,cats,dogs", exported) == [1, 0]
+    assert numpy_side.split_labels("tomato early blight, #3 ,CAFE\u0301", exported) == [2, 3, 3]
+    for text in ("", " , "):
+        with pytest.raises(ValueError, match=r"--labels: .* names no class"):
+            numpy_side.split_labels(text, exported)
+
+
+@with_libraries
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", str(2**63)], "--seed: 9223372036854775808 does not fit into 64 bits"),
+        (["--labels", ""], "--labels: '' names no class"),
+        (["--output", ""], "--output: an empty name"),
+        (["--count", "0"], "--count and --batch-size"),
+    ],
+)
+def test_the_written_program_refuses_what_the_package_refuses(
+    single_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    common = ["--model", str(single_folder / "out"), "--threads", "1"]
+    output = [] if "--output" in words else ["--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["generate.py", *common, *output, *words])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        numpy_side.main()
+    assert not (tmp_path / "out").exists()
 
 
 @with_libraries

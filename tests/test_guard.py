@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import signal
 import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 
 from strait.data.job import Job
 from strait.runtime.ranks import ALONE
-from strait.runtime.stop import Stop
+from strait.runtime.stop import Stop, orderly_stop
 from strait.training.checkpoint import load_checkpoint
 from strait.training.config import RunConfig
 from strait.training.guard import Guard, NotFinite, TrainingFailed, gradient_norm, require_finite
@@ -193,6 +196,45 @@ def test_a_lost_terminal_is_nothing_to_a_training_under_nohup(photo_folder: Path
     assert process.returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR2", "SIGXCPU"])
+def test_every_signal_of_a_scheduler_asks_to_stop(name: str) -> None:
+    with orderly_stop(None) as stop:
+        assert not stop.wanted()
+        signal.raise_signal(getattr(signal, name))
+        assert stop.wanted()
+        assert stop.signal_number == getattr(signal, name)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orderly_stop(None) as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.wanted()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_closed_saves_and_ends(photo_folder: Path, tmp_path: Path) -> None:
+    """A real terminal of its own: the system sends SIGHUP, and whatever is written to it from then on is an error."""
+    master, terminal = os.openpty()
+    process = subprocess.Popen(
+        command(photo_folder, tmp_path / "model", "--tokenizer_training.steps", "100000"),
+        env=environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+    )
+    os.close(terminal)
+    wait_for_checkpoint(tmp_path / "model", "tokenizer", process)
+    os.close(master)
+    assert process.wait(timeout=240) == 128 + signal.SIGHUP
+    assert (tmp_path / "model" / "tokenizer.safetensors").exists()
+
+
 def test_other_threads_than_before_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(Toy(), tmp_path / "toy", 5, settings(), Job(CPU))
     train(Toy(), tmp_path / "toy", 6, settings(), Job(CPU))
@@ -202,4 +244,4 @@ def test_other_threads_than_before_are_mentioned(tmp_path: Path, capsys: pytest.
         train(Toy(), tmp_path / "toy", 7, settings(), Job(CPU))
     finally:
         torch.set_num_threads(1)
-    assert "toy: begun with 1 threads, going on with 2" in capsys.readouterr().err
+    assert "toy: begun with 1 threads, resumed with 2" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from PIL import Image
 from strait.data.images import ImageBatch
 from strait.pictures.images import to_pictures
 from strait.pictures.letters import _RANGES, in_letters_of_the_font, title_font
-from strait.pictures.recipe import png_bytes
+from strait.pictures.recipe import edit_options, png_bytes, recipe, recipe_in
 from strait.pictures.sheets import contact_sheet
 from strait.runtime.files import write_new
 
@@ -85,6 +85,19 @@ def test_a_png_carries_its_settings_and_nothing_that_changes() -> None:
         chunks.append(kind)
         place += 12 + length
     assert set(chunks) == {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
+
+
+def test_what_a_png_says_is_read_as_it_was_written() -> None:
+    (picture,) = to_pictures(random_images(1, 4, 4))
+    settings = recipe("0123", 5, {"steps": [8, 4]}, label=None, index=3, edit="extend", sides={"left": 1})
+    assert recipe_in(Image.open(io.BytesIO(png_bytes(picture, settings)))) == settings
+    assert settings["model"] == "0123"
+    assert settings["decoding"] == {"steps": [8, 4]}
+    assert edit_options(settings)["left"] == edit_options({**settings, "left": 1, "sides": {}})["left"] == 1
+    with pytest.raises(KeyError):
+        recipe_in(picture)
+    with pytest.raises(TypeError):
+        recipe_in(Image.open(io.BytesIO(png_bytes(picture, [1]))))  # type: ignore[arg-type]
 
 
 def test_a_file_is_never_written_over_another(tmp_path: Path) -> None:

@@ -32,9 +32,8 @@ HOST = "Host: 127.0.0.1\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """With short patience, so that tests need little of it."""
-    words = ("--max-seconds", 3, "--max-work-seconds", 2, "--max-reply-seconds", 8, "--max-queue", 8)
-    with serving("serve", "--port", 0, "--device", "cpu", *words) as started:
+    """With little patience for those who read slowly, so that tests need little of it."""
+    with serving("serve", "--port", 0, "--device", "cpu", "--max-reply-seconds", 8) as started:
         yield wait_until_ready(started)
 
 
@@ -42,6 +41,12 @@ def memory(process: int) -> float:
     """Resident megabytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def processor_seconds(process: int) -> float:
+    """How long a process has computed, whatever else the machine does."""
+    values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def connections(process: int) -> int:
@@ -160,17 +165,17 @@ def test_one_who_reads_slowly_gets_all_and_one_who_reads_too_slowly_does_not(ser
     ids=["temperatures", "labels of no kind", "labels", "steps", "unknown names"],
 )
 def test_many_errors_cost_what_one_costs(server: Server, body: str) -> None:
-    before, start = memory(server.process.pid), time.monotonic()
+    before, used = memory(server.process.pid), processor_seconds(server.process.pid)
     reply = server.post(GENERATE, content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == 422
     assert len(reply.content) < 300
     # Each was described in a kilobyte or so: gigabytes, and half a minute in which nobody else was answered.
     assert memory(server.process.pid) - before < 150
-    assert time.monotonic() - start < 10
+    assert processor_seconds(server.process.pid) - used < 5
 
 
 def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
-    words = ("--max-seconds", 2, "--max-work-seconds", 1)
+    words = ("--max-seconds", 5, "--max-work-seconds", 10)
     with serving("serve", "--port", 0, "--device", "cpu", "--workers", 2, *words) as server:
         wait_until_ready(server)
         numbers = [number for number in children(server.process.pid) if b"spawn_main" in words_of(number)]
@@ -178,17 +183,17 @@ def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
         assert until(lambda: min(map(memory, numbers)) > 200, 60)
         # One of two: the other goes on.
         os.kill(numbers[0], signal.SIGSTOP)
-        assert until(lambda: health(server) == 503, 15)
-        assert server.get("/health").text == "1 of 2 workers do not answer"
+        assert until(lambda: server.get("/health").text == "1 of 2 workers do not answer", 30)
+        assert health(server) == 503
         assert server.post(GENERATE, json={}).status_code == 200
         os.kill(numbers[1], signal.SIGSTOP)
         start = time.monotonic()
         reply = server.post(GENERATE, json={})
         assert reply.status_code == 504
-        assert time.monotonic() - start < 12
+        assert time.monotonic() - start < 25
         for number in numbers:
             os.kill(number, signal.SIGCONT)
-        assert until(lambda: health(server) == 200, 15)
+        assert until(lambda: health(server) == 200, 30)
         assert server.post(GENERATE, json={}).status_code == 200
 
 
@@ -207,10 +212,10 @@ def test_a_worker_stopped_in_the_midst_of_work_gives_504() -> None:
         os.kill(worker_of(server), signal.SIGCONT)
         for thread in threads:
             thread.join()
-        assert until(lambda: health(server) == 200, 15)
+        assert until(lambda: health(server) == 200, 30)
 
 
-def test_work_that_takes_too_long_is_given_up_and_the_worker_is_free(server: Server) -> None:
+def test_work_that_takes_too_long_is_given_up_and_the_worker_is_free() -> None:
     steps = {"count": 16, "steps": [16, 16]}
     words = ("--max-work-seconds", 0.2)
     with serving("serve", "--port", 0, "--device", "cpu", *words) as impatient:

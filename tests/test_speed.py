@@ -267,7 +267,7 @@ def bench(model: StraIT) -> Bench:
     return Bench(copy.deepcopy(model).pack(), Machine(torch.device("cpu"), torch.float32), 2, 2, 0)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "upsampler"])
 def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
     report = bench.run(part, DecodingConfig((3, 2), (1.0, 1.0), guidance=0.5))
     cost = {name: entry["multiply_adds"] for name, entry in describe(CONFIG, 3)["parts"].items()}
@@ -292,6 +292,22 @@ def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
         assert 0 < report["fraction_loader"] < 1
 
 
+def test_the_upsampler_is_measured_by_itself_and_in_generating():
+    """Of its two networks, a pass each; at each of their steps, one of them."""
+    small = TransformerConfig(layers=1, width=32, mlp=48, heads=2)
+    config = dataclasses.replace(CONFIG, upsampler=small)
+    bench = Bench(random_model(config, ["a", "b"]), Machine(torch.device("cpu"), torch.float32), 2, 1, 0)
+    parts = describe(config, 2)["parts"]
+    up_top, up_bottom = parts["upsampler"]["level_multiply_adds"]
+    assert parts["upsampler"]["multiply_adds"] == up_top + up_bottom
+    assert up_bottom > up_top > parts["top"]["multiply_adds"]
+    assert bench.run("upsampler")["flops"] == 4 * (up_top + up_bottom)
+    report = bench.run("generate", DecodingConfig((3, 2, 4, 1), (1.0,) * 4))
+    adds = 3 * parts["top"]["multiply_adds"] + 2 * parts["bottom"]["multiply_adds"] + 4 * up_top + up_bottom
+    assert report["flops"] == 4 * adds
+    assert report["steps"] == [3, 2, 4, 1]
+
+
 @pytest.mark.parametrize("config", [["--config", "smoke"], ["--config=smoke"]])
 def test_the_command_prints_one_object(config: list[str], capfd: pytest.CaptureFixture[str]):
     from strait.cli import main
@@ -307,11 +323,12 @@ def test_the_command_prints_one_object(config: list[str], capfd: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--part", "middle"], "--part: 'middle' is not one of tokenizer, top, bottom, generate, train"),
+        (["--part", "middle"], "--part: 'middle' is not one of tokenizer, top, bottom, upsampler, generate, train"),
         (["--batch", "0"], "--batch: 0 must be at least 1"),
         (["--dtype", "float8"], "--dtype: 'float8' is not one of float32, bfloat16"),
         (["--batch", "100000000"], "images at once need about"),
-        (["--config", "imagenette128-cpu", "--steps", "4+2+2+1"], "--steps: 4+2+2+1 must give 2 number(s)"),
+        (["--part", "upsampler"], "--part: this model has no upsampler; it has tokenizer, top, bottom"),
+        (["--config", "imagenette128-cpu", "--steps", "4+2+2"], "--steps: 4+2+2 must give 2 or 4 number(s)"),
     ],
 )
 def test_wrong_settings_are_one_line(words: list[str], message: str, capfd: pytest.CaptureFixture[str]):

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from strait.cli import main
+from strait.config import config_path, read_config
 from strait.model.config import ModelError
 from strait.model.folder import SHIPPED
 from strait.model.hub import find_folder
@@ -101,3 +102,27 @@ def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_fol
     assert main(["generate", "--model", str(model), "--count", "2", "--grid", str(sheet)]) == 0
     with Image.open(sheet) as picture:
         assert picture.size == (2 * (64 + 2) + 2, 64 + 2 + 2)
+
+
+def test_a_configuration_of_another_shape_is_refused_with_the_one_that_fits(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--config", "smoke", "--data", str(photo_folder), "--model", str(tmp_path / "model")]
+    for more in ([], ["--keep-tokenizer"]):
+        assert main([*words, "--init-from", "shipped", *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "does not fit this configuration; of its shape is --config tiny-imagenet64-cpu" in line
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_configuration_of_a_model_to_start_from_is_implied(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--run.compile", "false", "--tokenizer_training.steps", "1", "--tokenizer_training.batch_size", "4"]
+    words = ["train", "tokenizer", "--data", str(photo_folder), "--model", str(tmp_path / "model")]
+    words += ["--init-from", "shipped", "--tokenizer_training.codebook.start", "0", *few]
+    assert main(words) == 0
+    assert "--config: tiny-imagenet64-cpu, which is of the shape of shipped" in capsys.readouterr().err
+    stored = read_config(tmp_path / "model" / "runs" / "config.yaml")
+    assert stored.model == read_config(config_path("tiny-imagenet64-cpu")).model
+    assert stored.tokenizer_training.steps == 1

@@ -106,7 +106,7 @@ def test_other_settings_of_decoding_are_other_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Models are trained once for them all; what is not searched is as it is asked for, not as it was at first."""
-    words = [*words, "--search-samples", "0"]
+    words = [*words, "--search-samples", "0", "--search-steps"]
     assert main(["table", "8", *words]) == 0
     first = json.loads(capsys.readouterr().out)
     words[words.index("[2,2]")] = "[5,3]"

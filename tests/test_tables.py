@@ -11,18 +11,23 @@ import torch
 from torch import nn
 
 from strait.cli import main
-from strait.config import Config, config_path, read_config
+from strait.config import Config, config_names, config_path, read_config
 from strait.decoding.config import DecodingConfig
+from strait.evaluation.cost import describe
+from strait.model.strait import StraIT
+from strait.tables import speed
+from strait.tables.methods import as_named, at_base_size
 from strait.tables.report import distance_title, markdown, means, verdicts
-from strait.tables.rows import starting_point
+from strait.tables.rows import batch_perplexities
 from strait.tables.table import (
+    EQUAL_COST,
     NUMBERS,
+    Difference,
     Mean,
     Row,
     Table,
-    at_base_size,
     find_table,
-    single_scale,
+    starting_point,
     steps_here,
     unchanged,
 )
@@ -48,23 +53,49 @@ def test_rows_of_a_table_make_configurations(number: int) -> None:
     assert len(set(names)) == len(names)
     for row in table.rows:
         for base in ("tiny-imagenet64-cpu", "smoke", "imagenet256"):
-            config = row.change(read_config(config_path(base)))
+            config = row.config(read_config(config_path(base)))
             assert isinstance(config, Config)
             if row.steps is not None and number != 4:
-                assert len(row.steps) == len(config.model.grids)
+                assert len(row.steps) == (row.levels or len(config.model.grids))
         if not row.ours:
-            assert row.change is unchanged
+            assert (row.configuration, row.change) == (None, unchanged)
             assert row.paper
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, EQUAL_COST])
+def test_a_row_of_a_named_model_is_its_named_configuration(name: int | str) -> None:
+    """At the paper's size; but for what a row changes besides, and a bottom's training where there is no bottom."""
+    base = read_config(config_path("imagenet256"))
+    for row in find_table(name).rows:
+        if row.configuration is not None:
+            named = read_config(config_path(row.configuration))
+            differing = differences(row.config(base), named)
+            allowed = {"bottom_training.steps"} if named.bottom is None else set()
+            if "(ours)" in row.name:
+                allowed.add("tokenizer_training.bottom_dropout")
+            assert differing <= allowed, row.name
+
+
+@pytest.mark.parametrize("name", [name for name in config_names() if "imagenet256" in name])
+def test_at_its_own_scale_a_named_configuration_is_itself(name: str) -> None:
+    named = read_config(config_path(name))
+    same = as_named(read_config(config_path("imagenet256")), name)
+    assert same.model == named.model
+    assert same.decoding == named.decoding
 
 
 def test_rows_differ_in_what_their_table_is_about_and_in_nothing_else() -> None:
     changed = {
-        (number, row.name): differences(TINY, row.change(TINY))
-        for number in (6, 7, 8, 9, 10)
+        (number, row.name): differences(TINY, row.config(TINY))
+        for number in (1, 6, 7, 8, 9, 10)
         for row in find_table(number).rows
     }
-    assert changed[6, "VQGAN2-R"] == set()
-    assert changed[6, "VQGAN2-C"] == {"tokenizer.kind"}
+    for number in (1, 6):
+        # R and C as the paper has them differ in their fusion alone; R with the bottom dropped is the configuration.
+        assert TINY.tokenizer_training.bottom_dropout > 0
+        assert changed[number, "VQGAN2-R"] == {"tokenizer_training.bottom_dropout"}
+        assert changed[number, "VQGAN2-C"] == {"tokenizer.kind", "tokenizer_training.bottom_dropout"}
+        assert changed[number, "VQGAN2-R, bottom dropped (ours)"] == set()
     # The two VQGANs of a cascade have no bottom to drop.
     assert changed[6, "cascade"] == {"tokenizer.kind", "tokenizer_training.bottom_dropout"}
     assert changed[8, "shared"] == set()
@@ -78,61 +109,76 @@ def test_rows_differ_in_what_their_table_is_about_and_in_nothing_else() -> None:
 
 def test_single_scale_rows_have_the_grids_of_either_level() -> None:
     assert TINY.model.grids == ((4, 4), (8, 8))
-    assert single_scale(TINY).model.grids == ((4, 4),)
-    assert single_scale(TINY, fine=True).model.grids == ((8, 8),)
+    assert as_named(TINY, "maskgit-imagenet256-8192").model.grids == ((4, 4),)
+    assert as_named(TINY, "maskgit-imagenet256-f8").model.grids == ((8, 8),)
+
+
+def test_a_named_configuration_shrinks_with_the_one_it_is_asked_at() -> None:
+    """As much as that one is smaller than imagenet256, setting by setting."""
+    small, large = (as_named(TINY, f"maskgit-imagenet256{name}") for name in ("", "-1.3b"))
+    # Half of 5 layers, rounded to the even one; 3072 / 5120 of 768; 16 / 32 of 6 heads; 1024 / 8192 of 1,024 codes.
+    assert (small.top.layers, small.top.width, small.top.mlp, small.top.heads) == (2, 192, 461, 3)
+    assert (small.tokenizer.codebook_size, small.tokenizer.code_dim) == (128, 128)
+    # 2048 / 768 of 192; three heads do not divide it.
+    assert (large.top.layers, large.top.width, large.top.mlp, large.top.heads) == (2, 512, 1229, 2)
+    assert (large.tokenizer.codebook_size, large.tokenizer.code_dim) == (1024, 16)
+    assert small.data == TINY.data
+    assert small.tokenizer_training.steps == TINY.tokenizer_training.steps
 
 
 # As the paper prints them: columns, then rows by our names for them; None where a cell is empty. The row of Table 3
-# without guidance is that of Table 2.
+# without guidance is that of Table 2. Words stand as they are printed, and "5632 ± 2.0" is a figure with its spread.
 FID, BOTH = ("fid",), ("fid", "inception_score")
-PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]] = {
+Cell = float | str | None
+PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[Cell, ...]]]] = {
     1: (
-        ("rfid", "psnr", "perplexity_tokens", "perplexity_top", "perplexity_bottom"),
+        ("rfid", "psnr", "perplexity_batch_tokens", "perplexity_batch_top", "perplexity_batch_bottom"),
         {
-            "VQGAN (f of the top)": (2.04, 19.9, 5893, None, None),
-            "VQGAN (f of the bottom)": (0.81, 24.3, 6387, None, None),
-            "VQGAN2-C": (0.65, 24.9, None, 405, 6428),
-            "VQGAN2-R": (0.67, 24.8, None, 5632, 1644),
+            "VQGAN (f of the top)": (2.04, 19.9, "5893 ± 2.1", None, None),
+            "VQGAN (f of the bottom)": (0.81, 24.3, "6387 ± 2.8", None, None),
+            "VQGAN2-C": (0.65, 24.9, None, "405 ± 1.3", "6428 ± 4.1"),
+            "VQGAN2-R": (0.67, 24.8, None, "5632 ± 2.0", "1644 ± 1.9"),
+            "VQGAN2-R, bottom dropped (ours)": (None, None, None, None, None),
         },
     ),
     2: (
-        (*BOTH, "precision", "recall"),
+        ("parameters", "steps", *BOTH, "precision", "recall"),
         {
-            "VQVAE-2": (31.11, 45, 0.36, 0.57),
-            "VQGAN, autoregressive": (15.78, 78.3, None, None),
-            "RQ-Transformer": (7.55, 137, None, None),
-            "ViT-VQ + VIM": (4.17, 175.1, None, None),
-            "Improved DDPM": (12.26, None, 0.70, 0.62),
-            "ADM": (10.94, 101.0, 0.69, 0.63),
-            "VQ-Diffusion": (11.89, None, None, None),
-            "LDM": (10.56, 103.49, 0.71, 0.62),
-            "CDM": (4.88, 158.71, None, None),
-            "MaskGIT, 8 steps": (6.18, 182.1, 0.80, 0.51),
-            "MaskGIT large, 12 steps": (5.84, 180.3, 0.73, 0.54),
-            "MaskGIT large, 36 steps": (5.71, 185.9, 0.73, 0.56),
-            "StraIT, 18+6 steps": (3.96, 214.1, 0.74, 0.62),
+            "VQVAE-2": (13.5e9, "5120", 31.11, 45, 0.36, 0.57),
+            "VQGAN, autoregressive": (1.3e9, "256", 15.78, 78.3, None, None),
+            "RQ-Transformer": (3.8e9, "256", 7.55, 137, None, None),
+            "ViT-VQ + VIM": (1.7e9, "1024", 4.17, 175.1, None, None),
+            "Improved DDPM": (280e6, "250", 12.26, None, 0.70, 0.62),
+            "ADM": (554e6, "250", 10.94, 101.0, 0.69, 0.63),
+            "VQ-Diffusion": (518e6, "100", 11.89, None, None, None),
+            "LDM": (400e6, "250", 10.56, 103.49, 0.71, 0.62),
+            "CDM": (1e9, "250", 4.88, 158.71, None, None),
+            "MaskGIT, 8 steps": (227e6, "8", 6.18, 182.1, 0.80, 0.51),
+            "MaskGIT large, 12 steps": (1.3e9, "12", 5.84, 180.3, 0.73, 0.54),
+            "MaskGIT large, 36 steps": (1.3e9, "36", 5.71, 185.9, 0.73, 0.56),
+            "StraIT, 18+6 steps": (863e6, "12*", 3.96, 214.1, 0.74, 0.62),
         },
     ),
     3: (
-        BOTH,
+        ("parameters", "steps", *BOTH),
         {
-            "Improved VQ-Diffusion": (4.83, None),
-            "Token-Critic": (4.69, 174.5),
-            "DPC": (4.45, 244.8),
-            "f-DM": (6.8, None),
-            "Draft-and-Revise": (3.41, 224.6),
-            "StraIT, no guidance": (3.96, 214.1),
-            "StraIT, guidance 0.2": (3.36, 259.3),
+            "Improved VQ-Diffusion": (510e6, "100", 4.83, None),
+            "Token-Critic": (391e6, "18x2", 4.69, 174.5),
+            "DPC": (391e6, "180", 4.45, 244.8),
+            "f-DM": (302e6, "250", 6.8, None),
+            "Draft-and-Revise": (1.4e9, "68x(1+4)", 3.41, 224.6),
+            "StraIT, no guidance": (863e6, "12*", 3.96, 214.1),
+            "StraIT, guidance 0.2": (863e6, "18+6", 3.36, 259.3),
         },
     ),
     4: (
-        BOTH,
+        ("base_steps", "upsampling_steps", *BOTH),
         {
-            "Token-Critic": (6.80, 182.1),
-            "ADM": (23.24, 58.06),
-            "ADM-U": (9.96, 121.78),
-            "ADM-U-G": (3.85, 221.72),
-            "StraIT-U": (3.82, 253.6),
+            "Token-Critic": ("36", "-", 6.80, 182.1),
+            "ADM": ("250", "-", 23.24, 58.06),
+            "ADM-U": ("250", "250", 9.96, 121.78),
+            "ADM-U-G": ("250", "250", 3.85, 221.72),
+            "StraIT-U": ("12", "12", 3.82, 253.6),
         },
     ),
     5: (
@@ -142,7 +188,16 @@ PRINTED: dict[int, tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]] 
             "MaskGIT, long (f of the bottom)": (216.5e9, 2.6, 6.61, 177.7),
         },
     ),
-    6: (FID, {"VQGAN2-C": (6.11,), "VQGAN2-R": (3.96,), "cascade, top alone": (6.05,), "cascade": (5.71,)}),
+    6: (
+        ("fid", "difference"),
+        {
+            "VQGAN2-C": (6.11, None),
+            "VQGAN2-R": (3.96, -2.15),
+            "VQGAN2-R, bottom dropped (ours)": (None, None),
+            "cascade, top alone": (6.05, None),
+            "cascade": (5.71, -0.34),
+        },
+    ),
     7: (
         (*BOTH, "speedup"),
         {
@@ -203,10 +258,15 @@ def test_the_figures_of_a_table_are_the_papers(number: int) -> None:
     """Each in its own row and column, and no others."""
     columns, rows = PRINTED[number]
     printed = {
-        name: {column: figure for column, figure in zip(columns, figures, strict=True) if figure is not None}
-        for name, figures in rows.items()
+        name: {column: cell for column, cell in zip(columns, cells, strict=True) if cell is not None}
+        for name, cells in rows.items()
     }
-    assert {row.name: dict(row.paper) for row in find_table(number).rows} == printed
+    assert {row.name: cells_of(row) for row in find_table(number).rows} == printed
+
+
+def cells_of(row: Row) -> dict[str, Cell]:
+    spread = {name: f"{row.paper[name]:.0f} ± {value}" for name, value in row.spread.items()}
+    return {**row.paper, **spread, **row.quoted}
 
 
 def test_steps_shrink_with_the_grid() -> None:
@@ -282,12 +342,40 @@ def test_a_claim_counts_from_two_errors_on(top: float, error: float | None, says
 
 
 def test_the_papers_own_figures_bear_out_its_claims() -> None:
+    """The paper has them of the batches of training alone."""
     table = find_table(1)
-    papers = {row.name: {name: Mean(value, 0.0) for name, value in row.paper.items()} for row in table.rows}
+    papers = {
+        row.name: {name: Mean(value, row.spread.get(name, 0.0)) for name, value in row.paper.items()}
+        for row in table.rows
+    }
     assert [line for line in verdicts(table, papers) if "complex level" in line] == [
-        "the bottom of VQGAN2-C is its complex level: holds",
-        "the top of VQGAN2-R is its complex level: holds",
+        "the bottom of VQGAN2-C is its complex level, in each batch of training: holds",
+        "the top of VQGAN2-R is its complex level, in each batch of training: holds",
     ]
+
+
+def test_a_difference_stands_beside_its_row_with_the_errors_of_both() -> None:
+    table, results = made_up({"a": (10, 3), "b": (4, 4)}, {"a": 6.0, "b": 4.0})
+    table = dataclasses.replace(table, differences=(Difference("difference", "fid", {"b": "a"}),))
+    found = means(table, results)
+    assert found["b"]["difference"] == Mean(-6, 5)
+    assert "difference" not in found["a"]
+    assert "| -6 ± 5 |" in markdown(table, results, None, [])
+
+
+def test_steps_stand_in_words_beside_the_papers() -> None:
+    result = {
+        "row": "StraIT-U",
+        "scores": {"fid": 1.0},
+        "provenance": {"samples": {"decoding": {**dataclasses.asdict(DecodingConfig()), "steps": [18, 6, 9, 3]}}},
+    }
+    (line,) = [line for line in markdown(find_table(4), [result], None, []).splitlines() if "| StraIT-U |" in line]
+    assert line.startswith("| StraIT-U | 18+6 (12) | 9+3 (12) |")
+    (line,) = [line for line in markdown(find_table(2), [], None, []).splitlines() if "| CDM |" in line]
+    assert line.startswith("| CDM | (1.0G) | (250) |")
+    text = markdown(find_table(2), [], None, [])
+    assert "| (12*) |" in text
+    assert "12*: a step of the paper's goes through the whole model" in text
 
 
 def test_what_is_not_inceptions_is_not_called_fid() -> None:
@@ -366,8 +454,9 @@ def test_tables_share_models_and_a_single_level_can_be_judged_alone(
     assert len(rows["cascade, top alone"]["provenance"]["samples"]["decoding"]["steps"]) == 1
     assert main(["table", "8", *words]) == 0
     eight = {row["row"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert eight["shared"]["folder"] == rows["VQGAN2-R"]["folder"]
-    assert eight["shared"]["scores"]["fid"] == rows["VQGAN2-R"]["scores"]["fid"]
+    ours = rows["VQGAN2-R, bottom dropped (ours)"]
+    assert eight["shared"]["folder"] == ours["folder"] != rows["VQGAN2-R"]["folder"]
+    assert eight["shared"]["scores"]["fid"] == ours["scores"]["fid"]
 
 
 def test_a_table_of_tokenizers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,12 +500,23 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
     [
         (["table", "11"], "table: 11 is not one of 1, 2"),
         (["table", "8"], "--config: the rows of this table are trained"),
-        (["table", "4", "--config", "smoke"], "--config: table 4 needs a configuration with an upsampler"),
+        (
+            ["table", "4", "--config", "smoke"],
+            "--config: table 4 needs StraIT's own tokenizer and an upsampler, as in imagenet512, imagenette128-cpu\n",
+        ),
+        (["table", "4"], "say on which configuration: imagenet512, imagenette128-cpu"),
+        (["table", "2", "--config", "cascade-imagenet256"], "table 2 needs StraIT's own tokenizer"),
+        (["table", "6", "--config", "maskgit-imagenet256"], "table 6 needs two levels of tokens, as in cascade-"),
+        (["table", "7", "--config", "maskgit-imagenet256", "--rows"], "table 7 needs two levels of tokens"),
+        (["table", "3", "--random-weights", "--config", "smoke"], "--random-weights: only table 7"),
+        (["table", "7", "--random-weights"], "--random-weights measures a configuration, such as imagenet256"),
+        (["table", "7", "--random-weights", "--rows", "--config", "smoke"], "say either --rows or --random-weights"),
+        (["table", "7", "--dtype", "bfloat16"], "--dtype: it is for --random-weights alone"),
         (["table", "7", "--config", "smoke", "--model", "M"], "say either --config or --model"),
         (["table", "7", "--budget", "5"], "--budget: without --config nothing is trained"),
         (["evaluate", "generation", "--grid", "x.png"], "--grid"),
         (["evaluate", "reconstruction", "--steps", "8+4"], "--steps"),
-        (["evaluate", "--json"], "evaluate: say what to judge, reconstruction or generation"),
+        (["evaluate", "--json"], "evaluate: say what to judge: reconstruction or generation"),
         (["table", "7", "--seeds", "0"], "--seeds: 0 must be at least 1"),
         (["table", "7", "--search-samples", "2"], "--search-samples: 2 must be 0 or at least 4"),
         (["sweep", "--budget", "0"], "--budget: 0.0 must be above 0 minutes"),
@@ -430,3 +530,77 @@ def test_what_cannot_be_done_is_said(
     words = [*more, "--data", str(photo_folder), "--features", str(tmp_path / "network.pt")]
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_speed_of_table_7_needs_no_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither data nor training: seven allocations of the paper's 24 steps, here on 16 and 64 tokens."""
+    monkeypatch.setattr(speed, "_ROUNDS", 1)
+    words = [
+        "table",
+        "7",
+        "--config",
+        "smoke",
+        "--random-weights",
+        "--json",
+        "--batch-size",
+        "2",
+        "--bottom.width",
+        "32",
+    ]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = report["rows"]
+    assert [tuple(row["steps"]) for row in rows] == [(2, 14), (4, 12), (6, 10), (8, 8), (10, 6), (12, 4), (14, 2)]
+    assert [row["paper"]["speedup"] for row in rows] == [0.6, 0.7, 0.9, 1, 1.2, 1.5, 1.6]
+    assert (report["batch"], report["dtype"]) == (2, "float32")
+    top, bottom = (
+        describe(read_config(config_path("smoke")).model, 1000)["parts"][part]["multiply_adds"]
+        for part in ("top", "bottom")
+    )
+    base = rows[3]
+    for row in rows:
+        adds = row["steps"][0] * top + row["steps"][1] * bottom
+        assert row["multiply_adds_per_image"] == pytest.approx(adds)
+        assert row["speedup_by_multiply_adds"] == pytest.approx(base["multiply_adds_per_image"] / adds)
+        assert row["speedup"] == pytest.approx(base["seconds_per_image"] / row["seconds_per_image"])
+        assert row["seconds_per_image"] > 0
+
+
+def test_perplexities_of_batches_are_those_of_the_end_of_training(tmp_path: Path) -> None:
+    log = tmp_path / "runs" / "tokenizer" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    values = [1000.0] * 27 + [10.0, 14.0, 18.0]
+    lines = [{"step": 10 * place, "perplexity_batch_top": value} for place, value in enumerate(values)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "loss": 1.0}, *lines]))
+    assert batch_perplexities(tmp_path) == {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
+    log.unlink()
+    assert batch_perplexities(tmp_path) == {}
+    row = Row("VQGAN2-R", {"perplexity_batch_top": 5632}, spread={"perplexity_batch_top": 2.0})
+    table = Table(1, "made up", (row,), ("perplexity_batch_top",), tokenizer_alone=True)
+    scores = {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
+    text = markdown(table, [{"row": "VQGAN2-R", "scores": scores}], None, [])
+    assert "| VQGAN2-R | 14 ± 4 (5632 ± 2) |" in text
+
+
+def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a configuration the shipped model's: its own shape, its own settings but for those that rows hold."""
+    assert main(["table", "3", "--rows", "--json", "--samples", "50000"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    model = StraIT.from_pretrained()
+    cost = describe(model.config, len(model.classes))
+    for row, guidance in zip(rows, (0.0, 0.2), strict=True):
+        assert row["parameters"] == cost["parameters"]
+        assert row["multiply_adds"] == sum(cost["parts"][part]["multiply_adds"] for part in ("top", "bottom"))
+        assert (row["guidance"], row["samples"], row["schedule"]) == (guidance, 50000, model.decoding.schedule)
+        assert tuple(row["steps"]) == steps_here((18, 6), model.config.grids)
+
+
+def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "2", "--config", "smoke", "--rows"]) == 0
+    text = capsys.readouterr().out
+    assert "named configurations at the scale of smoke" in text
+    assert "against the paper's" not in text
+    assert main(["table", "8", "--config", "imagenet256", "--rows", "--search-steps"]) == 0
+    assert "searched for each row that leaves them open: steps, temperature" in capsys.readouterr().out

@@ -190,7 +190,7 @@ def test_it_is_opened_again_where_nothing_changed(source: FolderSource, folder: 
         (DataConfig(flip=False), {**MADE_FROM, "data": "others"}, None),
         (DataConfig(flip=True), MADE_FROM, None),
         (DataConfig(flip=False, shift=1), MADE_FROM, None),
-        (DataConfig(flip=False, cache_variants=2), MADE_FROM, None),
+        (DataConfig(flip=False, shift=1, cache_variants=2), MADE_FROM, None),
         (DataConfig(flip=False), MADE_FROM, 11),
     ],
 )

@@ -119,6 +119,94 @@ def test_a_dropped_bottom_is_the_top_alone() -> None:
     assert not torch.allclose(alone, whole, atol=1e-3)
 
 
+def fused(kind: TokenizerKind, top: torch.Tensor, bottom: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The fusion that a tokenizer of a kind really has, in float64, and what it makes of codes."""
+    fusion = make_pair(kind).decoder.fusion.double()
+    return fusion, fusion(top, bottom)
+
+
+def codes(seed: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_residual_fusion_adds_the_bottom_onto_the_upsampled_top() -> None:
+    """The bottom's part is linear in its codes, and the same whatever the top; without it the stem stands alone."""
+    top, other_top, one, other = codes(0, 3, 4), codes(1, 3, 4), codes(2, 6, 8), codes(3, 6, 8)
+    fusion, _ = fused("vqgan2-r", top, one)
+    nothing = torch.zeros_like(one)
+
+    def part(bottom: torch.Tensor, below: torch.Tensor = top) -> torch.Tensor:
+        return fusion(below, bottom) - fusion(below, nothing)
+
+    assert float(part(one).abs().max()) > 0.1
+    torch.testing.assert_close(part(2.0 * one - 3.0 * other), 2.0 * part(one) - 3.0 * part(other))
+    torch.testing.assert_close(part(one, other_top), part(one))
+    # The stem, written out: a convolution, residual blocks, twice the size, a convolution; and nothing after the sum.
+    conv_in, block_1, raise_ = fusion.stem
+    raised = F.conv2d(
+        block_1(conv_in(top)).repeat_interleave(2, 2).repeat_interleave(2, 3),
+        raise_.conv.weight,
+        raise_.conv.bias,
+        padding=1,
+    )
+    torch.testing.assert_close(fusion(top, nothing), raised)
+    torch.testing.assert_close(fusion(top, one), raised + F.conv2d(one, fusion.bottom.weight, padding=1))
+
+
+def test_deep_concatenation_is_a_convolution_of_the_stem_beside_the_bottom() -> None:
+    top, bottom = codes(0, 3, 4), codes(2, 6, 8)
+    fusion, output = fused("vqgan2-c-deep", top, bottom)
+    stem = fusion.stem(top)
+    assert fusion.join.weight.shape == (16, 16 + 4, 3, 3)
+    joined = F.conv2d(torch.cat([stem, bottom], 1), fusion.join.weight, fusion.join.bias, padding=1)
+    torch.testing.assert_close(output, joined)
+    # Unlike R, it does not leave the stem as it is where there is no bottom.
+    assert not torch.allclose(fusion(top, torch.zeros_like(bottom)), stem, atol=0.05)
+
+
+def test_shallow_concatenation_raises_the_codes_before_its_blocks() -> None:
+    top, bottom = codes(0, 3, 4), codes(2, 6, 8)
+    fusion, output = fused("vqgan2-c-shallow", top, bottom)
+    assert fusion.join.weight.shape == (16, 4 + 4, 3, 3)
+    raised = F.conv2d(top.repeat_interleave(2, 2).repeat_interleave(2, 3), fusion.up.weight, fusion.up.bias, padding=1)
+    features = F.conv2d(torch.cat([raised, bottom], 1), fusion.join.weight, fusion.join.bias, padding=1)
+    seen: list[torch.Size] = []
+    for residual in fusion.blocks:
+        seen.append(features.shape[2:])
+        features = residual(features)
+    torch.testing.assert_close(output, features)
+    assert seen == [(6, 8)]  # at the bottom's resolution
+    # Its blocks come after the bottom: what that adds is no linear function of it.
+    nothing, other = torch.zeros_like(bottom), codes(3, 6, 8)
+
+    def part(some: torch.Tensor) -> torch.Tensor:
+        return fusion(top, some) - fusion(top, nothing)
+
+    assert not torch.allclose(part(bottom + other), part(bottom) + part(other), atol=0.01)
+
+
+def test_fusions_differ_by_their_own_parameters_alone() -> None:
+    """At the paper's size; all else is the same in R and in C."""
+
+    def parts(kind: TokenizerKind) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            tokenizer = build_tokenizer(TokenizerConfig(kind=kind))
+        return {name: value.shape for name, value in tokenizer.named_parameters()}
+
+    r, deep, shallow = map(parts, PAIRS)
+    assert {name: shape for name, shape in r.items() if name not in deep} == {
+        "decoder.fusion.bottom.weight": (512, 32, 3, 3)
+    }
+    assert {name: shape for name, shape in deep.items() if name not in r} == {
+        "decoder.fusion.join.weight": (512, 512 + 32, 3, 3),
+        "decoder.fusion.join.bias": (512,),
+    }
+    assert shallow["decoder.fusion.join.weight"] == (512, 32 + 32, 3, 3)
+    assert shallow["decoder.fusion.up.weight"] == (32, 32, 3, 3)
+    outside = [{n: s for n, s in one.items() if not n.startswith("decoder.fusion")} for one in (r, deep, shallow)]
+    assert outside[0] == outside[1] == outside[2]
+
+
 def test_levels_share_a_codebook_or_have_their_own() -> None:
     shared = make_pair()
     assert shared.codebook(0) is shared.codebook(1)

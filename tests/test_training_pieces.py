@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -324,6 +326,34 @@ def test_tensorboard_gets_the_same_values(tmp_path: Path) -> None:
     resumed.add(2, {"loss": 7.0})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.5), (2, 7.0)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("picture", [False, True])
+def test_a_log_that_cannot_be_written_is_named_and_nothing_else_is_said(tmp_path: Path, picture: bool) -> None:
+    """In a process whose files may have 4,000 bytes, as on a disk that is filling up."""
+    import resource
+
+    if picture:
+        pytest.importorskip("tensorboard")
+    reason, said = tmp_path / "reason", tmp_path / "said"
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+            tracker = Tracker(tmp_path / "runs", every=1, step=0, notes={})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+            noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+            for step in range(1, 1000):
+                tracker.add_picture(step, Image.fromarray(noise)) if picture else tracker.add(step, {"loss": 1.0})
+        except OSError as error:
+            reason.write_text(str(error))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert reason.read_text().startswith(f"[Errno 27] File too large: '{tmp_path / 'runs'}/")
+    assert any(name in reason.read_text() for name in (("events.out",) if picture else ("events.out", "log.jsonl")))
+    assert said.read_text() == ""
 
 
 # Codebooks.

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from types import ModuleType
 
 from strait import __version__
+from strait.commands import VERBS
 from strait.commands.arguments import STOPPED_BY_SIGNAL
+from strait.runtime.home import lend_home
 from strait.runtime.streams import keep_writing
 from strait.runtime.threads import wait_without_spinning
-
-VERBS = (
-    "train",
-    "encode",
-    "generate",
-    "edit",
-    "evaluate",
-    "table",
-    "sweep",
-    "describe",
-    "export",
-    "bench",
-    "web",
-    "serve",
-    "study",
-    "completion",
-)
 
 _OUT_OF_MEMORY = (
     "not enough memory",
@@ -49,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         wait_without_spinning()
     words = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments is None:
+            lend_home()
         return _run(words)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
@@ -93,7 +81,9 @@ def _module(verb: str) -> ModuleType:
 
 
 def _fail(message: str) -> int:
-    print(f"strait: {' '.join(message.split())}", file=sys.stderr)
+    # What somebody typed may hold what moves a terminal's cursor.
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(message.split()))
+    print(f"strait: {shown}", file=sys.stderr)
     return 2
 
 

@@ -1,0 +1,18 @@
+"""The verbs of the command line, a file each."""
+
+VERBS = (
+    "train",
+    "encode",
+    "generate",
+    "edit",
+    "evaluate",
+    "table",
+    "sweep",
+    "describe",
+    "export",
+    "bench",
+    "web",
+    "serve",
+    "study",
+    "completion",
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -10,6 +12,39 @@ from strait.runtime.messages import first_line
 
 # Exit statuses above it name the signal that ended a verb, as shells write it.
 STOPPED_BY_SIGNAL = 128
+
+
+def new_folder(option: str, name: str) -> Path:
+    """A folder that is written into, refused before any work if it cannot be one.
+
+    Raises:
+        ValueError: if a file has this name, or the name is too long.
+    """
+    path = Path(name)
+    _check_length(option, path)
+    if path.is_file():
+        raise ValueError(f"{option}: {name} is a file; name a folder, such as {path.parent}")
+    return path
+
+
+def new_picture(option: str, name: str) -> Path:
+    """A PNG file that is written, refused before any work if it cannot be one.
+
+    Raises:
+        ValueError: if a folder has this name, or the name says another format or is too long.
+    """
+    path = Path(name)
+    _check_length(option, path)
+    if path.is_dir():
+        raise ValueError(f"{option}: {name} is a folder; name a file in it, such as {path / 'images.png'}")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{option}: {name} must end in .png: settings are kept inside, as in no other format")
+    return path
+
+
+def _check_length(option: str, path: Path) -> None:
+    if any(len(os.fsencode(name)) > 255 for name in path.parts):
+        raise ValueError(f"{option}: {path} has a name of more than 255 bytes")
 
 
 def device_named(name: str) -> Any:
@@ -81,7 +116,8 @@ def split_labels(text: str, classes: Any) -> list[str]:
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[str] = []
     while pieces:
-        length = next((size for size in range(len(pieces), 1, -1) if ", ".join(pieces[:size]) in classes), 1)
+        named = (size for size in range(len(pieces), 1, -1) if classes.named(", ".join(pieces[:size])) is not None)
+        length = next(named, 1)
         labels.append(", ".join(pieces[:length]))
         del pieces[:length]
     labels = [label for label in labels if label]

@@ -21,7 +21,7 @@ def parser() -> ArgumentParser:
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--config", help="name or path of a configuration, whose weights are then random")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--part", help="tokenizer, top, bottom, generate or train; all of them by default")
+    parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all of them by default")
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--dtype", default="float32", help="of the transformers: float32, or bfloat16")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
@@ -43,7 +43,8 @@ def run(words: list[str]) -> int:
     if config is not None and args.model is not None:
         raise ValueError("bench: say either --config or --model")
 
-    from strait.runs.bench import PARTS, Bench, Machine
+    from strait.model.strait import StraIT
+    from strait.runs.bench import PARTS, Bench, Machine, model_to_time
     from strait.runtime.devices import DTYPES
 
     if args.dtype not in DTYPES:
@@ -54,9 +55,11 @@ def run(words: list[str]) -> int:
     if args.compile:
         check_compile(device)
     machine = Machine(device, DTYPES[args.dtype])
-    model = _model(config, args.model, machine)
-    levels = model.config.tokenizer.num_levels  # those before an upsampler
-    decoding = chosen_decoding(model.default_decoding().first(levels), levels, args)
+    if config is None:
+        model = StraIT.from_pretrained(args.model, machine.device, machine.dtype, pack=False)
+    else:
+        model = model_to_time(config.model, config.decoding, machine)
+    decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     model.batch_size(args.batch, decoding)  # refuses one that does not fit
     if not args.no_pack:
         model.pack()
@@ -73,17 +76,6 @@ def run(words: list[str]) -> int:
     else:
         print(_table(reports))
     return 0
-
-
-def _model(config: Any, source: str | None, machine: Any) -> Any:
-    from strait.model.strait import StraIT, unfilled_model
-    from strait.runs.bench import fill_quickly
-
-    if config is None:
-        return StraIT.from_pretrained(source, machine.device, machine.dtype, pack=False)
-    model = unfilled_model(config.model, [str(index) for index in range(1000)], config.decoding, machine.dtype)
-    fill_quickly(model)
-    return model.to(machine.device)
 
 
 def _table(reports: list[dict[str, Any]]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 
 import shtab
 from jsonargparse import ArgumentParser
 
-import strait.commands
+from strait import __version__
+from strait.commands import VERBS
 from strait.commands.parsing import add_settings, parse, verb_parser
 from strait.config import config_names
 
@@ -29,12 +29,10 @@ def run(words: list[str]) -> int:
 
 def all_verbs() -> ArgumentParser:
     """One parser of all verbs, their actions and options."""
-    parser = ArgumentParser(prog="strait", version=strait.__version__)
+    parser = ArgumentParser(prog="strait", version=__version__)
     verbs = parser.add_subcommands(dest="verb", required=False)
-    for verb in sorted(module.name for module in pkgutil.iter_modules(strait.commands.__path__)):
+    for verb in sorted(VERBS):
         module = importlib.import_module(f"strait.commands.{verb}")
-        if not hasattr(module, "run"):
-            continue  # what verbs have in common
         if not hasattr(module, "parsers"):
             verbs.add_subcommand(verb, _completed(module.parser()))
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from strait.commands.arguments import (
     add_inference_options,
     chosen_decoding,
     inference_model,
+    new_folder,
+    split_labels,
 )
 from strait.commands.parsing import parse, verb_parser
 
@@ -33,6 +36,12 @@ ACTIONS = {
     "process": "Show each step of an infilling, or without a picture of generating an image.",
 }
 
+_LABEL = (
+    "class by name, WordNet id or index; none by default",
+    "class by name, WordNet id or index; several, separated by commas, come on a sheet as well",
+)
+_ON_SHEETS = ("infill", "relabel", "transfer")
+
 
 def run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
@@ -49,13 +58,15 @@ def run(words: list[str]) -> int:
         raise ValueError(f"--label: {action} needs the new class")
 
     _check_options(args)
+    new_folder("--output", args.output)
 
     from strait.editing.edits import Edit
     from strait.types import NULL_LABEL
 
     model = inference_model(args)
     model.require("tokenizer", "top", "bottom")
-    label = NULL_LABEL if args.label is None else model.classes.find(args.label)
+    labels = [] if args.label is None else _labels(action, args.label, model)
+    label = labels[0] if labels else NULL_LABEL
     decoding = model.default_decoding()
     if action != "upsample":
         decoding = decoding.first(model.config.tokenizer.num_levels)
@@ -63,8 +74,14 @@ def run(words: list[str]) -> int:
     if action == "process":
         _process(edit, args)
     else:
-        _edit(action, edit, args)
+        _edit(action, edit, args, labels)
     return 0
+
+
+def _labels(action: str, text: str, model: Any) -> list[int]:
+    """The classes that ``--label`` names: one or several where a sheet can show them, one of all else."""
+    names = split_labels(text, model.classes) if action in _ON_SHEETS else [text]
+    return [model.classes.find(name) for name in names]
 
 
 def parsers() -> dict[str, ArgumentParser]:
@@ -77,7 +94,7 @@ def _parser(action: str) -> ArgumentParser:
     parser = verb_parser(f"edit {action}", ACTIONS[action], f"{image} --output DIR [options]")
     parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--label", help="class by name, WordNet id or index; none by default")
+    parser.add_argument("--label", help=_LABEL[action in _ON_SHEETS])
     parser.add_argument("--count", type=int, default=1, help="results")
     parser.add_argument("--seed", type=int, default=0, help="result k of a seed is always the same")
     add_decoding_options(parser)
@@ -156,9 +173,11 @@ def _mask(args: Namespace, size: tuple[int, int]) -> Any:
     mask = read_mask(args.mask, size)
     _say_pages(args.mask, mask.pages)
     if not mask.fill.any():
-        comes = "nothing is filled; the reconstruction comes back"
-        if "keep_bottom" in args and not args.keep_bottom:
+        comes = "nothing is filled; the picture comes back as it is"
+        if "keep_bottom" in args:
             comes = "every top token stays; the bottom tokens are drawn anew"
+            if args.keep_bottom:
+                comes = "nothing is filled; the reconstruction comes back"
         print(f"--mask: nothing is white, so {comes}", file=sys.stderr)
     return mask.fill
 
@@ -176,7 +195,7 @@ def _say_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
         print(note, file=sys.stderr)
 
 
-def _edit(action: str, edit: Edit, args: Namespace) -> None:
+def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
     from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
     from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
@@ -187,9 +206,17 @@ def _edit(action: str, edit: Edit, args: Namespace) -> None:
         composite = not args.no_composite
         config = EditConfig(args.strength, args.margin, args.context, args.feather, composite, args.cover, args.seam)
         picture = _picture(args)
-        mask = _mask(args, picture.size)
-        _say_note(edit, mask, config)
-        results, options = infill_picture(edit, picture, mask, config), asdict(config)
+        fill, options = _mask(args, picture.size), asdict(config)
+        _say_note(edit, fill, config)
+        if len(labels) > 1:
+            from strait.commands.edit_sheets import write_infillings
+
+            how, to = partial(infill_picture, picture=picture, mask=fill, config=config), Path(args.output)
+            stem = Path(args.image).stem
+            for path in write_infillings(edit, labels, picture, fill, how, action, options, to, stem, args.overwrite):
+                print(path)
+            return
+        results = infill_picture(edit, picture, fill, config)
     elif action == "extend":
         sides = Sides(args.left, args.right, args.up, args.down)
         results = extend_picture(edit, _picture(args), sides, args.feather, not args.no_composite)
@@ -198,12 +225,20 @@ def _edit(action: str, edit: Edit, args: Namespace) -> None:
         picture = _picture(args)
         region = None if args.mask is None and args.box is None else _mask(args, picture.size)
         keep = 0.5 if args.keep is None else args.keep
-        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
         options = {
             "keep": keep if region is None else "region",
             "choose": args.choose,
             "keep_bottom": args.keep_bottom,
         }
+        if len(labels) > 1:
+            from strait.commands.edit_sheets import write_transfers
+
+            how = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
+            stem = Path(args.image).stem
+            for path in write_transfers(edit, labels, picture, how, options, Path(args.output), stem, args.overwrite):
+                print(path)
+            return
+        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
     else:
         results, options = upsample_picture(edit, _picture(args)), {}
     settings = settings_of(edit, action, options)

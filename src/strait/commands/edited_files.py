@@ -17,7 +17,7 @@ from strait.editing.process import Frame, Redrawing, frames, redrawings
 from strait.editing.process_pictures import animation, redrawing_maps, strip
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes, recipe
-from strait.runtime.files import write_new
+from strait.runtime.files import usable_stem, write_new
 from strait.types import NULL_LABEL, Canvas
 
 
@@ -30,7 +30,7 @@ def settings_of(edit: Edit, action: str, options: dict[str, Any]) -> dict[str, A
 
 
 def _name(stem: str, settings: dict[str, Any], index: int) -> str:
-    return f"{stem}-{settings['edit']}-seed{settings['seed']}-{index:04d}"
+    return f"{usable_stem(stem)}-{settings['edit']}-seed{settings['seed']}-{index:04d}"
 
 
 def write_results(

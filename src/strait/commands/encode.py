@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -21,6 +20,7 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
+    folder = new_folder("--model", args.model)
 
     from strait.data.job import Job
     from strait.runs.training import ModelTraining
@@ -29,8 +29,7 @@ def run(words: list[str]) -> int:
 
     with orderly_stop(None) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
-        cache = ModelTraining(Path(args.model), None, args.data, job).encode()
-        job.bad_files.summary()
+        cache = ModelTraining(folder, None, args.data, job).encode()
         if cache is None:
             print(f"{args.model}: stopped; rerun the command to resume", file=sys.stderr)
             return STOPPED_BY_SIGNAL + (stop.signal_number or 0)

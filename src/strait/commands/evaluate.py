@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named
+from strait.commands.arguments import add_decoding_options, chosen_decoding, device_named, new_picture
 from strait.commands.parsing import parse, verb_parser
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     from strait.evaluation.reconstruction import evaluate_reconstruction, report_table
     from strait.model.strait import StraIT
 
+    grid = None if args.grid is None else new_picture("--grid", args.grid)
     device = device_named(args.device)
     folders = [args.model, *(name for name in (args.against or "").split(",") if name)]
     models = {folder or "shipped": StraIT.from_pretrained(folder, device) for folder in folders}
@@ -98,8 +99,10 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     if args.split == "validation" and not has_split(args.data, "validation"):
         print(f"--split: {args.data} keeps no validation images apart; all of them are taken", file=sys.stderr)
     source = open_images(args.data, args.split)
-    if args.grid is not None:
-        _write_side_by_side(args, models, source)
+    if args.split == "validation" and has_split(args.data, "validation"):
+        _say_in_both(args.data, source, open_images(args.data, "train"))
+    if grid is not None:
+        _write_side_by_side(grid, args.overwrite, models, source)
     reports = {
         name: evaluate_reconstruction(model, source, args.samples, network=network, split=args.split)
         for name, model in models.items()
@@ -111,7 +114,19 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     return 0
 
 
-def _write_side_by_side(args: Namespace, models: dict[str, StraIT], source: ImageSource) -> None:
+def _say_in_both(data: str, validation: ImageSource, train: ImageSource) -> None:
+    from strait.data.overlap import in_both
+
+    count = in_both(validation, train)
+    if count:
+        print(
+            f"--data: {count} of the {len(validation)} validation images of {data} are among the training images, "
+            "too: scores are better than they should be",
+            file=sys.stderr,
+        )
+
+
+def _write_side_by_side(grid: Path, overwrite: bool, models: dict[str, StraIT], source: ImageSource) -> None:
     from strait.data.images import in_order
     from strait.evaluation.reconstruction import row_titles, side_by_side
     from strait.pictures.recipe import png_bytes
@@ -126,7 +141,7 @@ def _write_side_by_side(args: Namespace, models: dict[str, StraIT], source: Imag
     images = batch.images(next(iter(models.values())).device).cpu()
     sheet = contact_sheet(side_by_side(list(models.values()), images), len(images), row_titles(models))
     settings = {"models": {name: model.weights_hash() for name, model in models.items()}}
-    write_new(Path(args.grid), png_bytes(sheet, settings), args.overwrite)
+    write_new(grid, png_bytes(sheet, settings), overwrite)
 
 
 def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
@@ -147,6 +162,8 @@ def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
         )
     reference = open_images(args.data, args.split)
     train = open_images(args.data, "train") if apart and args.split == "validation" else None
+    if train is not None and ranks.first:
+        _say_in_both(args.data, reference, train)
     wanted = SampleSet(args.samples or len(reference), args.seed, decoding, args.batch_size)
     report = evaluate_generation(
         model, reference, train, open_features(args.features or "inception", device), wanted, args.split, ranks

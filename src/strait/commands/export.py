@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from strait.commands.arguments import new_folder
 from strait.commands.parsing import parse, verb_parser
 from strait.model.config import level_names
 
@@ -21,7 +22,7 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     if not args.overwrite:
         _check_free(output)
 

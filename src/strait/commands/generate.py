@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from strait.commands.arguments import (
     add_decoding_options,
     add_inference_options,
     chosen_decoding,
     inference_model,
+    new_folder,
+    new_picture,
     split_labels,
 )
 from strait.commands.parsing import parse, verb_parser
@@ -19,7 +21,8 @@ from strait.commands.parsing import parse, verb_parser
 def parser() -> ArgumentParser:
     parser = verb_parser("generate", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
+    parser.add_argument("--labels", help="classes by name, WordNet id or index (#1), separated by commas")
+    parser.add_argument("--list", action="store_true", help="list the classes, and do nothing else")
     parser.add_argument("--count", type=int, default=1, help="images a label; without labels, in all")
     parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
     add_decoding_options(parser)
@@ -35,8 +38,12 @@ def parser() -> ArgumentParser:
 
 def run(words: list[str]) -> int:
     args = parse(parser(), words)
+    if args.list:
+        return _list_classes(args)
     if args.output is None and args.grid is None:
         raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+    output = None if args.output is None else new_folder("--output", args.output)
+    grid = None if args.grid is None else new_picture("--grid", args.grid)
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     for name in ("count", "batch_size"):
@@ -49,12 +56,22 @@ def run(words: list[str]) -> int:
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
     request = Request(labels, args.count, args.seed, decoding, args.batch_size)
-    for path in generate_files(
-        model,
-        request,
-        None if args.output is None else Path(args.output),
-        None if args.grid is None else Path(args.grid),
-        args.overwrite,
-    ):
+    for path in generate_files(model, request, output, grid, args.overwrite):
         print(path)
+    return 0
+
+
+def _list_classes(args: Namespace) -> int:
+    """A line a class: its index as a label, and its name."""
+    if any(value is not None for value in (args.labels, args.output, args.grid)):
+        raise ValueError("--list: it makes no images; leave --labels, --output and --grid out")
+
+    from strait.model.folder import read_description
+    from strait.model.hub import find_folder
+
+    _, names, _ = read_description(find_folder(args.model))
+    if not names:
+        print("this model has no classes; leave --labels out", file=sys.stderr)
+    for index, name in enumerate(names):
+        print(f"{f'#{index}':<6} {name}")
     return 0

@@ -118,4 +118,4 @@ def _slug(model: StraIT, label: int) -> str:
 
 
 def _plain(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:150].strip("-")

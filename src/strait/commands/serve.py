@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from strait.commands.arguments import device_named
 from strait.commands.parsing import parse, verb_parser
+from strait.runtime.messages import library_needed
 
 KEY_VARIABLE = "STRAIT_API_KEY"
 
@@ -55,7 +56,7 @@ def run(words: list[str]) -> int:
         from strait.apps.service.limits import Limits
         from strait.apps.service.server import ServiceConfig, build_service, serve
     except ImportError as error:
-        raise ValueError(f"serve: it needs the library {error.name}: pip install 'strait[serve]'") from error
+        raise ValueError(f"serve: it needs {library_needed(error, 'serve')}") from error
 
     port = check_address(args.host, args.port)
     limits = Limits(**{field.name: getattr(args, f"max_{field.name}") for field in dataclasses.fields(Limits)})

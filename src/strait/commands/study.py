@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from strait.commands.arguments import new_picture
 from strait.commands.parsing import parse, verb_parser
+from strait.runtime.messages import library_needed
 
 if TYPE_CHECKING:
     from strait.apps.study.pictures import Method
@@ -60,6 +62,8 @@ def parser() -> ArgumentParser:
 def run(words: list[str]) -> int:
     understood = parser()
     args = parse(understood, words)
+    if args.chart is not None:
+        new_picture("--chart", args.chart)
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are named once, by strait study create")
     _check_options(args, understood)
@@ -124,7 +128,7 @@ def _serve(args: Namespace) -> int:
         from strait.apps.connection import check_address, impatient_protocol, served_hosts
         from strait.apps.study.server import study_app
     except ImportError as error:
-        raise ValueError(f"study: serving it needs the library {error.name}: pip install 'strait[app]'") from error
+        raise ValueError(f"study: serving it needs {library_needed(error, 'app')}") from error
     port = check_address(args.host, args.port)
     print(f"invitations: strait study links {args.study} --url http://HOST:{port}", file=sys.stderr)
     # No access log: it would hold the links, which are the raters' keys.

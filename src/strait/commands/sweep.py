@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -58,7 +57,7 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     from strait.tables.sweep_report import sweep_name, write_sweep
 
     check_plots()
-    output = Path(args.output)
+    output = new_folder("--output", args.output)
     model = StraIT.from_pretrained(args.model, device)
     model.require("tokenizer", "top", "bottom")
     network = open_features(args.features, device)

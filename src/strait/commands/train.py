@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named
+from strait.commands.arguments import STOPPED_BY_SIGNAL, device_named, new_folder
 from strait.commands.parsing import named_config, parse_settings, value_of, verb_parser
-from strait.config import TRAINED, Config, config_names, read_config
+from strait.config import TRAINED, Config, config_names, config_path, read_config
 
 
 def parser() -> ArgumentParser:
@@ -27,9 +27,11 @@ def parser() -> ArgumentParser:
 
 
 def run(words: list[str]) -> int:
-    settings, args = parse_settings(parser(), named_config(words) or _stored_config(words), words)
+    config = named_config(words) or _stored_config(words) or _config_of_source(words)
+    settings, args = parse_settings(parser(), config, words)
     if settings is None:
         raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
+    folder = new_folder("--model", args.model)
 
     from strait.data.job import Job
     from strait.runs.training import ModelTraining
@@ -38,10 +40,11 @@ def run(words: list[str]) -> int:
 
     with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
-        folder, keeps_tokenizer = Path(args.model), args.keep_tokenizer
-        training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, keeps_tokenizer)
+        training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, args.keep_tokenizer)
         done = training.run([args.part] if args.part else training.parts())
-        print(f"{folder}: {'done' if done else 'saved; rerun the command to resume'}", file=sys.stderr)
+        draws = all((folder / f"{part}.safetensors").exists() for part in settings.model.parts)
+        then = f"done; next: strait generate --model {folder} --count 8 --grid sheet.png" if draws else "done"
+        print(f"{folder}: {then if done else 'saved; rerun the command to resume'}", file=sys.stderr)
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
 
 
@@ -50,3 +53,19 @@ def _stored_config(words: list[str]) -> Config | None:
     folder = value_of(words, "--model")
     path = None if folder is None else Path(folder) / "runs" / "config.yaml"
     return None if path is None or not path.exists() else read_config(path)
+
+
+def _config_of_source(words: list[str]) -> Config | None:
+    """The configuration that a model to start from was made with, if it is the only one of its shape."""
+    source = value_of(words, "--init-from")
+    if source is None:
+        return None
+
+    from strait.model.hub import find_folder
+    from strait.runs.starting_weights import fitting_configs
+
+    names = fitting_configs(find_folder(source))
+    if len(names) != 1:
+        return None
+    print(f"--config: {names[0]}, which is of the shape of {source}", file=sys.stderr)
+    return read_config(config_path(names[0]))

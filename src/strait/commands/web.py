@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from strait.commands.arguments import device_named
 from strait.commands.parsing import parse, verb_parser
+from strait.runtime.messages import library_needed
 
 
 def parser() -> ArgumentParser:
@@ -33,6 +35,8 @@ def run(words: list[str]) -> int:
     if args.port is not None and not 0 < args.port < 65536:
         raise ValueError(f"--port: {args.port} must be between 1 and 65535")
     device = device_named(args.device)
+    if args.port is not None:
+        _check_port(args.host, args.port)
     # Read when gradio is imported: it asks nobody anything, and keeps pictures where they go away again.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     # So that an end by a signal, too, takes the folder with it.
@@ -46,7 +50,7 @@ def run(words: list[str]) -> int:
         try:
             from strait.apps.web.page import build_page, launch
         except ImportError as error:
-            raise ValueError(f"web: it needs the library {error.name}: pip install 'strait[app]'") from error
+            raise ValueError(f"web: it needs {library_needed(error, 'app')}") from error
         from strait.apps.web.studio import Studio
         from strait.model.strait import StraIT
 
@@ -56,10 +60,22 @@ def run(words: list[str]) -> int:
         try:
             launch(page, args.host, args.port, args.open, args.allowed_host)
         except OSError as error:
-            raise ValueError(f"--port: {error}") from error
+            which = "none from 7860 on is free" if args.port is None else f"{args.port} cannot be had"
+            raise ValueError(f"--port: {which}; choose another") from error
         print(f"the page is at {str(page.local_url).rstrip('/')} ; Ctrl-C stops it", file=sys.stderr, flush=True)
         try:
             is_told.wait()
         finally:
             page.close(verbose=False)
     return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken before the model is loaded."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--port: {host}:{port} cannot be listened at ({error.strerror}); choose another, or leave --port out"
+        ) from error

@@ -19,6 +19,7 @@ class DataConfig:
             proportion to n^(1 - balance) for a class of n images.
         workers: processes that decode images; none decides by the machine.
         cache_variants: versions of each image in the token cache, each a draw of its own (crop, flip, shift).
+        unlabelled: leave classes aside, whatever folders or labels say: take every picture, at any depth, without one.
         streaming: read parquet files, tars or a hub's data set where they lie, without a copy of them here.
         shuffle_buffer: images among which the next one of a stream is chosen; they lie in memory, encoded.
         stream_lanes: places of a stream that are read along at once, where that divides a batch (else the next smaller
@@ -31,6 +32,7 @@ class DataConfig:
     balance: float = 0.0
     workers: int | None = None
     cache_variants: int = 1
+    unlabelled: bool = False
     streaming: bool = False
     shuffle_buffer: int = 8192
     stream_lanes: int = 16
@@ -43,6 +45,11 @@ class DataConfig:
             raise ValueError(f"data.smallest_crop: {self.smallest_crop} must lie in (0, 1]")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"data.balance: {self.balance} must lie in [0, 1]")
+        if self.cache_variants > 1 and not self.flip and not self.shift and self.smallest_crop == 1:
+            raise ValueError(
+                f"data.cache_variants: {self.cache_variants} versions of an image would all be the same; set "
+                "data.flip, data.shift or data.smallest_crop as well"
+            )
         if self.balance and self.streaming:
             raise ValueError("data.balance: a stream is read in the order of its shards; set data.streaming to false")
         if self.workers is not None and self.workers < 0:

@@ -1,8 +1,8 @@
 """Photographs to a token cache.
 
 The cache is made in pieces of some thousand images, each by whichever process's turn it is and put in place whole:
-after the death of any process the finished pieces stand, and the rest is made the next time. Then the pieces become
-the arrays of ``token_cache``.
+if a process dies, the finished pieces are kept and the next run makes the rest. Then the pieces become the arrays of
+``token_cache``.
 
     tokens/.SPLIT.tmp/made_from.json           what the pieces are of
                       piece-NNNNN.safetensors  LEVEL [variants, images, h, w], labels [images]
@@ -140,7 +140,7 @@ def _existing(folder: Path, description: dict[str, Any]) -> TokenCache | None:
 
 
 def _is_unhashed(folder: Path) -> bool:
-    """Whether a cache is of the time before its arrays were hashed: it is made again."""
+    """Whether a cache is from before arrays were hashed: it is made again."""
     try:
         about = json.loads((folder / "cache.json").read_text())
     except (OSError, ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     Returns:
         ``{"parts": {name: {"parameters", "multiply_adds", "input", "output", "shapes"}}, "parameters": in all}``. The
         tokenizer's pass is encoding and decoding; a transformer's is one step over a whole canvas, the upsampler's one
-        step of each of its networks. ``shapes`` are those of the outputs of the modules that make up the part, in the
+        step of each of its networks; a transformer also has ``level_multiply_adds``, those of each network by itself,
+        coarse to fine. ``shapes`` are those of the outputs of the modules that make up the part, in the
         order of the pass: ``{"module", "times", "output", "parameters"}``.
     """
     with torch.device("meta"):
@@ -41,6 +43,7 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     for name in config.parts:
         module = model.part(name)
         shapes: list[dict[str, Any]] = []
+        so_far: list[int] = [0]
         with FlopCounterMode(display=False) as counter, _recorded(module, shapes):
             if name == "tokenizer":
                 module(images)
@@ -51,6 +54,7 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
                 networks = level_networks(module)
                 for level, network in networks.items():
                     network(Condition(labels, tuple(tokens[:level])), Canvas.blank(1, network.grid, "meta"))
+                    so_far.append(counter.get_total_flops() // 2)
                 given = f"class, {' + '.join(sides[: max(networks) + 1])} tokens"
                 sizes = config.level_codebook_sizes
                 made = " + ".join(f"{sides[level]} x {sizes[level]}" for level in networks) + " logits"
@@ -61,6 +65,8 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
             "output": made,
             "shapes": _repeated(shapes),
         }
+        if len(so_far) > 1:
+            parts[name]["level_multiply_adds"] = [after - before for before, after in pairwise(so_far)]
     return {"parts": parts, "parameters": sum(part["parameters"] for part in parts.values())}
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from strait.pictures.images import as_bytes, from_bytes
-from strait.runtime.messages import first_line
+from strait.runtime.messages import first_line, library_needed
 from strait.tokenizer import efficientnet
 from strait.types import Images
 
@@ -112,8 +112,7 @@ class InceptionFeatures:
             from torch_fidelity.utils import create_feature_extractor
         except Exception as error:  # beside some builds of torch, torchvision raises a RuntimeError when imported
             raise FeatureError(
-                "--features: inception needs the library torch-fidelity: pip install 'strait[inception]' "
-                f"({first_line(error)}); or name a TorchScript file"
+                f"--features: inception needs {library_needed(error, 'inception')}; or name a TorchScript file"
             ) from error
         try:
             self._network: Any = create_feature_extractor(

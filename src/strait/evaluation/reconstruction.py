@@ -20,7 +20,7 @@ from strait.evaluation.recognised import logit_of_class, recognised
 from strait.evaluation.reference import ReferenceSet, joined, reference_features
 from strait.model.strait import StraIT
 from strait.randomness import permutation
-from strait.runtime.messages import aligned, figure
+from strait.runtime.messages import aligned, figure, library_needed
 from strait.runtime.ranks import ALONE, Ranks
 from strait.tokenizer.perceptual import build_perceptual
 from strait.tokenizer.stratification import Stratification
@@ -173,8 +173,8 @@ def _distances(device: torch.device) -> dict[str, Callable[[Images, Images], Ten
     found: dict[str, Callable[[Images, Images], Tensor]] = {}
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
-    except Exception:  # a torchvision that does not fit this torch takes torchmetrics with it, with what it likes
-        print("no SSIM: it needs torchmetrics (pip install 'strait[eval]')", file=sys.stderr)
+    except Exception as error:  # a torchvision that does not fit this torch takes torchmetrics with it, by any error
+        print(f"no SSIM: it needs {library_needed(error, 'eval')}", file=sys.stderr)
     else:
 
         def similarity(reconstructions: Images, images: Images) -> Tensor:

@@ -136,7 +136,7 @@ def _keep(path: Path, key: str, found: Features) -> None:
     tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, tensors, {_DIGEST: f"{key} {weights_digest(tensors)}"}, several_writers=True)
+        write_tensors(path, tensors, {_DIGEST: f"{key} {weights_digest(tensors)}"})
     except OSError as error:  # a full disk, for one
         print(f"{path} cannot be written, and is worked out again the next time ({error})", file=sys.stderr)
 

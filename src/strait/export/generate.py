@@ -12,7 +12,11 @@ import argparse
 import io
 import json
 import math
+import os
+import re
+import secrets
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,19 +131,27 @@ class Exported:
         given = {entry.name for entry in session.get_inputs()}
         return np.asarray(session.run(None, {entry: value for entry, value in inputs.items() if entry in given})[0])
 
-    def label(self, wanted: str) -> int:
-        """The index of a class by its name in any case, its WordNet id or its index."""
-        if wanted in self.classes:
-            return self.classes.index(wanted)
-        text = _folded(wanted)
-        for index, name in enumerate(map(_folded, self.classes)):
-            first, _, rest = name.partition(" ")
+    def named(self, name: str) -> int | None:
+        """The index of the class of a name in any case and spelling, or of a WordNet id; None where there is none."""
+        if name in self.classes:
+            return self.classes.index(name)
+        text = _folded(name)
+        for index, folded in enumerate(map(_folded, self.classes)):
+            first, _, rest = folded.partition(" ")
             has_id = len(first) == 9 and first[0] == "n" and first[1:].isdecimal()
-            if text == name or (has_id and text in (first, rest or first)):
+            if text == folded or (has_id and text in (first, rest or first)):
                 return index
-        if text.isdecimal() and int(text) < len(self.classes):
-            return int(text)
-        raise ValueError(f"label: no class is called {wanted!r}")
+        return None
+
+    def label(self, label: str) -> int:
+        """The index of a class by its name in any case and spelling, its WordNet id or its index (``3``, ``#3``)."""
+        index = self.named(label)
+        digits = label.strip().removeprefix("#")
+        if index is None and re.fullmatch("[0-9]+", digits) and int(digits) < len(self.classes):
+            index = int(digits)
+        if index is None:
+            raise ValueError(f"label: no class is called {label!r}")
+        return index
 
     def tokens(
         self,
@@ -221,7 +233,46 @@ class Exported:
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
+    """A name without what people write differently: case, normal forms, spaces, underscores, hyphens."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"\s*,\s*", ", ", " ".join(re.split(r"[\s_\-]+", folded)).strip())
+
+
+def split_labels(text: str, model: Exported) -> list[int]:
+    """The classes between commas; names that hold commas themselves are found too."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    labels: list[int] = []
+    while pieces:
+        named = (size for size in range(len(pieces), 1, -1) if model.named(", ".join(pieces[:size])) is not None)
+        length = next(named, 1)
+        label = ", ".join(pieces[:length])
+        if label:
+            labels.append(model.label(label))
+        del pieces[:length]
+    if not labels:
+        raise ValueError(f"--labels: {text!r} names no class")
+    return labels
+
+
+def write_new(path: Path, content: bytes, overwrite: bool) -> None:
+    """Write a file whole, but never over another's content without leave."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with aside.open("xb") as file:
+        file.write(content)
+    try:
+        if overwrite:
+            aside.replace(path)
+        else:
+            try:
+                os.link(aside, path)
+            except PermissionError:  # a file system without hard links
+                with path.open("xb") as file:
+                    file.write(content)
+    except FileExistsError:
+        if path.read_bytes() != content:
+            raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -248,9 +299,12 @@ def main() -> int:
         raise ValueError(f"--steps and --temperature: they must give {levels} numbers, one a level, as 18+6")
     if min(args.count, args.batch_size) < 1:
         raise ValueError("--count and --batch-size: they must be at least 1")
-    if args.labels:
-        wanted = [model.label(label) for label in args.labels.split(",")]
-        images = [(label, index) for label in wanted for index in range(args.count)]
+    if not -(2**63) <= args.seed < 2**63:
+        raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
+    if not args.output:
+        raise ValueError("--output: an empty name; name a folder")
+    if args.labels is not None:
+        images = [(label, index) for label in split_labels(args.labels, model) for index in range(args.count)]
     else:
         drawn = key(args.seed, CLASSES, np.arange(args.count)) & np.uint64(2**63 - 1)
         labels = (drawn % np.uint64(len(model.classes))).tolist() if model.classes else [NULL_LABEL] * args.count
@@ -258,16 +312,15 @@ def main() -> int:
 
     from PIL import Image
 
-    Path(args.output).mkdir(parents=True, exist_ok=True)
+    output = Path(args.output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(images), args.batch_size):
         labels, indices = zip(*images[start : start + args.batch_size], strict=True)
         made = model.pixels(model.tokens(labels, args.seed, indices, steps, heat, guidance))
         for place, pixels in enumerate(made, start=start):
-            path, content = Path(args.output) / f"{place:04d}.png", io.BytesIO()
+            path, content = output / f"{place:04d}.png", io.BytesIO()
             Image.fromarray(pixels).save(content, "PNG")
-            if path.exists() and not args.overwrite and path.read_bytes() != content.getvalue():
-                raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite")
-            path.write_bytes(content.getvalue())
+            write_new(path, content.getvalue(), args.overwrite)
             print(path)
     return 0
 

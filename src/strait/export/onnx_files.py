@@ -29,6 +29,7 @@ from strait.model.parts import LevelNetwork, level_networks
 from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import key
 from strait.runtime.files import write_bytes, write_text
+from strait.runtime.messages import library_needed
 from strait.types import NULL_LABEL, Canvas, Condition, Grid, Images, Tokens
 
 _LARGEST_DIFFERENCE = 1e-2
@@ -98,7 +99,7 @@ def export_onnx(model: StraIT, folder: Path) -> list[Path]:
         try:
             importlib.import_module(library)
         except ImportError as error:
-            raise ValueError(f"export: it needs the library {library}: pip install 'strait[export]'") from error
+            raise ValueError(f"export: it needs {library_needed(error, 'export')}") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for graph in _graphs(model):
@@ -120,7 +121,7 @@ def largest_difference(model: StraIT, folder: Path) -> float:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError("export: it needs the library onnxruntime: pip install 'strait[export]'") from error
+        raise ValueError(f"export: it needs {library_needed(error, 'export')}") from error
     largest = 0.0
     for graph in _graphs(model):
         path = folder / f"{graph.name}.onnx"

@@ -29,23 +29,27 @@ _FORMAT = 2
 """Raised when weights come to mean something else: in format 1 narrow layers had group norms of one channel."""
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 def write_description(folder: Path, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig) -> None:
     """``config.json`` and ``classes.txt``."""
     folder.mkdir(parents=True, exist_ok=True)
+    # The classes first: a folder without config.json is no model yet, and one with it must not lack them.
+    if classes:
+        write_text(folder / "classes.txt", "".join(name + "\n" for name in classes))
+    else:
+        (folder / "classes.txt").unlink(missing_ok=True)
     content = {
         "format": _FORMAT,
         "model": dataclasses.asdict(config),
         "decoding": dataclasses.asdict(decoding),
     }
     write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
-    if classes:
-        write_text(folder / "classes.txt", "".join(name + "\n" for name in classes))
-    else:
-        (folder / "classes.txt").unlink(missing_ok=True)
 
 
 def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConfig]:
-    """The way back of ``write_description``.
+    """Inverse of ``write_description``.
 
     Raises:
         ModelError: if the folder does not describe a model.
@@ -61,7 +65,8 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
         config = from_dict(ModelConfig, content["model"], "model")
         decoding = from_dict(DecodingConfig, content["decoding"], "decoding")
         path = folder / "classes.txt"
-        classes = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # Editors put a mark in front and blank lines at the end.
+        classes = path.read_text(encoding="utf-8-sig").rstrip().splitlines() if path.exists() else []
     except FileNotFoundError as error:
         raise ModelError(f"--model: {folder} is not a model folder (it has no config.json)") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,6 +98,8 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
         with safe_open(str(path), framework="pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if path.is_file() and path.open("rb").read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ModelError(f"{path} is a pointer of Git LFS, not weights; fetch them: git lfs pull") from error
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or extra:

@@ -44,6 +44,8 @@ def find_folder(
         if revision is not None:
             raise ModelError(f"revision: {folder} is a folder, which has no {revision}; only a hub's models have")
         return folder
+    if Path(source).is_file():
+        raise ModelError(f"--model: {source} is a file; a model is the folder that it lies in, {Path(source).parent}")
     name, _, named_revision = str(source).partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(

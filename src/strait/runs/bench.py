@@ -33,7 +33,7 @@ from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
 from strait.model.config import ModelConfig
 from strait.model.parts import build_part, level_networks
-from strait.model.strait import StraIT
+from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import image_seeds
 from strait.runtime.devices import usable_dtype
 from strait.runtime.files import sha256
@@ -41,8 +41,8 @@ from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
 
-Part = Literal["tokenizer", "top", "bottom", "generate", "train"]
-PARTS: tuple[Part, ...] = ("tokenizer", "top", "bottom", "generate", "train")
+Part = Literal["tokenizer", "top", "bottom", "upsampler", "generate", "train"]
+PARTS: tuple[Part, ...] = ("tokenizer", "top", "bottom", "upsampler", "generate", "train")
 _SIDE = 2048
 
 
@@ -195,7 +195,8 @@ class Bench:
 
     @torch.no_grad()
     def forward(self, part: str) -> dict[str, Any]:
-        """One pass: of the tokenizer there and back, of a transformer over a blank canvas."""
+        """One pass: of the tokenizer there and back, of a transformer over a blank canvas, of each of the upsampler's
+        two networks over its own."""
         if part not in self.model.config.parts:
             raise ValueError(f"--part: this model has no {part}; it has {', '.join(self.model.config.parts)}")
         flops = 2 * self.batch * self._cost[part]["multiply_adds"]
@@ -203,10 +204,11 @@ class Bench:
             side = self.model.config.image_size
             images = torch.rand(self.batch, 3, side, side, device=self.machine.device) * 2 - 1
             return self._measure(lambda: self.model.tokenizer(images), flops)
-        (level, network), *_ = level_networks(self.model.part(part)).items()
-        condition, canvas = self._condition(level), Canvas.blank(self.batch, network.grid, self.machine.device)
-        logits = network.bind(condition)
-        return self._measure(lambda: logits(canvas), flops)
+        passes = [
+            partial(network.bind(self._condition(level)), Canvas.blank(self.batch, network.grid, self.machine.device))
+            for level, network in level_networks(self.model.part(part)).items()
+        ]
+        return self._measure(lambda: [one() for one in passes], flops)
 
     def _condition(self, level: int) -> Condition:
         device = self.machine.device
@@ -221,10 +223,8 @@ class Bench:
         model, inside = self.model, [0.0]
         passes = 2 if decoding.guidance else 1
         steps = [min(count, h * w) for count, (h, w) in zip(decoding.steps, model.config.grids, strict=False)]
-        adds = sum(
-            count * passes * self._cost[part]["multiply_adds"]
-            for count, part in zip(steps, model.config.parts[1:3], strict=False)
-        )
+        each = [adds for part in model.config.parts[1:] for adds in self._cost[part]["level_multiply_adds"]]
+        adds = sum(count * passes * one for count, one in zip(steps, each, strict=False))
         levels = [replace(level, bind=self._timed(level, inside)) for level in model.levels()[: len(steps)]]
         labels = torch.zeros(self.batch, dtype=torch.int64, device=self.machine.device)
         seeds = image_seeds(0, torch.arange(self.batch, device=self.machine.device))
@@ -300,6 +300,13 @@ class Bench:
 
 def _no_preview() -> Any:
     raise AssertionError("no samples are asked for")
+
+
+def model_to_time(config: ModelConfig, decoding: DecodingConfig, machine: Machine) -> StraIT:
+    """A model of a thousand classes with random weights, soon made."""
+    model = unfilled_model(config, [str(index) for index in range(1000)], decoding, machine.dtype)
+    fill_quickly(model)
+    return model.to(machine.device)
 
 
 def fill_quickly(module: nn.Module) -> None:

@@ -23,7 +23,8 @@ from strait.training.loop import Trainee
 
 _TOKENIZER_SHARE, _CLASSIFIER_SHARE = 1 / 3, 1 / 10
 _LATE = 0.9  # of training: by then losses that begin later have begun
-_WARM_UP, _FEWEST, _SECONDS = 3, 5, 20.0
+_WARM_UP, _FEWEST = 3, 2
+_SHARE, _SECONDS = 0.05, 20.0  # of a part's time, and at most so much, is a rehearsal once it has warmed up
 
 
 def share_of(part: str, parts: Sequence[str]) -> float:
@@ -75,7 +76,8 @@ class Budget:
         return config
 
     def settle(self, part: str, config: Config, trainees: Iterable[Callable[[], Trainee]]) -> Config:
-        """Rehearse a part, if that has not been done, and return the settings with its steps.
+        """Rehearse a part, if that has not been done, and return the settings with its steps. The rehearsal counts:
+        its time is taken from the part's minutes.
 
         Args:
             part: which.
@@ -84,13 +86,20 @@ class Budget:
         """
         if part not in self.settled:
             late = int(_LATE * getattr(config, f"{part}_training").steps)
-            measured = sum(_seconds_per_step(make(), late, self.ranks) for make in trainees)
-            per_step = self.ranks.on_first(lambda: measured)
-            minutes = self.shares[part]
-            steps = max(1, round(60 * minutes / per_step))
+            minutes, began = self.shares[part], time.perf_counter()
+            enough = min(_SECONDS, _SHARE * 60 * minutes)
+            measured = sum(_seconds_per_step(make(), late, enough, self.ranks) for make in trainees)
+            rehearsed = time.perf_counter() - began
+            per_step, rehearsed = self.ranks.on_first(lambda: (measured, rehearsed))
+            steps = max(1, round((60 * minutes - rehearsed) / per_step))
             self.settled[part] = {"minutes": minutes, "seconds_per_step": per_step, "steps": steps}
             self.ranks.on_first(self._write)
-            print(f"{part}: {minutes:.1f} minutes at {per_step:.3g} s a step are {steps} steps", file=sys.stderr)
+            print(
+                f"{part}: {minutes:.2g} minutes, less {rehearsed:.0f} s of rehearsal, at {per_step:.3g} s a step are "
+                f"{steps} steps",
+                file=sys.stderr,
+                flush=True,
+            )
         return with_steps(config, part, int(self.settled[part]["steps"]))
 
     def _write(self) -> None:
@@ -109,7 +118,7 @@ def with_steps(config: Config, part: str, steps: int) -> Config:
     return dataclasses.replace(config, **{f"{part}_training": dataclasses.replace(training, **changes)})
 
 
-def _seconds_per_step(trainee: Trainee, first: int, ranks: Ranks) -> float:
+def _seconds_per_step(trainee: Trainee, first: int, seconds: float, ranks: Ranks) -> float:
     trainee.begin(first)
     for step in range(_WARM_UP):  # compiles, among others
         trainee.step(first + step)
@@ -121,7 +130,7 @@ def _seconds_per_step(trainee: Trainee, first: int, ranks: Ranks) -> float:
         if taken % _FEWEST == 0:
             _wait()
             spent = time.perf_counter() - start
-            enough = ranks.on_first(lambda spent=spent: spent >= _SECONDS)
+            enough = ranks.on_first(lambda spent=spent: spent >= seconds)
     return (time.perf_counter() - start) / taken
 
 

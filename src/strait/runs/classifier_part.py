@@ -53,7 +53,7 @@ class ClassifierPart:
         self.run = run
 
     def prepare(self, config: Config) -> None:
-        """It learns from photographs alone."""
+        """Nothing: it learns from photographs."""
 
     def networks(self) -> dict[str, str]:
         return {"classifier": ""}

@@ -17,7 +17,7 @@ from strait.data.sources import DataError
 from strait.model.config import PARTS, ModelError
 from strait.model.folder import read_description, save_part
 from strait.runtime.devices import DTYPES, can_compile, usable_dtype
-from strait.runtime.files import sha256, write_text
+from strait.runtime.files import flush, sha256, write_text
 
 _OF_ITSELF = ("classifier", "tokenizer")
 """What is trained on no tokenizer's tokens."""
@@ -71,8 +71,21 @@ def settled_classes(folder: Path, classes: Sequence[str]) -> list[str]:
     if (folder / "config.json").exists():
         _, before, _ = read_description(folder)
         if before != names:
-            raise DataError(f"--data: its {len(names)} classes are not the {len(before)} that {folder} was begun with")
+            raise DataError(
+                f"--data: its {len(names)} classes are not the {len(before)} that {folder} was begun with "
+                f"({_first_difference(before, names)}); choose another --model, with --init-from {folder} to "
+                "start from what it has learned"
+            )
     return names
+
+
+def _first_difference(before: Sequence[str], now: Sequence[str]) -> str:
+    for kind, names, others in (("new", now, set(before)), ("gone", before, set(now))):
+        differing = [name for name in names if name not in others]
+        if differing:
+            return f"{kind}: {differing[0]!r}" + (f" and {len(differing) - 1} more" if len(differing) > 1 else "")
+    place = next(place for place, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1])
+    return f"number {place} was {before[place]!r} and is {now[place]!r}"
 
 
 def is_finished(folder: Path, part: str, steps: int) -> bool:
@@ -128,9 +141,10 @@ def write_part(folder: Path, part: str, weights: dict[str, Tensor], steps: int |
         steps: for which it has been trained to its end; None where training was stopped before.
     """
     forget_finished(folder, part)
-    save_part(folder, part, weights)
     if part == "tokenizer":
-        set_aside_others_tokens(folder)
+        _replace_tokenizer(folder, weights)
+    else:
+        save_part(folder, part, weights)
     if steps is not None:
         note_finished(folder, part, steps)
 
@@ -164,9 +178,21 @@ def _tokenizer_of(folder: Path, part: str) -> str | None:
         raise ModelError(f"{note} is damaged (it is not text); delete it if {part} is of this tokenizer") from error
 
 
-def set_aside_others_tokens(folder: Path) -> None:
+def _replace_tokenizer(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Write the tokenizer. Transformers of another one are renamed before it takes its place: at no moment does a
+    folder hold two that do not belong together."""
+    aside = folder / "runs" / "tokenizer"
+    aside.mkdir(exist_ok=True)  # a cascade trains in folders of other names
+    save_part(aside, "tokenizer", weights)
+    written = aside / "tokenizer.safetensors"
+    written.chmod((folder / "config.json").stat().st_mode)
+    _set_aside_others_tokens(folder, file_hash(written))
+    written.replace(folder / "tokenizer.safetensors")
+    flush(folder)
+
+
+def _set_aside_others_tokens(folder: Path, digest: str) -> None:
     """Rename transformers that were trained on another tokenizer's tokens: they would not fit this one's."""
-    digest = file_hash(folder / "tokenizer.safetensors")
     for part in PARTS[1:]:
         weights, before = folder / f"{part}.safetensors", _tokenizer_of(folder, part)
         if weights.exists() and before is not None and before != digest:
@@ -194,7 +220,7 @@ def runnable(config: Config, device: torch.device) -> Config:
     if usable_dtype(DTYPES[run.precision], device) == torch.float32:
         run = dataclasses.replace(run, precision="float32")
     if run.compile and not can_compile(device):
-        print("run.compile: no compiler was found here; training goes on uncompiled, slower", file=sys.stderr)
+        print("run.compile: no compiler was found here; training runs uncompiled, slower", file=sys.stderr)
         run = dataclasses.replace(run, compile=False)
     return dataclasses.replace(config, run=run)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from strait.config import config_names, config_path, read_config
 from strait.data.classes import ClassNames
 from strait.model.config import ModelConfig, ModelError
 from strait.model.folder import check_part, load_part, read_description
@@ -15,6 +17,31 @@ from strait.runs.run_folder import file_hash
 from strait.runtime.files import write_bytes
 from strait.tokenizer.build import build_tokenizer
 from strait.transformer.embedding import TokenEmbedding
+
+
+def fitting_configs(source: Path) -> list[str]:
+    """The package's configurations of whose shape a model is."""
+    config = read_description(source)[0]
+    return [name for name in config_names() if read_config(config_path(name)).model == config]
+
+
+def require_fit(source: Path, part: str, config: ModelConfig) -> None:
+    """Refuse another model's part before any training, if its weights have no place in this one.
+
+    Raises:
+        ModelError: naming what does not fit, and the configurations that do.
+    """
+    classes = read_description(source)[1]
+    with torch.device("meta"):
+        module = build_part(config, part, len(classes))
+    try:
+        check_part(source, part, module)
+    except ModelError as error:
+        fitting = " or ".join(f"--config {name}" for name in fitting_configs(source))
+        cure = f"of its shape is {fitting}" if fitting else "none of the package's configurations is of its shape"
+        raise ModelError(
+            f"--init-from: the {part} of {source} does not fit this configuration; {cure} ({error})"
+        ) from error
 
 
 def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, classes: Sequence[str]) -> None:

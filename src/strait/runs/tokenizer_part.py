@@ -30,7 +30,7 @@ class TokenizerPart:
         self._scales = {f"tokenizer-{scale}" if scale else "tokenizer": scale for scale in scales}
 
     def prepare(self, config: Config) -> None:
-        """It learns from photographs alone."""
+        """Nothing: it learns from photographs."""
 
     def networks(self) -> dict[str, str]:
         return {name: f"{scale}." if scale else "" for name, scale in self._scales.items()}

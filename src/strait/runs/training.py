@@ -10,7 +10,8 @@ M/runs/tokens/SPLIT/                            the token cache
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,11 +31,15 @@ from strait.runs.classifier_part import ClassifierPart
 from strait.runs.part import ModelRun, Part
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer
 from strait.runs.run_folder import is_finished, runnable, settled_classes, settled_config, write_part
-from strait.runs.starting_weights import keep_tokenizer
+from strait.runs.said import closing, opening
+from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
+from strait.runtime.lock import locked
 from strait.runtime.ranks import Stopped
 from strait.training.loop import train
+
+_LOCK = "lock"
 
 
 class ModelTraining:
@@ -44,10 +49,10 @@ class ModelTraining:
         folder: of the model; made where it is missing.
         config: settings; None takes those the folder was begun with.
         data: what ``--data`` names.
-        job: where, by which processes and until when; they see the same folder, and the first alone writes there.
+        job: where, by which processes and until when; they see the same folder, and only the first writes there.
         init_from: a model whose weights a part starts from.
         budget: minutes of training for all parts together, which become numbers of steps; None keeps the settings'.
-        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and the transformers alone are trained.
+        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and only the transformers are trained.
 
     Raises:
         ModelError: if the folder is at odds with the settings, or there is no tokenizer to keep.
@@ -70,10 +75,11 @@ class ModelTraining:
         self.budget = None if budget is None else Budget(folder, budget, job.ranks)
         streaming = self.config.data.streaming
         opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
-        photographs = opened(data, "train")
+        unlabelled = self.config.data.unlabelled
+        photographs = opened(data, "train", unlabelled)
         validation = None
         if apart(data, "validation"):
-            validation = ClassesOf(opened(data, "validation"), photographs.classes)
+            validation = ClassesOf(opened(data, "validation", unlabelled), photographs.classes)
         classes = settled_classes(folder, list(photographs.classes))
         starts_from = None if init_from is None else find_folder(init_from)
         self.model = ModelRun(folder, str(data), photographs, validation, classes, starts_from, job)
@@ -89,12 +95,14 @@ class ModelTraining:
         Raises:
             ModelError: if the model has no such part, if a part that it needs is missing, or if a folder is at odds
                 with the settings.
+            ValueError: if another process is training the model.
         """
         self._refuse(names)
         model, job = self.model, self.job
         config = self.config if self.budget is None else self.budget.divide(names, self.config)
-        job.ranks.on_first(self._keep_tokenizer)
-        try:
+        with self._locked():
+            print(opening(model, config, names, self.budget and self.budget.minutes), file=sys.stderr, flush=True)
+            job.ranks.on_first(self._keep_tokenizer)
             for name in names:
                 if any(job.stop.agreed(job.ranks)):
                     return False
@@ -118,29 +126,26 @@ class ModelTraining:
                     weights.update({f"{prefix}{key}": value for key, value in trainee.weights().items()})
                     if not done:
                         break
-                if done or len(part.networks()) == 1:  # half a cascade is of no use to anybody
+                    print(closing(model, network), file=sys.stderr, flush=True)
+                if done or len(part.networks()) == 1:  # half a cascade cannot be used
                     steps = _steps(config, name) if done else None
                     job.ranks.on_first(partial(write_part, model.folder, name, weights, steps))
                 if not done:
                     return False
             job.stop.agreed(job.ranks)
             return True
-        except Stopped as stopped:
-            job.stop.adopt(stopped.signal_number)
-            return False
-        finally:
-            if job.ranks.size == 1:  # several have told each other with the log, and may not all be here
-                job.bad_files.summary()
+        return False
 
     def encode(self) -> TokenCache | None:
         """The token cache of the training images, made where it is missing; None if stopped before it was done."""
         tokenizer = load_tokenizer(self.model, self.config)
         tokens = TokensOf("train", self.model.photographs, self.config.data)
-        try:
-            return cached_tokens(self.model, tokenizer, tokens, self.config)
-        except Stopped as stopped:
-            self.job.stop.adopt(stopped.signal_number)
-            return None
+        cache = None
+        with self._locked():
+            cache = cached_tokens(self.model, tokenizer, tokens, self.config)
+        if self.job.ranks.size > 1:  # a single process has said it already
+            self.job.bad_files.summary()
+        return cache
 
     def _refuse(self, names: Sequence[str]) -> None:
         """Refuse parts that cannot be trained, before anything is written."""
@@ -154,8 +159,31 @@ class ModelTraining:
                 if part == "classifier" and len(names) > 1:
                     continue  # a model is shared without it: it begins afresh
                 raise ModelError(f"--init-from: {init_from} has no {part}")
+            if init_from is not None and part != "classifier":
+                require_fit(init_from, part, self.config.model)
             if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.job.device)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other process write into the run folder. Work that was stopped ends here, and the count of
+        unreadable files is said."""
+        folder, job = self.model.folder, self.job
+        busy = f"--model: another process is training {folder}; wait for it to end, or choose another --model"
+        with ExitStack() as stack:
+
+            def lock() -> None:
+                stack.enter_context(locked(folder / "runs" / _LOCK, busy))
+                stack.callback(_remove_empty, folder)
+
+            job.ranks.on_first(lock)
+            try:
+                yield
+            except Stopped as stopped:
+                job.stop.adopt(stopped.signal_number)
+            finally:
+                if job.ranks.size == 1:  # several have told each other with the log, and may not all be here
+                    job.bad_files.summary()
 
     def _keep_tokenizer(self) -> None:
         if self.keeps_tokenizer and self.model.init_from is not None:
@@ -168,6 +196,16 @@ class ModelTraining:
         if name == "tokenizer":
             return TokenizerPart(self.model, self.config.tokenizer)
         return TransformerPart(self.model, name)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing where training was refused before anything was written."""
+    runs = folder / "runs"
+    if runs.is_dir() and [path.name for path in runs.iterdir()] == [_LOCK]:
+        (runs / _LOCK).unlink()
+        with suppress(OSError):
+            runs.rmdir()
+            folder.rmdir()
 
 
 def _steps(config: Config, part: str) -> int:

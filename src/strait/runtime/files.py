@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LEFT_BEHIND = 6 * 3600.0
+"""Seconds after which a file written aside is nobody's any more."""
 
 
 @contextmanager
@@ -45,30 +51,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: naming it; what was there before is untouched.
     """
-    # Of its own for each process: two may write the same settings.
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            aside.write_bytes(content)
-            flush(aside)
-            aside.replace(path)
-        except OSError:
-            with suppress(OSError):
-                aside.unlink()
-            raise
+    with _aside(path) as aside:
+        aside.write_bytes(content)
+        flush(aside)
+        aside.replace(path)
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, several_writers: bool = False
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Put a safetensors file in place whole: sorted by name, so that equal tensors are equal files.
 
     Args:
         path: of the file.
         tensors: on any device.
         metadata: of the file; only what never changes.
-        several_writers: processes that know nothing of each other may write it at once. What a killed one leaves is
-            then not written over by the next.
 
     Raises:
         OSError: naming it; what was there before is untouched.
@@ -76,34 +71,96 @@ def write_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp" if several_writers else f"{path.name}.tmp")
-    with naming(path):
+    with _aside(path) as aside:
+        mode = aside.stat().st_mode  # the library makes files that their owner alone can read
         try:
-            # The library makes files that their owner alone can read; these are for sharing as any other.
-            aside.touch()
-            mode = aside.stat().st_mode
             save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, aside, metadata)
-            aside.chmod(mode)
-            flush(aside)
-            aside.replace(path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                aside.unlink()
-            if isinstance(error, SafetensorError):  # a full disk, for one, which every caller expects as OSError
-                raise OSError(f"{path}: {error}") from error
-            raise
+        except SafetensorError as error:  # a full disk, for one, which every caller expects as OSError
+            raise OSError(f"{path}: {error}") from error
+        aside.chmod(mode)
+        flush(aside)
+        aside.replace(path)
 
 
 def write_new(path: Path, content: bytes, overwrite: bool) -> None:
-    """Write a file whole, but never over another's content.
+    """Write a file whole, but never over another's content, not even one that comes while it is written.
 
     Raises:
         FileExistsError: if the file is there with different content and ``overwrite`` was not asked for.
     """
-    if path.exists() and not overwrite and path.read_bytes() != content:
-        raise FileExistsError(f"{path} exists and differs; write elsewhere, or say --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
+    if overwrite:
+        write_bytes(path, content)
+        return
+    with _aside(path) as aside:
+        aside.write_bytes(content)
+        flush(aside)
+        try:
+            _place_where_nothing_is(aside, path)
+        except FileExistsError:
+            if path.read_bytes() != content:
+                raise FileExistsError(f"{path} exists and differs; write elsewhere, or say --overwrite") from None
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A new file beside another, to be put in its place; removed after a failure, whose errors name the other.
+
+    Its name cannot be guessed, so that nobody can put a link there beforehand, and two processes never share one.
+    """
+    with naming(path):
+        _forget_left_behind(path)
+        aside = path.with_name(f".{_short(path.name)}.{secrets.token_hex(8)}.tmp")
+        # Exclusive, not followed if it is a link, and for those to read who may read other files.
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
+        try:
+            yield aside
+        finally:
+            with suppress(OSError):
+                aside.unlink()
+
+
+def _short(name: str) -> str:
+    """A name with room for what is added to it: file systems allow 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
+def _forget_left_behind(path: Path) -> None:
+    """Remove what writers of this file left when they were killed, some hours ago."""
+    pattern = f".{glob.escape(_short(path.name))}.{'[0-9a-f]' * 16}.tmp"
+    for left in path.parent.glob(pattern):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime > _LEFT_BEHIND:
+                left.unlink()
+
+
+def _place_where_nothing_is(aside: Path, path: Path) -> None:
+    """Give a file another name, if that is free.
+
+    Raises:
+        FileExistsError: if it is not.
+    """
+    try:
+        os.link(aside, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: exclusively, though not whole at once
+        with path.open("xb") as file:
+            file.write(aside.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def usable_stem(text: str, longest: int = 150) -> str:
+    """What somebody named, as the beginning of a file's name: without characters that move a terminal's cursor.
+
+    Args:
+        text: such as the stem of another file's name.
+        longest: how many bytes of it remain, whole characters; a file system's names have 255.
+    """
+    shown = "".join(letter if ord(letter) > 31 and not 127 <= ord(letter) < 160 else "_" for letter in text)
+    encoded = os.fsencode(shown)
+    return shown if len(encoded) <= longest else encoded[:longest].decode("utf-8", "ignore")
 
 
 def read_json(path: Path, absent: Any) -> Any:
@@ -127,5 +184,13 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``."""
-    return Path(os.environ.get("STRAIT_CACHE") or Path.home() / ".cache" / "strait")
+    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    chosen = os.environ.get("STRAIT_CACHE")
+    try:
+        return Path(chosen) if chosen else Path.home() / ".cache" / "strait"
+    except RuntimeError as error:
+        raise ValueError("this user has no home folder: set HOME, or STRAIT_CACHE to a folder for caches") from error

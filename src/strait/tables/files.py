@@ -13,6 +13,7 @@ from strait.runtime.files import write_bytes, write_text
 from strait.tables.plots import table_plot
 from strait.tables.report import markdown, means, verdicts
 from strait.tables.rows import TableRun
+from strait.tables.table import PAPERS_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[s
     if not run.table.tokenizer_alone and measuring.search_samples:
         by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"
         searched = f"; what a row leaves open searched{by} on {measuring.search_samples} samples a setting"
-    lines = [f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{searched}"]
+        searched += ", temperatures also for the best score of the logits (IS)"
+    papers = "" if measuring.samples == PAPERS_SAMPLES else f" (the paper: {PAPERS_SAMPLES})"
+    lines = [f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{papers}{searched}"]
     names = [f"{result['row']}, seed {result['seed']}:" for result in results]
     lines += provenance_lines([result["provenance"] for result in results], names)
     if floor is not None:

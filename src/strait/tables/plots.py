@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from strait.evaluation.features import INCEPTION
+from strait.runtime.messages import library_needed
 from strait.tables.report import column_title
 from strait.tables.table import Mean, Table
 
@@ -29,7 +30,7 @@ def check_plots() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise PlotError("plots need matplotlib: pip install 'strait[eval]'") from error
+        raise PlotError(f"plots need {library_needed(error, 'eval')}") from error
 
 
 def _figure(panels: int) -> tuple[Figure, Sequence[Any]]:

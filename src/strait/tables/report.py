@@ -19,11 +19,19 @@ _TITLES = {
     "fid_to_reconstructions": "FID to reconstructions",
     "reconstruction_fid": "FID of reconstructions",
     "inception_score": "IS",
+    "inception_score_at_best_fid": "IS at the best FID",
+    "difference": "Δ FID",
+    "steps": "steps",
+    "base_steps": "T_base",
+    "upsampling_steps": "T_upsample",
     "rfid": "rFID",
     "psnr": "PSNR",
     "psnr_top_alone": "PSNR, top alone",
     "psnr_bottom_shuffled": "PSNR, bottom exchanged",
     "psnr_top_shuffled": "PSNR, top exchanged",
+    "perplexity_batch_tokens": "perplexity of a batch",
+    "perplexity_batch_top": "perplexity of a batch, top",
+    "perplexity_batch_bottom": "perplexity of a batch, bottom",
     "perplexity_tokens": "perplexity",
     "perplexity_top": "perplexity, top",
     "perplexity_bottom": "perplexity, bottom",
@@ -36,11 +44,16 @@ _TITLES = {
 }
 
 
+WORDS = {"steps": (0, None), "base_steps": (0, 2), "upsampling_steps": (2, 4)}
+"""Columns of words, and which levels' steps they show."""
+
 _OTHERS = {
     "fid": "Fréchet distance (paper: FID)",
     "fid_to_reconstructions": "Fréchet distance to reconstructions",
     "reconstruction_fid": "Fréchet distance of reconstructions",
     "inception_score": "score of the logits (paper: IS)",
+    "inception_score_at_best_fid": "score of the logits at the best Fréchet distance",
+    "difference": "Δ Fréchet distance (paper: Δ FID)",
     "rfid": "Fréchet distance of reconstructions (paper: rFID)",
 }
 """What the same columns are called where the features are another network's than Inception's."""
@@ -72,6 +85,13 @@ def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[
             if base is not None and mine is not None:
                 value = base.value / mine.value if ratio.speed else mine.value / base.value
                 scores[ratio.name] = Mean(value, None)
+    for difference in table.differences:
+        for name, other in difference.bases.items():
+            one, base = (found.get(row, {}).get(difference.figure) for row in (name, other))
+            if one is not None and base is not None:
+                known = one.error is not None and base.error is not None
+                error = math.hypot(one.error or 0.0, base.error or 0.0) if known else None
+                found[name][difference.name] = Mean(one.value - base.value, error)
     return found
 
 
@@ -93,7 +113,7 @@ def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
 
 
 def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
-    if name == "inception_score":
+    if name in ("inception_score", "inception_score_at_best_fid"):
         spread = score.get("inception_score_std")
         return None if spread is None else spread / math.sqrt(10)  # over ten parts of the samples
     if name in ("precision", "recall") and score.get(name) is not None:
@@ -174,9 +194,14 @@ def markdown(
     found = means(table, results)
     columns = [*table.columns, *(ratio.name for ratio in table.ratios)]
     if "fid" in columns:
-        columns.insert(columns.index("fid") + 1, "fid_to_reconstructions")
+        new = [difference.name for difference in table.differences]
+        columns[columns.index("fid") + 1 : columns.index("fid") + 1] = [*new, "fid_to_reconstructions"]
+    if "inception_score" in columns:
+        columns.insert(columns.index("inception_score") + 1, "inception_score_at_best_fid")
     columns = [
-        name for name in columns if any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
+        name
+        for name in columns
+        if name in WORDS or any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
     ]
     head = ["", *(column_title(name, network) for name in columns)]
     searched = any("samples" in result.get("provenance", ()) for result in results)
@@ -184,7 +209,12 @@ def markdown(
     lines += [_row([*head, *(["decoded with"] if searched else [])])]
     lines += ["|" + "---|" * (len(head) + searched)]
     for row in table.rows:
-        cells = [_cell(row.paper.get(name), found.get(row.name, {}).get(name)) for name in columns]
+        cells = [
+            _words(row, name, results)
+            if name in WORDS
+            else _cell(row.paper.get(name), found.get(row.name, {}).get(name), row.spread.get(name))
+            for name in columns
+        ]
         settings = dict.fromkeys(_decoding(result) for result in results if result["row"] == row.name)
         lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
     if floor is not None:
@@ -199,7 +229,7 @@ def markdown(
             f" Ours are taken on the features of {network}, the paper's on Inception's: orders can be compared, sizes "
             "cannot."
         )
-    lines += [f"- {line}" for line in [*verdicts(table, found, network), *about]]
+    lines += [f"- {line}" for line in [*table.notes, *verdicts(table, found, network), *about]]
     return "\n".join(lines) + "\n"
 
 
@@ -207,15 +237,30 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cell(papers: float | None, ours: Mean | None) -> str:
+def _cell(papers: float | None, ours: Mean | None, spread: float | None = None) -> str:
     shown = [] if ours is None else [_number(ours.value) + (f" ± {_number(ours.error)}" if ours.error else "")]
     if papers is not None:
-        shown.append(f"({_number(papers)})")
+        shown.append(f"({_number(papers)})" if spread is None else f"({_number(papers)} ± {_number(spread)})")
     return " ".join(shown)
 
 
+def _words(row: Row, name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """A cell of steps: those that were decoded with, and the paper's."""
+    first, last = WORDS[name]
+    shown = list(dict.fromkeys(_steps(result)[first:last] for result in results if result["row"] == row.name))
+    words = ["; ".join("+".join(map(str, steps)) for steps in shown if steps)]
+    if name in row.quoted:
+        words.append(f"({row.quoted[name]})")
+    return " ".join(filter(None, words))
+
+
+def _steps(result: Mapping[str, Any]) -> tuple[int, ...]:
+    samples = result.get("provenance", {}).get("samples")
+    return () if samples is None else tuple(samples["decoding"]["steps"])
+
+
 def _number(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if abs(value) >= size:
             return f"{value / size:.1f}{unit}"
     return figure(value, 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3)

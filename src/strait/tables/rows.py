@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,6 @@ from typing import Any, Literal
 from strait.config import Config
 from strait.data.sources import ImageSource, has_split, open_images
 from strait.decoding.config import DecodingConfig
-from strait.evaluation.cost import describe
 from strait.evaluation.features import FeatureNetwork
 from strait.evaluation.generation import Judge, SampleSet
 from strait.evaluation.reconstruction import evaluate_reconstruction, reconstruction_floor
@@ -27,7 +27,8 @@ from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import Stopped
 from strait.tables.row_models import Trainer, slug
 from strait.tables.search import Trials, best_decoding
-from strait.tables.table import Row, Table, steps_here
+from strait.tables.summary import costs
+from strait.tables.table import Row, Table, starting_point
 from strait.training.pace import mean_seconds
 
 SearchBy = Literal["fid", "fid_to_reconstructions"]
@@ -44,6 +45,7 @@ class Measuring:
         batch_size: images generated at once.
         search_by: the score that a search makes least: the distance to photographs, as the paper has it, or that to
             their reconstructions, which leaves out what the tokenizer alone is to blame for.
+        search_steps: search the steps of rows that need not hold the paper's.
     """
 
     seeds: int = 1
@@ -51,6 +53,7 @@ class Measuring:
     search_samples: int = 1000
     batch_size: int = 50
     search_by: SearchBy = "fid"
+    search_steps: bool = False
 
 
 class TableRun:
@@ -128,7 +131,7 @@ class TableRun:
         )
 
     def _row(self, row: Row, seed: int) -> dict[str, Any]:
-        config = None if self.config is None else _seeded(row.change(self.config), seed)
+        config = None if self.config is None else _seeded(row.config(self.config), seed)
         path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
         result = self.ranks.on_first(lambda: read_json(path, None))
         if result is not None:
@@ -147,7 +150,9 @@ class TableRun:
             model = StraIT.from_pretrained(folder, self.trainer.device)
         result = {"row": row.name, "seed": seed, "folder": None if folder is None else str(folder)}
         if self.table.tokenizer_alone:
+            assert folder is not None
             result |= self._reconstructions(model)
+            result["scores"] |= batch_perplexities(folder)
         else:
             result |= self._generation(model, row, config, seed if config is None else 0, path)
         result["scores"] |= _costs(model, result, folder)
@@ -204,7 +209,8 @@ class TableRun:
         return {"provenance": scores.pop("provenance"), "scores": scores}
 
     def _generation(self, model: StraIT, row: Row, config: Config | None, seed: int, path: Path) -> dict[str, Any]:
-        start, fixed = starting_point(self._decoding(config, model), model.config.grids, row)
+        grids = model.config.grids
+        start, fixed = starting_point(self._decoding(config, model), grids, row, self.measuring.search_steps)
         judge = self._judged(model, len(start.steps))
 
         def few(decoding: DecodingConfig) -> dict[str, Any]:
@@ -212,14 +218,23 @@ class TableRun:
             wanted = SampleSet(count, seed + 1, decoding, self.measuring.batch_size)  # not those that are judged
             return judge.scores(wanted, f"{row.name}: searching")
 
-        best = start
+        best = diverse = start
         if self.measuring.search_samples:
             trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks, self.trainer.stop.wanted)
-            best = best_decoding(trials, start, fixed, model.config.grids, self.measuring.search_by)
+            best = best_decoding(trials, start, fixed, grids, self.measuring.search_by)
+            # The paper sweeps the temperature for the best FID and for the best IS.
+            diverse = best_decoding(trials, best, {*fixed, "steps"}, grids, "inception_score")
         wanted = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
         scores = judge.scores(wanted, row.name)
+        provenance = judge.provenance(wanted)
+        scores["inception_score_at_best_fid"] = scores["inception_score"]
+        if diverse != best:
+            other = dataclasses.replace(wanted, decoding=diverse)
+            best_score = judge.scores(other, f"{row.name}, for its best IS")
+            scores |= {name: best_score[name] for name in ("inception_score", "inception_score_std")}
+        provenance["best_inception_score_with"] = dataclasses.asdict(diverse)
         scores["reconstruction_fid"] = judge.reconstruction_distance()
-        return {"scores": scores, "provenance": judge.provenance(wanted)}
+        return {"scores": scores, "provenance": provenance}
 
     def _judged(self, model: StraIT, levels: int) -> Judge:
         """What judges a model's images of so many levels, at the size that these come to."""
@@ -236,50 +251,45 @@ def _write(path: Path, result: dict[str, Any]) -> None:
     write_text(path, json.dumps(result, indent=1))
 
 
-def starting_point(
-    start: DecodingConfig, grids: tuple[tuple[int, int], ...], row: Row
-) -> tuple[DecodingConfig, set[str]]:
-    """The settings that a row's search begins with, and the names of those that the row holds fixed.
-
-    Args:
-        start: where the row says nothing.
-        grids: of the levels.
-        row: which.
-    """
-    if row.levels is not None:
-        start = start.first(row.levels)
-    start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
-    fixed = set(row.decoding)
-    if row.steps is not None:
-        steps = steps_here(row.steps, grids)
-        # The rows of two levels stop before an upsampler, where a model has one.
-        start = dataclasses.replace(start.first(len(steps)), steps=steps)
-        fixed.add("steps")
-    return start, fixed
-
-
 def _seeded(config: Config, seed: int) -> Config:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=config.run.seed + seed))
+
+
+def batch_perplexities(folder: Path) -> dict[str, float]:
+    """Perplexities of single batches of a tokenizer's training: the mean over the last tenth of its log, and as error
+    their standard deviation there, which is what the paper prints behind its ±."""
+    log = folder / "runs" / "tokenizer" / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(key for line in lines for key in line if key.startswith("perplexity_batch_")):
+        values = [line[name] for line in lines if name in line]
+        values = values[-max(2, len(values) // 10) :]
+        found[name] = statistics.fmean(values)
+        if len(values) > 1:
+            found[f"{name}_error"] = statistics.stdev(values)
+    return found
 
 
 def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[str, float]:
     """What a row costs, counted; and what a step of its transformers' training took: in the rehearsal of a budget, or
     else in the training itself."""
-    cost = describe(model.config, len(model.classes))
-    costs: dict[str, float] = {"parameters": cost["parameters"]}
+    decoding = result["provenance"].get("samples", {}).get("decoding")
+    steps = () if decoding is None else decoding["steps"]
+    counted = costs(model.config, len(model.classes), len(steps) or None)
     transformers = [part for part in model.config.parts if part != "tokenizer"]
-    adds = {part: cost["parts"][part]["multiply_adds"] for part in transformers}
-    costs["multiply_adds"] = sum(adds.values())
-    steps = result["provenance"].get("samples", {}).get("decoding", {}).get("steps", ())
-    if 0 < len(steps) <= model.config.tokenizer.num_levels:  # the levels of an upsampler are counted as one part
-        costs["multiply_adds_per_image"] = sum(
-            count * adds[part] for part, count in zip(transformers, steps, strict=False)
+    found: dict[str, float] = {name: counted[name] for name in ("parameters", "multiply_adds")}
+    if (
+        decoding is not None and len(steps) <= model.config.tokenizer.num_levels
+    ):  # the levels of an upsampler are counted as one part
+        passes = 2 if decoding["guidance"] else 1
+        found["multiply_adds_per_image"] = passes * sum(
+            count * counted["parts"][part]["multiply_adds"] for part, count in zip(transformers, steps, strict=False)
         )
     if folder is not None:
-        found = [seconds for part in transformers if (seconds := _seconds_per_step(folder, part)) is not None]
-        if len(found) == len(transformers):
-            costs["seconds_per_training_step"] = sum(found)
-    return costs
+        taken = [seconds for part in transformers if (seconds := _seconds_per_step(folder, part)) is not None]
+        if len(taken) == len(transformers):
+            found["seconds_per_training_step"] = sum(taken)
+    return found
 
 
 def _seconds_per_step(folder: Path, part: str) -> float | None:

@@ -74,27 +74,28 @@ def best_decoding(
     grids: tuple[tuple[int, int], ...],
     by: str = "fid",
 ) -> DecodingConfig:
-    """The settings with the least Fréchet distance, searched one after the other: steps, then temperatures.
+    """The settings with the best score, searched one after the other: steps, then temperatures.
 
     Args:
         trials: measures settings.
         start: where to begin; what is in ``fixed`` stays as it is there.
         fixed: names of settings that are held.
         grids: of the levels, which bound their steps.
-        by: the score to be least.
+        by: the score: a distance, which is to be least, or ``inception_score``, which is to be greatest.
     """
+    sign = -1 if by == "inception_score" else 1
 
-    def least(candidates: Iterator[DecodingConfig]) -> DecodingConfig:
-        return min(candidates, key=lambda decoding: trials(decoding)[by])
+    def first_of(candidates: Iterator[DecodingConfig]) -> DecodingConfig:
+        return min(candidates, key=lambda decoding: sign * trials(decoding)[by])
 
     best = start
     if "steps" not in fixed and len(start.steps) > 1:
-        best = least(with_steps_shared(best, SHARES, grids))
+        best = first_of(with_steps_shared(best, SHARES, grids))
     if "temperature" not in fixed:
         levels = len(start.steps)
-        best = least(dataclasses.replace(best, temperature=(value,) * levels) for value in TEMPERATURES)
+        best = first_of(dataclasses.replace(best, temperature=(value,) * levels) for value in TEMPERATURES)
         for level in range(1, levels):
-            best = least(_with_temperature(best, level, best.temperature[level] * scale) for scale in (1, 0.25, 4))
+            best = first_of(_with_temperature(best, level, best.temperature[level] * scale) for scale in (1, 0.25, 4))
     return best
 
 

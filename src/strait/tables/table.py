@@ -9,9 +9,11 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from strait.config import Config
+from strait.decoding.config import DecodingConfig
+from strait.tables.methods import as_named
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 """The paper's tables of results; 11 and 12 are settings (``configs/imagenet256.yaml``)."""
@@ -24,7 +26,14 @@ ORDERING = ("fid", "inception_score", "precision", "recall", "rfid", "psnr")
 
 _PAPERS_STEPS = 24
 
+PAPERS_SAMPLES = 50_000
+"""The images that the paper judges a row by; ours are 10,000 unless told otherwise."""
+
 Scores = Mapping[str, float]
+
+Needs = Literal["vqgan2-r", "two levels", "upsampler"]
+"""What a table asks of the configuration that its rows start from: StraIT's own tokenizer, whatever tokenizer of two
+levels, or StraIT's with an upsampler."""
 
 
 def unchanged(config: Config) -> Config:
@@ -39,20 +48,35 @@ class Row:
     Args:
         name: what it is called.
         paper: the paper's figures, by the names of our scores.
-        change: what the row's configuration differs in.
+        configuration: the packaged configuration that the row is at the paper's size; at another size the row is that
+            configuration at the scale of the one it starts from. None for the one it starts from itself.
+        change: what the row's configuration differs in besides.
         steps: of each level, in the paper's terms (``steps_here``); None searches them.
+        steps_open: the steps are only the paper's usual ones: a measurement may be told to search them instead.
         decoding: further settings of decoding that the row holds fixed; temperatures are searched.
         levels: generate only so many levels, and decode those alone; None for all.
         ours: False for a method that is only quoted.
+        spread: the paper's plus-minus of a figure.
+        quoted: what the paper prints in columns of words, such as ``steps``.
+        departs: why the row's size is not the paper's, where it is not.
     """
 
     name: str
     paper: Scores = field(default_factory=dict)
+    configuration: str | None = None
     change: Callable[[Config], Config] = unchanged
     steps: tuple[int, ...] | None = None
+    steps_open: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
     ours: bool = True
+    spread: Scores = field(default_factory=dict)
+    quoted: Mapping[str, str] = field(default_factory=dict)
+    departs: str = ""
+
+    def config(self, base: Config) -> Config:
+        """The row's configuration, for a table that starts from ``base``."""
+        return self.change(base if self.configuration is None else as_named(base, self.configuration))
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,21 @@ class Ratio:
     figure: str
     base: str
     speed: bool = False
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column that is a measured figure less that of another row.
+
+    Args:
+        name: of the column.
+        figure: whose difference.
+        bases: row -> the row that it is compared with.
+    """
+
+    name: str
+    figure: str
+    bases: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,10 +146,13 @@ class Table:
         number: the paper's; None for the one of our own, ``EQUAL_COST``.
         title: what is compared.
         rows: in the paper's order.
-        columns: scores shown, in order.
+        columns: scores shown, in order; ``steps``, ``base_steps`` and ``upsampling_steps`` are words.
         tokenizer_alone: judge reconstructions, and train nothing else.
+        needs: what the configuration must have that the rows start from.
         ratios: further columns.
+        differences: further columns.
         claims: what else is to be held against the paper.
+        notes: lines below the table that explain it.
     """
 
     number: int | None
@@ -118,8 +160,11 @@ class Table:
     rows: tuple[Row, ...]
     columns: tuple[str, ...] = ("fid", "inception_score", "precision", "recall")
     tokenizer_alone: bool = False
+    needs: Needs = "vqgan2-r"
     ratios: tuple[Ratio, ...] = ()
+    differences: tuple[Difference, ...] = ()
     claims: tuple[Claim, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -134,7 +179,7 @@ class Table:
     @property
     def trains(self) -> bool:
         """Whether rows need models of their own; otherwise one model serves them all."""
-        return any(row.change is not unchanged for row in self.rows)
+        return any(row.configuration is not None or row.change is not unchanged for row in self.rows)
 
 
 def find_table(name: int | str) -> Table:
@@ -161,33 +206,24 @@ def steps_here(steps: tuple[int, ...], grids: tuple[tuple[int, int], ...]) -> tu
     )
 
 
-def single_scale(config: Config, fine: bool = False) -> Config:
-    """MaskGIT on one VQGAN: the configuration without its bottom, at the top's downsampling or at the bottom's."""
-    multipliers = config.tokenizer.multipliers
-    tokenizer = dataclasses.replace(
-        config.tokenizer,
-        kind="vqgan",
-        bottom_codebook_size=None,
-        multipliers=multipliers[:-1] if fine else multipliers,
-    )
-    # There is no bottom that could be dropped.
-    training = dataclasses.replace(config.tokenizer_training, bottom_dropout=0.0)
-    return dataclasses.replace(
-        config,
-        tokenizer=tokenizer,
-        bottom=None,
-        upsampler=None,
-        decoding=config.decoding.first(1),
-        tokenizer_training=training,
-    )
+def starting_point(
+    start: DecodingConfig, grids: tuple[tuple[int, int], ...], row: Row, search_steps: bool = False
+) -> tuple[DecodingConfig, set[str]]:
+    """The settings that a row's search begins with, and the names of those that the row holds fixed.
 
-
-def at_base_size(config: Config) -> Config:
-    """The configuration without its upsampler: a comparison with models that have none is one of the base size."""
-    levels = config.tokenizer.num_levels
-    return dataclasses.replace(config, upsampler=None, decoding=config.decoding.first(levels))
-
-
-def with_tokenizer(config: Config, **changes: Any) -> Config:
-    """The configuration with other settings of its tokenizer."""
-    return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, **changes))
+    Args:
+        start: where the row says nothing.
+        grids: of the levels.
+        row: which.
+        search_steps: whether steps that the row need not hold (``steps_open``) are left to the search.
+    """
+    if row.levels is not None:
+        start = start.first(row.levels)
+    start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
+    fixed = set(row.decoding)
+    if row.steps is not None and not (row.steps_open and search_steps):
+        steps = steps_here(row.steps, grids)
+        # The rows of two levels stop before an upsampler, where a model has one.
+        start = dataclasses.replace(start.first(len(steps)), steps=steps)
+        fixed.add("steps")
+    return start, fixed

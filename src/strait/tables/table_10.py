@@ -20,6 +20,7 @@ _FIGURES = {
 TABLE = Table(
     number=10,
     title="mask schedules",
+    needs="two levels",
     rows=tuple(
         Row(
             name.replace("_", " "),

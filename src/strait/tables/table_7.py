@@ -1,6 +1,7 @@
 """Table 7: how 24 steps are shared between the levels.
 
 strait table 7 --data DIR
+strait table 7 --config imagenet256 --random-weights     the speed alone, which needs neither data nor training
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TABLE = Table(
         for (top, bottom), (fid, score, speedup) in _FIGURES.items()
     ),
     columns=("fid", "inception_score", "multiply_adds_per_image", "seconds_per_image"),
+    needs="two levels",
     ratios=(
         Ratio("speedup", "seconds_per_image", "12+12", speed=True),
         Ratio("speedup_by_multiply_adds", "multiply_adds_per_image", "12+12", speed=True),

@@ -18,8 +18,14 @@ def _augmented(config: Config, share: float) -> Config:
 
 
 def _row(name: str, share: float, fid: float, score: float) -> Row:
-    figures = {"fid": fid, "inception_score": score}
-    return Row(name, figures, partial(_augmented, share=share), decoding={"guidance": 0.0})
+    return Row(
+        name,
+        {"fid": fid, "inception_score": score},
+        change=partial(_augmented, share=share),
+        steps=(18, 6),
+        steps_open=True,
+        decoding={"guidance": 0.0},
+    )
 
 
 TABLE = Table(

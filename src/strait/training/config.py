@@ -43,7 +43,7 @@ class RunConfig:
         log_every: steps between lines of the log, each the mean since the last.
         sample_every: steps between sample grids, and between looks at images kept apart (the validation loss, by
             which the best checkpoint is known); 0 for neither.
-        recompute: activation checkpointing: blocks keep their inputs alone and compute the rest again in the backward
+        recompute: activation checkpointing: blocks keep only their inputs and recompute the rest in the backward
             pass, a third more work for a fraction of the memory.
         compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
             train about twice as fast).
@@ -81,7 +81,7 @@ class AdversarialConfig:
         ramp: share of training over which its weight then grows to full.
         learning_rate: of the discriminator, constant; none takes the tokenizer's at each step.
         betas: of its Adam; none takes the tokenizer's.
-        r1_weight: cost of R1, for images in [0, 1]; stylegan alone, 0 for a projected one.
+        r1_weight: cost of R1, for images in [0, 1]; for stylegan only; 0 for projected.
         r1_every: steps between penalties (each counted that many times over).
         lecam_weight: of the LeCAM regularisation.
         channels: width of the discriminator's first layer, or of a projected one's heads.
@@ -173,8 +173,8 @@ class TokenizerTrainingConfig:
         feature_zoom: images and reconstructions are enlarged or reduced alike by a random factor of up to this share,
             anew at each step, before EfficientNet sees them for perceptual loss and projected discriminator. A pattern
             that repeats with the network's own strides would otherwise look the same at every place of its features.
-        bottom_dropout: share of samples that the decoder must draw from the top alone.
-        only_decoder: train the decoder alone. Encoder and codes stay as they are, and so do all tokens and the
+        bottom_dropout: share of samples that are decoded from the top tokens only.
+        only_decoder: train only the decoder. Encoder and codes stay as they are, and so do all tokens and the
             transformers that learned them: for better pixels from a tokenizer to go on from (``--init-from``).
         ema_decay: of the averaged weights that become the model's; 0 for none.
         adversarial: the discriminator.
@@ -289,7 +289,7 @@ class TransformerTrainingConfig:
         loss: the mean over each sample's masked tokens (MaskGIT's), or the paper's sum over them.
         ema_decay: of the averaged weights that become the model's; 0 for none.
         condition_augmentation: share of the top tokens that the top transformer predicts anew while the bottom
-            trains (equation 6, Table 9); the bottom's alone.
+            trains (equation 6, Table 9); for the bottom only.
     """
 
     steps: int = 1_000_000

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from strait.runtime.messages import first_line
+from strait.runtime.messages import first_line, library_needed
 from strait.runtime.ranks import ALONE, OtherProcessFailed, Ranks
 from strait.training.config import Parallel
 
@@ -29,9 +29,9 @@ _LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """The processes that a launcher started, or this one alone; and where this one computes.
+    """The processes that a launcher started, or only this one; and where this one computes.
 
-    While it lasts, all but the first are silent; what one of them alone fails at it says with its number.
+    While it lasts, all but the first are silent; an error of one of them is reported with its number.
 
     Raises:
         ValueError: if there are several, and accelerate is not installed.
@@ -45,7 +45,7 @@ def launched(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ValueError("several processes need the library accelerate: pip install 'strait[train]'") from error
+        raise ValueError(f"several processes need {library_needed(error, 'train')}") from error
     state = PartialState(cpu=device.type == "cpu")
     # It says "cpu:0", which is not the device that tensors on a CPU say they are on.
     local = torch.device("cpu") if device.type == "cpu" else torch.device("cuda", state.local_process_index)
@@ -97,7 +97,7 @@ def distribute(network: nn.Module, ranks: Ranks, parallel: Parallel, sometimes_u
 
     Args:
         network: on its device; with ``fsdp`` its parameters become shards in place, so optimizers come after.
-        ranks: alone, the network is given back as it is.
+        ranks: with one process the network is returned unchanged.
         parallel: ``ddp``, a whole copy on each process; ``fsdp``, FSDP2's shards.
         sometimes_unused: whether some parameters get no gradient at some steps.
     """
@@ -163,7 +163,7 @@ def whole(value: Tensor) -> Tensor:
 
 
 def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Tensors for the first process, which alone is given them, to write: those in shards are put together one after
+    """Tensors for the first process to write; the others get none: those in shards are put together one after
     the other and kept outside its GPU, others are unchanged. Every process must ask, for the same names in the same
     order."""
     for_first: dict[str, Tensor] = {}

@@ -109,7 +109,7 @@ class _Run:
     """What surrounds the steps of a network: its checkpoints, log and guard.
 
     Attributes:
-        taken: steps that had been taken when it was taken up.
+        taken: steps that earlier runs have taken.
         loss: of the newest step that was not skipped; None before the first.
     """
 
@@ -202,8 +202,8 @@ def _warn_of_other_threads(folder: Path, notes: dict[str, Any]) -> None:
     before, now = notes.get("threads"), torch.get_num_threads()
     if before is not None and before != now:
         print(
-            f"{folder.name}: begun with {before} threads, going on with {now} (OMP_NUM_THREADS); sums are then taken "
-            "in another order, and the weights will not be the same to the last bit",
+            f"{folder.name}: begun with {before} threads, resumed with {now} (OMP_NUM_THREADS); sums are then taken "
+            "in another order, and the weights will differ in their last bits",
             file=sys.stderr,
             flush=True,
         )

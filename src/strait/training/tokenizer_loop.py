@@ -233,14 +233,14 @@ class TokenizerTrainee:
 
     @torch.no_grad()
     def samples(self) -> Image.Image | None:
-        """Rows of photographs, their reconstructions and, with two levels, the top alone."""
+        """Rows of photographs, their reconstructions and, with two levels, images from the top tokens only."""
         if not self.ranks.first:
             return None
         with self.trained.as_shipped():
             tokens = self.tokenizer.encode(self._preview)
             rows = {"photographs": self._preview, "reconstructions": self.tokenizer.decode(tokens)}
             if self.tokenizer.levels == 2:
-                rows["from the top tokens alone"] = self.tokenizer.decode(tokens, levels=1)
+                rows["from the top tokens only"] = self.tokenizer.decode(tokens, levels=1)
         return contact_sheet(torch.cat(list(rows.values())), columns=self._preview.shape[0], titles=list(rows))
 
 

@@ -180,8 +180,8 @@ class Objective:
         return 0.0 if self.tokenizer.codebook(0).bypass else self.config.codebook.entropy_weight
 
     def code_use(self, images: tuple[Images, ...]) -> list[Tensor] | None:
-        """How much each level uses each code over the whole batch, which its entropy term needs to know beforehand
-        where a batch is taken in pieces."""
+        """How much each level uses each code over the whole batch, which its entropy term needs before the
+        first piece of a batch."""
         if not self._entropy_weight() or len(images) == 1:
             return None
         pieces = self.quantized(images)

@@ -22,7 +22,7 @@ Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
 class Tracker:
     """Sums metrics on their device without waiting for it; a line is written every ``every`` steps.
 
-    After a resume the log goes on from the checkpoint's step: no step stands in it twice, none is missing. Of several
+    After a resume the log continues at the checkpoint's step: no step is in it twice, none is missing. Of several
     processes each sums its own; the first writes the means over all.
     """
 
@@ -69,7 +69,7 @@ class Tracker:
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def add_picture(self, step: int, picture: Image.Image) -> None:
-        """Show a sample grid in TensorBoard; the first process alone has one."""
+        """Show a sample grid in TensorBoard; only the first process has one."""
         if self._board is not None:
             self._board.add_picture(step, picture)
 

@@ -211,8 +211,8 @@ class TransformerTrainee:
         self.trained.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any; every process must ask, and of shards
-        the first alone is given them."""
+        """What becomes the model's: the averaged weights where there are any; every process must ask; of shards only
+        the first process gets them."""
         return copied(gathered(self.trained.weights(), self.ranks))
 
     def samples(self) -> Image.Image | None:

@@ -8,6 +8,7 @@ from typing import Any
 from strait.apps.study.design import KINDS
 from strait.apps.study.statistics import effective_trials, krippendorff_alpha, wilson
 from strait.apps.study.storage import Answer, Study
+from strait.runtime.messages import library_needed
 
 _ROOM = 22
 """Percent of a bar's full length that its number takes."""
@@ -178,7 +179,7 @@ def results_chart(results: Results) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("--chart: it needs the library matplotlib: pip install 'strait[app]'") from error
+        raise ValueError(f"--chart: it needs {library_needed(error, 'app')}") from error
     import io
 
     kinds = [kind for kind in KINDS if any(entry.kind == kind for entry in results.preferences)]

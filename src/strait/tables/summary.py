@@ -1,0 +1,169 @@
+"""The rows of a table without training or measuring: which model each is, what it costs, how it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from strait.config import Config
+from strait.decoding.config import DecodingConfig
+from strait.evaluation.cost import describe
+from strait.model.config import ModelConfig
+from strait.runtime.messages import aligned
+from strait.tables.table import PAPERS_SAMPLES, Row, Table, starting_point
+
+PAPERS_COSTS = ("parameters", "multiply_adds")
+PAPERS_SIZE = ("imagenet256", "imagenet256-stratified", "imagenet512")
+"""Configurations from which rows are of the paper's size."""
+
+NEAR = {"parameters": 0.01, "multiply_adds": 0.02}
+"""How near the paper's figures ours lie, as shares, where no reason is given."""
+
+
+def costs(config: ModelConfig, num_classes: int, levels: int | None = None) -> dict[str, Any]:
+    """What a row's model costs.
+
+    Args:
+        config: its shape.
+        num_classes: of its labels.
+        levels: how many levels of tokens are generated; None for the tokenizer alone.
+
+    Returns:
+        ``parameters`` of the whole model, or of the tokenizer alone; ``parts`` that are run, each with ``parameters``
+        and ``multiply_adds`` of one pass; ``multiply_adds`` of one pass through each transformer that is run, or of
+        the tokenizer there and back.
+    """
+    parts = _described(config, num_classes)
+    transformers = [part for part in config.parts if part != "tokenizer"]
+    if levels is None:
+        run = ["tokenizer"]
+    elif levels <= config.tokenizer.num_levels:
+        run = transformers[:levels]
+    else:
+        run = transformers
+    whole = ["tokenizer"] if levels is None else config.parts
+    return {
+        "parameters": sum(parts[part]["parameters"] for part in whole),
+        "multiply_adds": sum(parts[part]["multiply_adds"] for part in run),
+        "parts": {part: parts[part] for part in whole},
+    }
+
+
+@cache
+def _described(config: ModelConfig, num_classes: int) -> dict[str, dict[str, int]]:
+    parts = describe(config, num_classes)["parts"]
+    return {name: {key: part[key] for key in ("parameters", "multiply_adds")} for name, part in parts.items()}
+
+
+def summaries(
+    table: Table,
+    base: Config | None,
+    model: tuple[ModelConfig, DecodingConfig] | None,
+    name: str,
+    num_classes: int,
+    samples: int,
+    search_steps: bool = False,
+) -> list[dict[str, Any]]:
+    """Every row that is measured, in order; those that are only quoted have nothing to say here.
+
+    Args:
+        table: whose rows.
+        base: the configuration that rows start from.
+        model: without one, the model that serves all rows: its shape and its settings of decoding.
+        name: of either.
+        num_classes: of the labels.
+        samples: images that a row is judged by.
+        search_steps: whether steps that a row need not hold are searched.
+    """
+    rows = []
+    for row in table.rows:
+        if not row.ours:
+            continue
+        if base is not None:
+            config = row.config(base)
+            shape, decoding, dropout = config.model, config.decoding, config.tokenizer_training.bottom_dropout
+        else:
+            assert model is not None
+            (shape, decoding), dropout = model, None
+        rows.append(_summary(table, row, shape, decoding, dropout, name, num_classes, samples, search_steps))
+    return rows
+
+
+def _summary(
+    table: Table,
+    row: Row,
+    shape: ModelConfig,
+    decoding: DecodingConfig,
+    dropout: float | None,
+    name: str,
+    num_classes: int,
+    samples: int,
+    search_steps: bool,
+) -> dict[str, Any]:
+    start, fixed = starting_point(decoding, shape.grids, row, search_steps)
+    levels = None if table.tokenizer_alone else len(start.steps)
+    summary: dict[str, Any] = {
+        "name": row.name,
+        "configuration": row.configuration or name,
+        "starts_from": name,
+        "tokenizer": shape.tokenizer.kind,
+        "grids": [list(grid) for grid in shape.grids],
+        "codebook_sizes": list(shape.tokenizer.codebook_sizes),
+    }
+    if dropout is not None:
+        summary["bottom_dropout"] = dropout
+    summary |= costs(shape, num_classes, levels)
+    if levels is not None:
+        searched = [setting for setting in ("steps", "temperature") if setting not in fixed]
+        if len(start.steps) == 1 and "steps" in searched:
+            searched.remove("steps")  # one level has nothing to share
+        summary |= {
+            "steps": list(start.steps),
+            "schedule": start.schedule,
+            "guidance": start.guidance,
+            "searched": searched,
+        }
+    paper = {key: row.paper[key] for key in PAPERS_COSTS if key in row.paper}
+    return summary | {"samples": samples, "paper": paper, "departs": row.departs}
+
+
+def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The summaries for people: a line a row, and below them what needs a word."""
+    head = ["row", "configuration", "tokenizer", "parameters", "multiply-adds"]
+    if not table.tokenizer_alone:
+        head += ["steps", "schedule", "guidance"]
+    lines = [[*head, "samples"]]
+    notes = []
+    for row in rows:
+        cells = [row["name"], row["configuration"], row["tokenizer"]]
+        cells += [f"{row['parameters'] / 1e6:.1f}M", f"{row['multiply_adds'] / 1e9:.1f}G"]
+        if not table.tokenizer_alone:
+            cells += ["+".join(map(str, row["steps"])), row["schedule"], f"{row['guidance']:g}"]
+        lines.append([*cells, str(row["samples"])])
+        notes += _departures(row)
+    scale = rows[0]["starts_from"]
+    if scale not in PAPERS_SIZE and any(row["configuration"] != scale for row in rows):
+        notes.append(f"named configurations at the scale of {scale}: as much smaller as that is than imagenet256")
+    searched = dict.fromkeys(setting for row in rows for setting in row.get("searched", ()))
+    if searched:
+        notes.append(f"searched for each row that leaves them open: {', '.join(searched)}")
+    if table.tokenizer_alone:
+        notes.append("multiply-adds of the tokenizer, there and back")
+    else:
+        notes.append("multiply-adds of one pass through each transformer that is run")
+    notes.append(f"the paper judges a row by {PAPERS_SAMPLES:,} samples: --samples {PAPERS_SAMPLES}")
+    return "\n".join([aligned(lines, right=(3, 4, len(lines[0]) - 1)), "", *notes])
+
+
+def _departures(row: Mapping[str, Any]) -> list[str]:
+    """Where a row at the paper's size is not of the paper's size."""
+    if row["starts_from"] not in PAPERS_SIZE:
+        return []
+    notes = []
+    for key, papers in row["paper"].items():
+        share = row[key] / papers - 1
+        if abs(share) > NEAR[key]:
+            why = row["departs"] or "not explained"
+            notes.append(f"{row['name']}: {100 * share:+.1f}% {key.replace('_', '-')} against the paper's: {why}")
+    return notes
