@@ -201,13 +201,11 @@ def test_a_worker_stopped_in_the_midst_of_work_gives_504() -> None:
     with serving("serve", "--port", 0, "--device", "cpu", "--max-work-seconds", 8) as server:
         wait_until_ready(server)
         threads, replies = waiting_clients(server, 3)
-        start = time.monotonic()
         os.kill(worker_of(server), signal.SIGSTOP)
-        for thread in threads[:1]:
-            thread.join()
+        # Those in its hands; others may still wait for their turn.
+        assert until(lambda: replies, 30)
         assert replies[0].status_code == 504
         assert "took too long" in replies[0].json()["detail"]
-        assert time.monotonic() - start < 30
         assert until(lambda: health(server) == 503, 10)
         os.kill(worker_of(server), signal.SIGCONT)
         for thread in threads:
