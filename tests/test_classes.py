@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import SupportsIndex
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strait.commands.arguments import split_labels
 from strait.data.classes import ClassNames
+from strait.randomness import as_seed, key
 
 NAMES = ["n01443537 goldfish", "n02509815 lesser panda", "n04399382 teddy", "n04398044 teapot", "plain_folder"]
 CLASSES = ClassNames(NAMES)
@@ -115,3 +122,50 @@ def test_where_classes_are_called_by_numbers_names_win_and_a_sign_means_the_inde
     assert ClassNames(["b", "#0"]).find("#0") == 1
     for harmless in (["0", "1", "2"], ["1001", "1002"], NAMES, []):
         assert ClassNames(harmless).numbers_as_names() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("tomato___early_blight", "Tomato Early-Blight"),
+        ("Tomato Early blight", "tomato___early_blight"),
+        ("café au lait", "cafe\u0301_au_lait"),
+        ("cafe\u0301 au lait", "café-au-lait"),
+        ("ﬁsh", "FISH"),
+        ("cats,dogs", "Cats, dogs"),
+        ("n01440764 tench, Tinca tinca", "tench,tinca TINCA"),
+    ],
+)
+def test_what_people_write_differently_is_the_same(name: str, typed: str) -> None:
+    assert ClassNames(["other", name]).find(typed) == 1
+
+
+@pytest.mark.parametrize(("names", "text"), [(["emu", "cats,dogs"], "cats,dogs,emu"), (NAMES, "goldfish, TEDDY")])
+def test_commas_within_names_are_found_in_any_case(names: list[str], text: str) -> None:
+    classes = ClassNames(names)
+    for typed in (text, text.upper(), text.replace(",", ", ")):
+        found = [classes.find(label) for label in split_labels(typed, classes)]
+        assert found == ([1, 0] if names[0] == "emu" else [0, 2])
+
+
+def test_numbers_as_names_are_told_from_indices_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ClassNames(["1", "10", "2", "3"])
+    assert [folders.find(label) for label in ("1", "10", "#1", "#0", 1)] == [0, 1, 1, 0, 1]
+    assert capsys.readouterr().err.splitlines() == ["label: 1 is the class of this name; the one of this number is #1"]
+    assert folders.find("0") == 0
+    assert "no class is called 0; it is taken as the index of '1'" in capsys.readouterr().err
+    same = ClassNames(["0", "1"])
+    assert same.find("1") == 1
+    assert same.numbers_as_names() is None
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="index 9 is not among"):
+        folders.find("#9")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor])
+def test_integers_of_any_library_are_indices(kind: Callable[[int], SupportsIndex]) -> None:
+    assert CLASSES.find(kind(3)) == 3
+    with pytest.raises(TypeError):
+        CLASSES.find(1.0)  # type: ignore[arg-type]
+    assert key(kind(3), kind(4)).equal(key(3, 4))
+    assert as_seed(kind(3)) == as_seed(3)

@@ -119,7 +119,9 @@ def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -
 def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (90, 70)).save(tmp_path / "black.png")
     assert run("edit", "infill", photo, "--mask", tmp_path / "black.png", "--output", tmp_path / "out") == 0
-    assert "nothing is white, so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+    assert "nothing is white, so nothing is filled; the picture comes back as it is" in capsys.readouterr().err
+    (result,) = (tmp_path / "out").glob("*.png")
+    assert np.array_equal(pixels_of(result), pixels_of(photo))
     # A transfer draws the bottom anew even where every top token stays.
     words = ("edit", "transfer", photo, "--label", 3, "--mask", tmp_path / "black.png", "--output", tmp_path)
     assert run(*words) == 0

@@ -417,9 +417,16 @@ def test_without_compositing_the_model_draws_its_whole_square(model: StraIT) -> 
     assert (result != picture.pixels).any(-1).mean() > 0.9
 
 
-def test_an_empty_mask_gives_the_reconstruction(model: StraIT) -> None:
-    picture = photograph(64, 64)
-    (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, np.zeros((64, 64), bool))
+def test_an_empty_mask_gives_the_picture_back_bit_for_bit(model: StraIT) -> None:
+    picture, nothing = photograph(70, 64), np.zeros((70, 64), np.uint8)
+    for mask in (nothing, nothing.astype(bool), Image.fromarray(nothing)):
+        (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, mask)
+        assert np.array_equal(result, picture.pixels)
+
+
+def test_an_empty_mask_without_compositing_gives_the_reconstruction(model: StraIT) -> None:
+    picture, plain = photograph(64, 64), EditConfig(composite=False)
+    (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, np.zeros((64, 64), bool), plain)
     images, _ = cut(picture.rgb(), np.zeros((64, 64), bool), Window(0, 0, 64), 64)
     again = model.decode(model.encode(images))[0]
     assert np.array_equal(result, ((again + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

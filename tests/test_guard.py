@@ -1,4 +1,4 @@
-"""Steps whose numbers are none change nothing, are counted, and too many end training; jumps are noted."""
+"""Steps that are not finite change nothing, are counted, and too many end training; jumps are noted."""
 
 from __future__ import annotations
 

@@ -74,7 +74,9 @@ def test_training_says_what_it_found_and_how_it_ended(
     words += ["--tokenizer_training.steps", "4", "--tokenizer_training.codebook.start", "0"]
     assert main([*words, "--run.log_every", "2", "--run.sample_every", "2"]) == 0
     said = capsys.readouterr().err
-    assert f"{photo_folder}: 40 photographs in 4 classes\n" in said
+    assert said.startswith(
+        "--data: 40 pictures of 4 classes (disc, gradient, square, ...) to train on, none kept apart"
+    )
     assert f"{model}: tokenizer 4 steps; " in said
     assert f"tensorboard --logdir {model}/runs" in said or "tensorboard" not in said
     loss = json.loads((model / "runs/tokenizer/log.jsonl").read_text().splitlines()[-1])["loss"]

@@ -162,8 +162,18 @@ def asked(words: list[str]) -> None:
     from strait.apps.service.schema import EditBody, GenerateBody
 
     body = words[words.index("-d") + 1]
-    (GenerateBody if words[1].endswith("generate") else EditBody).model_validate_json(body)
+    if body != "@-":  # what another program of the line gives: ``put_into_a_body``
+        (GenerateBody if words[1].endswith("generate") else EditBody).model_validate_json(body)
     assert words[1].endswith(("/v1/images/generate", "/v1/images/edit"))
+
+
+def put_into_a_body(words: list[str]) -> None:
+    """sed, which puts a picture in base64 into the body of an edit: it fits, too."""
+    from strait.apps.service.schema import EditBody
+
+    body = re.fullmatch(r"s/\.\*/(.*)/", words[1])
+    assert body, words
+    EditBody.model_validate_json(body[1].replace("&", "aGVsbG8="))
 
 
 def started_many(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +196,8 @@ CHECKED: dict[str, Callable[..., None]] = {
     "pip": installed,  # the network
     "python": script,  # benchmarks take hours
     "curl": asked,  # a running service; tests/test_service.py asks one
+    "base64": lambda words: None,  # what sed puts into the body
+    "sed": put_into_a_body,
     "torchrun": started_many,  # many GPUs; tests/test_distributed.py starts two processes
     "sbatch": lambda words: (ROOT / words[1]).read_text(),  # a cluster
     "docker": contained,  # an engine, and the network

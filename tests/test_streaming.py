@@ -304,7 +304,7 @@ def test_a_hub_is_read_where_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch
         split = "train" if number < 2 else "validation"
         memory.pipe(f"datasets/someone/photos/data/{split}-{number}{path.suffix}", path.read_bytes())
     memory.pipe("datasets/someone/photos/README.md", b"hello")
-    for module in ("shards", "streamed"):
+    for module in ("shards", "hub_data"):
         monkeypatch.setattr(f"strait.data.{module}.hub", lambda: memory)
     try:
         source = open_stream("someone/photos", "train")

@@ -7,6 +7,8 @@ one would have drawn.
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -39,9 +41,10 @@ def key(*parts: int | Tensor) -> Tensor:
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in parts:
-        if isinstance(part, int) and not -(2**63) <= part < 2**63:
-            raise ValueError(f"seed: {part} does not fit into 64 bits")
-        value = part if isinstance(part, int) else part.to(torch.int64)
+        # Of any library: numpy's integers are none of Python's.
+        value = part.to(torch.int64) if isinstance(part, Tensor) else operator.index(part)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"seed: {value} does not fit into 64 bits")
         state = _mix((state ^ value) + _GOLDEN)
     return state
 

@@ -116,7 +116,8 @@ def split_labels(text: str, classes: Any) -> list[str]:
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[str] = []
     while pieces:
-        length = next((size for size in range(len(pieces), 1, -1) if ", ".join(pieces[:size]) in classes), 1)
+        named = (size for size in range(len(pieces), 1, -1) if classes.named(", ".join(pieces[:size])) is not None)
+        length = next(named, 1)
         labels.append(", ".join(pieces[:length]))
         del pieces[:length]
     labels = [label for label in labels if label]

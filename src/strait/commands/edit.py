@@ -173,9 +173,11 @@ def _mask(args: Namespace, size: tuple[int, int]) -> Any:
     mask = read_mask(args.mask, size)
     _say_pages(args.mask, mask.pages)
     if not mask.fill.any():
-        comes = "nothing is filled; the reconstruction comes back"
-        if "keep_bottom" in args and not args.keep_bottom:
+        comes = "nothing is filled; the picture comes back as it is"
+        if "keep_bottom" in args:
             comes = "every top token stays; the bottom tokens are drawn anew"
+            if args.keep_bottom:
+                comes = "nothing is filled; the reconstruction comes back"
         print(f"--mask: nothing is white, so {comes}", file=sys.stderr)
     return mask.fill
 

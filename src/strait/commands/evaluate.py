@@ -99,6 +99,8 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     if args.split == "validation" and not has_split(args.data, "validation"):
         print(f"--split: {args.data} keeps no validation images apart; all of them are taken", file=sys.stderr)
     source = open_images(args.data, args.split)
+    if args.split == "validation" and has_split(args.data, "validation"):
+        _say_in_both(args.data, source, open_images(args.data, "train"))
     if grid is not None:
         _write_side_by_side(grid, args.overwrite, models, source)
     reports = {
@@ -110,6 +112,18 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     else:
         print(report_table(reports))
     return 0
+
+
+def _say_in_both(data: str, validation: ImageSource, train: ImageSource) -> None:
+    from strait.data.overlap import in_both
+
+    count = in_both(validation, train)
+    if count:
+        print(
+            f"--data: {count} of the {len(validation)} validation images of {data} are among the training images, "
+            "too: scores are better than they should be",
+            file=sys.stderr,
+        )
 
 
 def _write_side_by_side(grid: Path, overwrite: bool, models: dict[str, StraIT], source: ImageSource) -> None:
@@ -148,6 +162,8 @@ def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
         )
     reference = open_images(args.data, args.split)
     train = open_images(args.data, "train") if apart and args.split == "validation" else None
+    if train is not None and ranks.first:
+        _say_in_both(args.data, reference, train)
     wanted = SampleSet(args.samples or len(reference), args.seed, decoding, args.batch_size)
     report = evaluate_generation(
         model, reference, train, open_features(args.features or "inception", device), wanted, args.split, ranks

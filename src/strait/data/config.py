@@ -19,6 +19,7 @@ class DataConfig:
             proportion to n^(1 - balance) for a class of n images.
         workers: processes that decode images; none decides by the machine.
         cache_variants: versions of each image in the token cache, each a draw of its own (crop, flip, shift).
+        unlabelled: leave classes aside, whatever folders or labels say: take every picture, at any depth, without one.
         streaming: read parquet files, tars or a hub's data set where they lie, without a copy of them here.
         shuffle_buffer: images among which the next one of a stream is chosen; they lie in memory, encoded.
         stream_lanes: places of a stream that are read along at once, where that divides a batch (else the next smaller
@@ -31,6 +32,7 @@ class DataConfig:
     balance: float = 0.0
     workers: int | None = None
     cache_variants: int = 1
+    unlabelled: bool = False
     streaming: bool = False
     shuffle_buffer: int = 8192
     stream_lanes: int = 16

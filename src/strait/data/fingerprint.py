@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import sys
 import time
@@ -31,7 +32,8 @@ def fingerprint_of(files: Sequence[Path], meanings: Sequence[str]) -> str:
     listing, newest = hashlib.sha256(), 0.0
     for path, meaning in zip(files, meanings, strict=True):
         status = path.stat()
-        listing.update(f"{path.absolute()}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0".encode())
+        listing.update(os.fsencode(path.absolute()))  # names are bytes, and need not be UTF-8
+        listing.update(f"\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0".encode())
         listing.update(f"{meaning}\0".encode())
         newest = max(newest, status.st_mtime, status.st_ctime)
     kept = cache_folder() / "fingerprints" / f"{listing.hexdigest()[:24]}.txt"

@@ -1,27 +1,35 @@
-"""Shards of photographs read where they lie: parquet files and WebDataset tars, on a disk or on a hub.
+"""Shards of photographs: parquet files and WebDataset tars, on a disk or on a hub.
 
-Nothing is copied: a shard is asked for a block of consecutive rows (a row group, or a stretch of a tar), which is read
-at once, and for rows out of it.
+A stream copies nothing: it asks a shard for a block of consecutive rows (a row group, or a stretch of a tar), which is
+read at once, and for rows out of it. A tar on the disk gives any row by itself; a parquet file needs a copy for that.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from strait.data.sources import SUFFIXES, DataError
+from strait.data.errors import DataError
+from strait.data.rows import (
+    LARGEST_LABEL_FILE,
+    is_label,
+    label_column,
+    picture_bytes,
+    picture_column,
+    picture_kinds,
+    tar_label,
+    tar_rows,
+)
 
 TAR_ROWS = 128
 """Pictures of a tar that are read at once."""
-_LABELS = ("label", "labels", "fine_label", "cls")
-_NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,21 @@ class Shard(Protocol):
 
     Attributes:
         ends: int64 ``[blocks]``: where each block of rows ends, the last at the number of rows.
-        labels: int64 ``[rows]``, or strings, or None without labels.
+        labels: a whole number, a word or None for each row as ``rows.numbered`` takes them; None without labels.
         names: of the classes, where the file itself says them.
     """
 
-    ends: np.ndarray
-    labels: np.ndarray | None
-    names: list[str]
+    @property
+    def file(self) -> StoredFile: ...
+
+    @property
+    def ends(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> Sequence[Any] | None: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def name(self, row: int) -> str: ...
 
@@ -67,12 +83,32 @@ class Shard(Protocol):
         """Changes when the file does."""
         ...
 
+
+class StreamedShard(Shard, Protocol):
+    """A shard that is read in blocks."""
+
     def load(self, block: int) -> Any:
         """A block as it is stored, read whole."""
         ...
 
-    def pick(self, loaded: Any, block: int, row: int) -> bytes | None:
-        """The encoded picture of a row (counted from the file's beginning) out of its loaded block."""
+    def pick(self, loaded: Any, block: int, row: int) -> bytes:
+        """The encoded picture of a row (counted from the file's beginning) out of its loaded block.
+
+        Raises:
+            ValueError: if the row holds none.
+        """
+        ...
+
+
+class StoredShard(Shard, Protocol):
+    """A shard any row of which can be read by itself."""
+
+    def read(self, row: int) -> bytes:
+        """A row's encoded picture.
+
+        Raises:
+            ValueError: if it holds none.
+        """
         ...
 
 
@@ -86,19 +122,11 @@ class ParquetShard:
         with file.open() as handle:
             opened = parquet.ParquetFile(handle)
             self._about, schema = opened.metadata, opened.schema_arrow
-            features = _features(schema)
-            self._picture = _picture_column(schema, features)
-            if self._picture is None:
-                raise DataError(
-                    f"--data: {file.path} has no column of images; its columns are {', '.join(schema.names)}"
-                )
-            label = next((name for name in _LABELS if name in schema.names), None)
-            self.names: list[str] = list((features.get(label) or {}).get("names") or []) if label else []
-            self.labels: np.ndarray | None = None
-            if label is not None:
-                column = opened.read(columns=[label], use_threads=False)[label].to_pylist()
-                missing = "" if any(isinstance(value, str) for value in column) else _NO_LABEL
-                self.labels = np.array([missing if value is None else value for value in column])
+            self.picture = picture_column(schema, file.path)
+            column, self.names = label_column(schema)
+            self.labels: Sequence[Any] | None = None
+            if column is not None:
+                self.labels = opened.read(columns=[column], use_threads=False)[column].to_pylist()
         groups = [self._about.row_group(number).num_rows for number in range(self._about.num_row_groups)]
         self.ends = np.cumsum(np.array(groups, np.int64))
 
@@ -107,8 +135,9 @@ class ParquetShard:
 
     def fingerprint(self) -> str:
         sizes = [self._about.row_group(number).total_byte_size for number in range(self._about.num_row_groups)]
-        text = f"{Path(self.file.path).name} {self.file.size} {self.ends.tolist()} {sizes}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(os.fsencode(Path(self.file.path).name))
+        digest.update(f" {self.file.size} {self.ends.tolist()} {sizes}".encode())
+        return digest.hexdigest()
 
     def load(self, block: int) -> Any:
         import pyarrow.parquet as parquet
@@ -116,37 +145,79 @@ class ParquetShard:
         with self.file.open() as handle:
             opened = parquet.ParquetFile(handle, metadata=self._about)
             # Without threads of its own, which would not survive a fork.
-            return opened.read_row_group(block, columns=[self._picture], use_threads=False)[self._picture]
+            return opened.read_row_group(block, columns=[self.picture], use_threads=False)[self.picture]
 
-    def pick(self, loaded: Any, block: int, row: int) -> bytes | None:
-        value = loaded[row - (int(self.ends[block - 1]) if block else 0)].as_py()
-        return value.get("bytes") if isinstance(value, dict) else value
-
-
-def _features(schema: Any) -> dict[str, Any]:
-    """What the library datasets wrote down of the columns, if it made the file."""
-    try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
+    def pick(self, loaded: Any, block: int, row: int) -> bytes:
+        return picture_bytes(loaded[row - (int(self.ends[block - 1]) if block else 0)].as_py())
 
 
-def _picture_column(schema: Any, features: dict[str, Any]) -> str | None:
-    import pyarrow as arrow
+class CopiedShard:
+    """A parquet file whose pictures lie in a copy that gives any row at once.
 
-    for name in schema.names:
-        if (features.get(name) or {}).get("_type") == "Image":
-            return name
-    for name in schema.names:
-        kind = schema.field(name).type
-        if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return name
-    binary = (arrow.types.is_binary, arrow.types.is_large_binary)
-    return next((name for name in schema.names if any(check(schema.field(name).type) for check in binary)), None)
+    Args:
+        shard: the file.
+        table: the copy, of which the file may be a part: an Arrow table that is mapped, not read.
+        first: the file's first row in it.
+    """
+
+    def __init__(self, shard: ParquetShard, table: Any, first: int) -> None:
+        self._shard, self._table, self._first = shard, table, first
+        self.file, self.labels, self.names, self.ends = shard.file, shard.labels, shard.names, shard.ends
+
+    def name(self, row: int) -> str:
+        return self._shard.name(row) + _path_of(self._cell(row))
+
+    def fingerprint(self) -> str:
+        return self._shard.fingerprint()
+
+    def read(self, row: int) -> bytes:
+        return picture_bytes(self._cell(row))
+
+    def _cell(self, row: int) -> Any:
+        return self._table.column(self._shard.picture)[self._first + row].as_py()
+
+
+class HubTable:
+    """A table of a hub, as the library datasets has copied it.
+
+    Args:
+        table: an Arrow table that is mapped, not read.
+        origin: what it is called in messages.
+        digest: changes when it does.
+        read_path: the content of a file that the library has stored beside it.
+    """
+
+    def __init__(self, table: Any, schema: Any, origin: str, digest: str, read_path: Callable[[str], bytes]) -> None:
+        self.file = StoredFile(origin, on_hub=True)
+        self._table, self._digest, self._read_path = table, digest, read_path
+        self._picture = picture_column(schema, origin)
+        column, self.names = label_column(schema)
+        self.labels: Sequence[Any] | None = None if column is None else table.column(column).to_pylist()
+        self.ends = np.array([table.num_rows], np.int64)
+
+    def name(self, row: int) -> str:
+        return f"row {row} of {self.file.path}" + _path_of(self._cell(row))
+
+    def fingerprint(self) -> str:
+        return self._digest
+
+    def read(self, row: int) -> bytes:
+        cell = self._cell(row)
+        if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
+            return self._read_path(cell["path"])
+        return picture_bytes(cell)
+
+    def _cell(self, row: int) -> Any:
+        return self._table.column(self._picture)[row].as_py()
+
+
+def _path_of(cell: Any) -> str:
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return f" ({path})" if path else ""
 
 
 class TarShard:
-    """A WebDataset tar: members that share a name up to its first dot are one row, a picture and perhaps a ``cls``.
+    """A WebDataset tar: a row is a picture and perhaps a ``cls``, by ``rows.tar_rows``.
 
     Making one reads all headers, and nothing of the pictures where the file can be sought in.
     """
@@ -155,40 +226,40 @@ class TarShard:
 
     def __init__(self, file: StoredFile) -> None:
         self.file = file
-        rows: dict[str, list[int]] = {}  # where the picture begins, its size, its label
+        members: list[tuple[str, int, int]] = []
+        small: dict[int, bytes] = {}  # read in passing: going back costs a request each on a hub
         with file.open() as handle:
             archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115 - closed with its file
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore - or it would remember them all
-                folder, _, base = member.name.rpartition("/")
-                key, _, suffix = base.partition(".")
-                if not member.isfile() or not key:
-                    continue
-                row = rows.setdefault(f"{folder}/{key}", [0, 0, _NO_LABEL])
-                if f".{suffix.lower().rpartition('.')[2]}" in SUFFIXES:
-                    row[:2] = member.offset_data, member.size
-                elif suffix == "cls":
-                    content = archive.extractfile(member)
-                    row[2] = int(content.read()) if content is not None else _NO_LABEL
-        self._begin, self._size, labels = np.array(list(rows.values()), np.int64).reshape(-1, 3).T
+                if member.isreg() and not member.issparse():
+                    members.append((member.name, member.offset_data, member.size))
+                    content = archive.extractfile(member) if is_label(member.name) else None
+                    if content is not None:
+                        small[member.offset_data] = content.read(LARGEST_LABEL_FILE + 1)
+        rows = tar_rows(members, file.path)
+        self.labels: Sequence[Any] | None = None
+        if any(place for _, _, _, place in rows):
+            self.labels = [
+                tar_label(small[place], f"{file.path}/{name}") if place else None for name, _, _, place in rows
+            ]
+        self._begin = np.array([place for _, place, _, _ in rows], np.int64)
+        self._size = np.array([size for _, _, size, _ in rows], np.int64)
+        self._names = [name for name, *_ in rows]
         if not self._size.any():
-            raise DataError(f"--data: {file.path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        self.labels: np.ndarray | None = labels if (labels != _NO_LABEL).any() else None
-        count = len(labels)
+            raise DataError(f"--data: {file.path} holds no pictures ({picture_kinds()})")
+        count = len(rows)
         self.ends = np.append(np.arange(TAR_ROWS, count, TAR_ROWS), count).astype(np.int64)
 
     def name(self, row: int) -> str:
-        if not self._size[row]:
-            return f"row {row} of {self.file.path}"
-        with self.file.open() as handle:
-            handle.seek(int(self._begin[row]) - tarfile.BLOCKSIZE)
-            header = tarfile.TarInfo.frombuf(handle.read(tarfile.BLOCKSIZE), "utf-8", "replace")
-        return f"{self.file.path}/{header.name}"
+        return f"{self.file.path}/{self._names[row]}" if self._names[row] else f"row {row} of {self.file.path}"
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{Path(self.file.path).name} {self.file.size}".encode())
-        for array in (self._begin, self._size, *([] if self.labels is None else [self.labels])):
-            digest.update(array.tobytes())
+        digest = hashlib.sha256(os.fsencode(Path(self.file.path).name))
+        digest.update(f" {self.file.size}".encode())
+        labels = [] if self.labels is None else [repr(list(self.labels)).encode()]
+        for content in (self._begin.tobytes(), self._size.tobytes(), *labels):
+            digest.update(content)
         return digest.hexdigest()
 
     def load(self, block: int) -> tuple[int, bytes]:
@@ -203,7 +274,23 @@ class TarShard:
             handle.seek(first)
             return first, handle.read(last - first)
 
-    def pick(self, loaded: tuple[int, bytes], block: int, row: int) -> bytes | None:
+    def pick(self, loaded: tuple[int, bytes], block: int, row: int) -> bytes:
         first, content = loaded
         begin = int(self._begin[row]) - first
-        return content[begin : begin + int(self._size[row])] if self._size[row] else None
+        return _some(content[begin : begin + int(self._size[row])])
+
+    def read(self, row: int) -> bytes:
+        """A row's picture by itself.
+
+        Raises:
+            ValueError: if it holds none.
+        """
+        with self.file.open() as handle:
+            handle.seek(int(self._begin[row]))
+            return _some(handle.read(int(self._size[row])))
+
+
+def _some(content: bytes) -> bytes:
+    if not content:
+        raise ValueError("the row holds no image")
+    return content

@@ -133,8 +133,7 @@ def infill_picture(
     Args:
         edit: how many, which class.
         picture: the user's.
-        mask: True or white where to fill. Where it is empty nothing is composited either: the reconstruction comes
-            back.
+        mask: True or white where to fill. Where it is empty the picture comes back bit for bit.
         config: strength, margin, context, cover, feather, seam, composite.
 
     Yields:
@@ -143,7 +142,7 @@ def infill_picture(
     edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
     mask = as_mask(mask, picture.size)
     window = infilling_window(edit.model, mask, config)
-    composite = config.composite and bool(mask.any())
+    composite = config.composite
     place = mask if composite else _inside(window, mask.shape)
     feather, seam = (config.feather, config.seam) if composite else (0, 0)
     for made in edit.results(picture_canvases(edit, picture, mask, config)):

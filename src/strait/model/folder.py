@@ -65,7 +65,8 @@ def read_description(folder: Path) -> tuple[ModelConfig, list[str], DecodingConf
         config = from_dict(ModelConfig, content["model"], "model")
         decoding = from_dict(DecodingConfig, content["decoding"], "decoding")
         path = folder / "classes.txt"
-        classes = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # Editors put a mark in front and blank lines at the end.
+        classes = path.read_text(encoding="utf-8-sig").rstrip().splitlines() if path.exists() else []
     except FileNotFoundError as error:
         raise ModelError(f"--model: {folder} is not a model folder (it has no config.json)") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

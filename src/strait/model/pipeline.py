@@ -6,10 +6,11 @@ The same images as ``StraIT.generate`` gives. What differs from diffusers: steps
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ class StraITPipeline:
             raise ValueError(f"output_type: {output_type!r} is none of pil, np, pt")
         if num_images_per_label < 1:
             raise ValueError(f"num_images_per_label: {num_images_per_label} must be at least 1")
-        steps = [num_inference_steps] if isinstance(num_inference_steps, int) else num_inference_steps
+        steps = [num_inference_steps] if isinstance(num_inference_steps, SupportsIndex) else num_inference_steps
         decoding = self.model.default_decoding().chosen(
             self.model.config.tokenizer.num_levels, steps, temperature, guidance_scale, called="num_inference_steps"
         )
@@ -115,7 +116,7 @@ class StraITPipeline:
         return PipelineOutput(images) if return_dict else (images,)
 
     def _labels(self, class_labels: str | int | Sequence[str | int], times: int) -> list[str | int]:
-        labels = [class_labels] if isinstance(class_labels, str | int) else list(class_labels)
+        labels: list[Any] = [class_labels] if np.ndim(class_labels) == 0 else list(class_labels)  # pyright: ignore
         if not labels:
             raise ValueError("class_labels: the list is empty; None draws classes")
         return [label for label in labels for _ in range(times)]
@@ -137,8 +138,8 @@ class StraITPipeline:
 
 def _seeds(generator: int | torch.Generator | Sequence[torch.Generator] | None, count: int) -> tuple[Tensor, Tensor]:
     """A seed for each image, and which image of that seed it is: int64 ``[count]`` each."""
-    if generator is None or isinstance(generator, int | torch.Generator):
-        seed = generator if isinstance(generator, int) else _drawn(generator)
+    if generator is None or isinstance(generator, SupportsIndex | torch.Generator):
+        seed = operator.index(generator) if isinstance(generator, SupportsIndex) else _drawn(generator)
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"generator: {seed} does not fit into 64 bits")
         return torch.full((count,), seed, dtype=torch.int64), torch.arange(count)

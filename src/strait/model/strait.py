@@ -165,7 +165,7 @@ class StraIT(nn.Module):
             raise ValueError(f"labels: they must lie between 0 and {last}, or be {NULL_LABEL} for none")
         labels = labels.to(self.device)
         places = torch.arange(labels.shape[0]) if indices is None else indices
-        rows = seed if isinstance(seed, int) else seed.to(self.device)
+        rows = seed.to(self.device) if isinstance(seed, Tensor) else seed
         seeds = image_seeds(rows, places.to(self.device))
         yield from stratified_decode(levels, labels, seeds, settings, canvases)
 
@@ -263,7 +263,7 @@ class StraIT(nn.Module):
             ValueError: for a label no class has (the message lists the nearest).
             ModelError: if a part is missing.
         """
-        wanted = [labels] if isinstance(labels, str) else labels
+        wanted = [labels] if isinstance(labels, str) else labels  # of any library: an array, a tensor
         numbers = torch.tensor(self.labels(wanted, count, seed), dtype=torch.int64)
         if not len(numbers):
             raise ValueError("generate: no images were asked for (labels is empty, or count is below 1)")

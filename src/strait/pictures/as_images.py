@@ -26,6 +26,7 @@ from strait.pictures.reading import (
     Picture,
     PictureError,
     eight_bits,
+    is_filled,
     is_white,
     read_mask,
     read_picture,
@@ -102,7 +103,8 @@ def as_picture(picture: AnyPicture) -> Picture:
 
 
 def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
-    """Whatever mask was handed over, bool ``[height, width]`` of the picture's ``size``.
+    """Whatever mask was handed over, bool ``[height, width]`` of the picture's ``size``; of integers those of 128 and
+    above are to be filled, or where none is above 1 those of 1.
 
     Raises:
         PictureError: if it is none, or of another size.
@@ -114,10 +116,12 @@ def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, Image.Image):
         mask = is_white(eight_bits(mask))
     values = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
-    if values.dtype == np.uint8:
-        values = values >= 128
+    if np.issubdtype(values.dtype, np.integer):
+        if values.size and not 0 <= values.min() <= values.max() <= 255:
+            raise PictureError(f"mask: integers must lie in [0, 255], not [{values.min()}, {values.max()}]")
+        values = is_filled(values)
     if values.dtype != bool:
-        raise PictureError(f"mask: it must hold bools, True where to fill, or uint8, not {values.dtype}")
+        raise PictureError(f"mask: it must hold bools, True where to fill, or integers, not {values.dtype}")
     if values.shape != size:
         raise PictureError(f"mask: its shape is {values.shape}, and the picture's (height, width) {size}")
     return values

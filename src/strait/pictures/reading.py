@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -13,10 +14,17 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from strait.pictures.profiles import to_srgb
 from strait.runtime.messages import first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded whatever a file is called: PIL has formats that start other programs."""
+MOST_SCANS = 100
+"""Passes of a JPEG over its pixels. Programs that write them make some ten, and 37 KB can ask for 1,500."""
+_MOST_PAGES = 1000
+_START_OF_SCAN, _SAMPLE_FORMAT = b"\xff\xda", 339
+# Within a scan FF stands before 00 and D0 to D7 without being a marker, and before another FF it is filling.
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 
 
 class PictureError(ValueError):
@@ -58,19 +66,77 @@ class Picture:
         return on_white(Image.fromarray(self.pixels))
 
 
+def open_picture(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Open an untrusted picture by its head; the pixels are read when they are asked for. Every reader comes here.
+
+    Args:
+        source: a file's path or its content.
+        formats: those of PIL that are taken, whatever the file is called.
+
+    Raises:
+        ValueError: if decoding would take far longer than its size lets expect.
+        OSError: and much else that PIL raises, if it is no picture.
+    """
+    picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats))
+    if picture.format in ("JPEG", "MPO"):
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if _scans(content) > MOST_SCANS:
+            picture.close()
+            raise ValueError(f"a JPEG of more than {MOST_SCANS} scans, which would take minutes to decode")
+    return picture
+
+
+def _scans(content: bytes) -> int:
+    """How often a JPEG passes over its pixels: each start-of-scan marker is one pass, however few bytes it has."""
+    if content.count(_START_OF_SCAN) <= MOST_SCANS:
+        return 0
+    # Some are within other segments (a thumbnail), or behind the end of the picture (a film): not passes of this one.
+    place, scans = 2, 0
+    while (marker := _MARKER.search(content, place)) is not None and scans <= MOST_SCANS:
+        kind, place = marker[0][-1], marker.end()
+        if kind == 0xD9:  # the end
+            break
+        if kind not in (0x01, 0xD8):  # which alone have no length
+            scans += kind == 0xDA
+            place += int.from_bytes(content[place : place + 2])
+    return scans
+
+
 def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits; turned as EXIF says."""
+    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits in sRGB; turned as EXIF says."""
     picture = ImageOps.exif_transpose(picture)
+    profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I") or picture.mode == "F":
-        # Sixteen bits, or floats in [0, 1]: PIL would clip at 255.
-        values = np.asarray(picture).astype(np.float32)
-        largest = values.max(where=np.isfinite(values), initial=0)
-        scale = 255.0 if picture.mode == "F" and largest <= 1 else 1 / 257
-        # What is no number is black, and infinity white.
-        values = np.nan_to_num(values, nan=0.0).clip(0, 65535)
-        picture = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+        picture = _from_range(picture)
     transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    return picture.convert("RGBA" if transparent else "RGB")
+    picture = to_srgb(picture, profile, "RGBA" if transparent else "RGB")
+    picture.info.pop("icc_profile", None)  # done with: it must not be applied twice
+    return picture
+
+
+def _from_range(picture: Image.Image) -> Image.Image:
+    """A grey picture of large integers or floats as one of 8 bits: files do not say how many bits they use, so the
+    largest value decides."""
+    values = np.asarray(picture)
+    if values.dtype == np.int32 and 2 not in _tag(picture, _SAMPLE_FORMAT):  # PIL has no unsigned ones of 32 bits
+        values = values.view(np.uint32)
+    is_float = values.dtype.kind == "f"
+    values = values.astype(np.float64)
+    largest = values.max(where=np.isfinite(values), initial=0)
+    if is_float and largest <= 1:
+        white = 1.0
+    else:
+        deepest = 16 if is_float else max(16, int(largest).bit_length())
+        white = 2.0 ** next((bits for bits in (8, 12) if largest < 2**bits), deepest) - 1
+    # What is no number is black, and infinity white.
+    values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0).clip(0, white)
+    return Image.fromarray((values * (255 / white)).astype(np.uint8))
+
+
+def _tag(picture: Image.Image, number: int) -> tuple[int, ...]:
+    """A tag of a TIFF; of other pictures, none."""
+    value = getattr(picture, "tag_v2", {}).get(number, ())
+    return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -114,7 +180,7 @@ def picture_of(content: bytes, name: str, formats: Sequence[str] = FORMATS) -> P
     """
     with _readable(name, formats):
         picture = _opened(content, name, formats)
-        return Picture(np.array(eight_bits(picture)), getattr(picture, "n_frames", 1))
+        return Picture(np.array(eight_bits(picture)), _pages(picture))
 
 
 def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -> Mask:
@@ -133,18 +199,36 @@ def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[
         # By the file's head, before its pixels take memory; EXIF may still turn it by a quarter.
         if sorted(picture.size) != sorted(size):
             _refuse_size(name, picture, size)
-        pages, picture = getattr(picture, "n_frames", 1), eight_bits(picture)
+        pages, picture = _pages(picture), eight_bits(picture)
         if picture.size != size[::-1]:
             _refuse_size(name, picture, size)
         return Mask(is_white(picture), pages)
 
 
 def is_white(picture: Image.Image) -> np.ndarray:
-    """Where an RGB or RGBA picture is white (128 and above), on black if transparent."""
+    """Where an RGB or RGBA picture is white, on black if transparent; see ``is_filled``."""
     grey = np.asarray(picture.convert("L"))
-    if picture.mode != "RGBA":
-        return grey >= 128
-    return grey.astype(np.uint16) * np.asarray(picture.getchannel("A")) >= 128 * 255
+    if picture.mode == "RGBA":
+        grey = grey.astype(np.float32) * np.asarray(picture.getchannel("A")) / 255
+    return is_filled(grey)
+
+
+def is_filled(values: np.ndarray) -> np.ndarray:
+    """Where a mask of 8 bits is to be filled: 128 and above; where its largest value is 1 it holds booleans."""
+    return values >= (128 if values.max(initial=0) > 1 else 1)
+
+
+def _pages(picture: Image.Image) -> int:
+    """How many pictures a file holds, counted up to ``_MOST_PAGES``: a TIFF may name any number, a few bytes each."""
+    if picture.format != "TIFF":
+        return getattr(picture, "n_frames", 1)
+    pages = 1
+    with suppress(EOFError):
+        while pages < _MOST_PAGES:
+            picture.seek(pages)
+            pages += 1
+    picture.seek(0)
+    return pages
 
 
 def _refuse_size(name: str, mask: Image.Image, size: tuple[int, int]) -> NoReturn:
@@ -164,8 +248,7 @@ def _opened(content: bytes, name: str, formats: Sequence[str]) -> Image.Image:
     """By its head alone; the pixels are read when they are asked for."""
     if not content:
         raise PictureError(f"{name} is empty (0 bytes)")
-    # Never all of PIL's formats: to some it starts other programs, whatever the file is called.
-    return Image.open(io.BytesIO(content), formats=list(formats))
+    return open_picture(content, formats)
 
 
 @contextmanager

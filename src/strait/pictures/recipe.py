@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from strait import __version__
 
 _CHUNK, _GROUPS = "strait", ("config", "sides")
+_PNG, _HEAD = b"\x89PNG\r\n\x1a\n", 4096  # the chunk comes right after the size, whatever it says of itself
 
 
 def recipe(model: str, seed: int, decoding: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -65,3 +67,23 @@ def edit_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     for group in _GROUPS:
         flat = {**flat, **settings.get(group, {})}
     return flat
+
+
+def is_made_here(path: Path) -> bool:
+    """Whether a file is a PNG that says of its making; only its head is read. What is no sound PNG says nothing."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    place = len(_PNG)
+    while head.startswith(_PNG) and place + 8 <= len(head):
+        length, kind = int.from_bytes(head[place : place + 4]), head[place + 4 : place + 8]
+        if kind == b"IDAT":
+            return False
+        if kind == b"tEXt" and head[place + 8 :].startswith(_CHUNK.encode() + b"\0"):
+            return True
+        place += 12 + length
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from strait.config import Config, write_config
 from strait.data.job import Job
 from strait.data.sources import ImageSource
+from strait.data.summary import changes
 from strait.model.folder import write_description
 from strait.runs.starting_weights import start_from
 from strait.training.loop import Trainee
@@ -71,6 +73,10 @@ class ModelRun:
 
     def _write_settings(self, network: str, config: Config) -> None:
         write_config(self.folder / "runs" / "config.yaml", config)
+        note = self.folder / "runs" / "data.json"
+        changed = changes(note, self.photographs, self.photographs.fingerprint())
+        if changed is not None:
+            print(changed, file=sys.stderr)
         write_description(self.folder, config.model, self.classes, config.decoding)
         self.run_folder(network).mkdir(parents=True, exist_ok=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strait.config import Config
+from strait.data.summary import summary
 from strait.runs.part import ModelRun
 
 _LOSSES = ("loss", "validation_loss")
@@ -22,16 +23,13 @@ def opening(model: ModelRun, config: Config, parts: Sequence[str], budget: float
         parts: that are to be trained, in order.
         budget: minutes for all of them; None where their steps are set.
     """
-    count, classes = len(model.photographs), len(model.classes)
-    kinds = f"{classes} class{'es' if classes != 1 else ''}" if classes else "no classes"
-    apart = "" if model.validation is None else f", {len(model.validation)} more to validate"
     if budget is None:
         steps = [f"{part} {getattr(config, f'{part}_training').steps} steps" for part in parts]
         plan = f"{', '.join(steps)}; how long each takes is said after its first steps"
     else:
         plan = f"{', '.join(parts)} in {budget:g} minutes, rehearsals included; encoding comes on top"
     lines = [
-        f"{model.data}: {count} photograph{'s' if count != 1 else ''} in {kinds}{apart}",
+        *summary(model.photographs, model.validation),
         f"{model.folder}: {plan}",
         f"watch: {model.folder}/runs/PART/curves.png and samples/{_tensorboard(model.folder)}",
     ]

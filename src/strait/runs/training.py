@@ -36,7 +36,6 @@ from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
 from strait.runtime.lock import locked
-from strait.runtime.messages import say_once
 from strait.runtime.ranks import Stopped
 from strait.training.loop import train
 
@@ -76,14 +75,12 @@ class ModelTraining:
         self.budget = None if budget is None else Budget(folder, budget, job.ranks)
         streaming = self.config.data.streaming
         opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
-        photographs = opened(data, "train")
+        unlabelled = self.config.data.unlabelled
+        photographs = opened(data, "train", unlabelled)
         validation = None
         if apart(data, "validation"):
-            validation = ClassesOf(opened(data, "validation"), photographs.classes)
+            validation = ClassesOf(opened(data, "validation", unlabelled), photographs.classes)
         classes = settled_classes(folder, list(photographs.classes))
-        numbered = photographs.classes.numbers_as_names()
-        if numbered is not None and job.ranks.first:
-            say_once(f"--data: {numbered}")
         starts_from = None if init_from is None else find_folder(init_from)
         self.model = ModelRun(folder, str(data), photographs, validation, classes, starts_from, job)
 

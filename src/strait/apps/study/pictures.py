@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from strait.data.sources import FolderSource
-from strait.pictures.reading import FORMATS
+from strait.pictures.reading import open_picture
 from strait.pictures.recipe import recipe_in
 from strait.randomness import permutation
 
@@ -38,7 +38,7 @@ def read_method(name: str, folder: Path) -> Method:
     """
     if not folder.is_dir():
         raise ValueError(f"{name}: there is no folder {folder}")
-    source, images = FolderSource(folder), dict[str, list[Path]]()
+    source, images = FolderSource(folder, generated=True), dict[str, list[Path]]()
     for index in range(len(source)):
         path = Path(source.name(index))
         try:
@@ -97,7 +97,7 @@ class PictureStore:
 
 def _plain(path: Path) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with open_picture(path) as picture:
             return Image.fromarray(np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not an image, or damaged ({error})") from error

@@ -1,0 +1,257 @@
+"""The rules of every reader: which file is a picture, what of a row is the picture and its class, what is passed over.
+
+Folders, parquet files, tars and hubs, copied or streamed, ask these functions and decide nothing for themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from strait.data.errors import DataError
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
+)
+"""Names of files that are pictures, in any case."""
+LABELS = ("label", "labels", "fine_label", "cls")
+"""Columns that hold a picture's class, the first that is there."""
+LARGEST_LABEL_FILE = 256
+"""Bytes of a tar's ``cls`` member."""
+MOST_CLASSES = 100_000
+_PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
+_SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
+NO_LABEL = -1
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by its name."""
+    return PurePath(name).suffix.lower() in SUFFIXES
+
+
+def is_label(name: str) -> bool:
+    """Whether a member of a tar says a class."""
+    return PurePosixPath(name).suffix.lower() == ".cls"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether any part of a relative path is of a system or hidden: ``__MACOSX``, ``._x.jpg``, any name with a dot in
+    front."""
+    return any(part.startswith(".") or part.lower() in _SYSTEM for part in PurePosixPath(name).parts if part != "..")
+
+
+def picture_kinds() -> str:
+    """The suffixes, for a message."""
+    return ", ".join(sorted(SUFFIXES))
+
+
+# Columns of a table.
+
+
+def features_of(schema: Any) -> dict[str, Any]:
+    """What the library datasets wrote down of the columns of an Arrow schema, if it made the file."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, UnicodeDecodeError):
+        return {}
+    return (
+        {name: kind for name, kind in features.items() if isinstance(kind, dict)} if isinstance(features, dict) else {}
+    )
+
+
+def picture_column(schema: Any, where: str) -> str:
+    """The column of an Arrow schema that holds pictures: one declared so, else a struct of bytes and path, else bytes;
+    of several the one with a picture's name, else the first.
+
+    Raises:
+        DataError: if there is none.
+    """
+    import pyarrow as arrow
+
+    def is_struct(name: str) -> bool:
+        kind = schema.field(name).type
+        return arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+    def is_bytes(name: str) -> bool:
+        kind = schema.field(name).type
+        return arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)
+
+    declared = features_of(schema)
+    checks: list[Callable[[str], bool]] = [
+        lambda name: declared.get(name, {}).get("_type") == "Image" and (is_struct(name) or is_bytes(name)),
+        is_struct,
+        is_bytes,
+    ]
+    for check in checks:
+        names = [name for name in schema.names if check(name)]
+        if names:
+            return min(names, key=lambda name: name.lower() not in _PICTURES)
+    raise DataError(f"--data: {where} has no column of images; its columns are {', '.join(schema.names)}")
+
+
+def label_column(schema: Any) -> tuple[str | None, list[str]]:
+    """The column of an Arrow schema that holds classes, and the names of these that the file itself says."""
+    column = next((name for name in LABELS if name in schema.names), None)
+    names = features_of(schema).get(column, {}).get("names") if column else None
+    return column, [str(name) for name in names] if isinstance(names, list) else []
+
+
+def picture_bytes(value: Any) -> bytes:
+    """The encoded picture that a cell of a table holds. A path in it is a name: no file is opened for it.
+
+    Raises:
+        ValueError: if it holds none.
+    """
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if content is None:
+        path = value.get("path") if isinstance(value, dict) else None
+        raise ValueError(f"the row holds a path ({path}) and no image" if path else "the row holds no image")
+    return content
+
+
+# Members of a tar.
+
+
+def tar_rows(members: Iterable[tuple[str, int, int]], where: str) -> list[tuple[str, int, int, int]]:
+    """The rows of a WebDataset tar: members that share a name up to its first dot; or up to the last dot, where
+    pictures are told apart by that alone (``photo.000.jpg``, ``photo.001.jpg``).
+
+    Of several pictures in a row the plain name is taken: ``7.jpg``, and not ``7.seg.png``.
+
+    Args:
+        members: name, place and size of each file, in order.
+        where: the tar, for messages.
+
+    Returns:
+        For each row the picture's name, place and size, then the place of its label; zeros where it has none.
+
+    Raises:
+        DataError: if neither dot tells the pictures apart.
+    """
+    listed = [
+        (name, place, size)
+        for name, place, size in members
+        if not is_hidden(name) and (is_picture(name) or is_label(name))
+    ]
+    twice = ""
+    for from_the_end in (False, True):
+        rows: dict[str, dict[str, tuple[str, int, int]]] = {}
+        twice = ""
+        for name, place, size in listed:
+            path = PurePosixPath(name)
+            key, _, suffix = path.name.rpartition(".") if from_the_end else path.name.partition(".")
+            row = rows.setdefault(f"{path.parent}/{key}", {})
+            if suffix in row and is_picture(name):
+                raise DataError(f"--data: {where} holds the picture {name} twice; write the tar anew")
+            row[suffix] = (name, place, size)
+        for row in rows.values():
+            pictures = [suffix for suffix in row if is_picture(f"x.{suffix}")]
+            plain = [suffix for suffix in pictures if "." not in suffix]
+            if len(plain) > 1 or (len(pictures) > 1 and not plain):
+                twice = f"{row[pictures[0]][0]} and {row[pictures[1]][0]}"
+                break
+        if not twice:
+            return [_tar_row(row) for row in rows.values()]
+    raise DataError(
+        f"--data: {where} has two pictures in one row ({twice}); give every row a name of its own up to the first dot"
+    )
+
+
+def _tar_row(row: dict[str, tuple[str, int, int]]) -> tuple[str, int, int, int]:
+    def best(suffixes: Iterable[str]) -> tuple[str, int, int]:
+        chosen = min(suffixes, key=lambda suffix: "." in suffix, default=None)
+        return row[chosen] if chosen is not None else ("", 0, 0)
+
+    picture = best(suffix for suffix in row if is_picture(f"x.{suffix}"))
+    label = best(suffix for suffix in row if not is_picture(f"x.{suffix}"))
+    return (*picture, label[1])
+
+
+def tar_label(content: bytes, row: str) -> str | int | None:
+    """What a ``cls`` member says: a number, a word, or nothing.
+
+    Raises:
+        DataError: naming the row, if it is no class.
+    """
+    if len(content) > LARGEST_LABEL_FILE:
+        raise DataError(f"--data: {row} has a class of more than {LARGEST_LABEL_FILE} bytes; that is no class")
+    try:
+        text = " ".join(content.decode().split())
+    except UnicodeDecodeError as error:
+        raise DataError(f"--data: {row} has a class that is not text (UTF-8)") from error
+    return int(text) if text.removeprefix("-").isdecimal() else text or None
+
+
+# Classes.
+
+
+def numbered(
+    labels: Sequence[Any], names: Sequence[str], row_name: Callable[[int], str]
+) -> tuple[list[str], np.ndarray]:
+    """The classes of all rows together, and each row's number among them.
+
+    Words are classes in alphabetical order; numbers are those of ``names``, or without any names the numbers that
+    occur, in order. None, an empty word, -1 and what is no number (as pandas writes a missing one) are no class.
+
+    Args:
+        labels: a whole number, a word or None for each row.
+        names: of the classes, where the data say them.
+        row_name: what a row is called in a message.
+
+    Returns:
+        The names, and int64 ``[rows]``, -1 without a class.
+
+    Raises:
+        DataError: naming the row, if its label is no class or is beyond the names; or if there are too many classes.
+    """
+    values = [_label(value, row, row_name) for row, value in enumerate(labels)]
+    known = {value for value in values if value is not None}
+    words = [value for value in known if isinstance(value, str)]
+    if words and names:
+        # Names are declared for numbers; a word is then one of them.
+        known = set(names) | set(words)
+        classes = list(names) + sorted(set(words) - set(names))
+        order: dict[Any, int] = {name: number for number, name in reversed(list(enumerate(classes)))}
+    elif words:
+        values = [None if value is None else str(value) for value in values]
+        classes = sorted({value for value in values if value is not None})
+        order = {name: number for number, name in enumerate(classes)}
+    elif names:
+        classes, order = list(names), {number: number for number in range(len(names))}
+    else:
+        numbers = sorted(value for value in known if isinstance(value, int))
+        classes = [str(number) for number in numbers]
+        order = {value: number for number, value in enumerate(numbers)}
+    if len(classes) > MOST_CLASSES:
+        raise DataError(
+            f"--data: {len(classes)} classes for {len(values)} pictures are too many (at most {MOST_CLASSES}); if the "
+            "labels are no classes, set data.unlabelled to true"
+        )
+    for row, value in enumerate(values):
+        if value is not None and value not in order:
+            raise DataError(
+                f"--data: {row_name(row)} has the label {value}, and the data name {len(names)} classes (0 to "
+                f"{len(names) - 1}); name it there, or set data.unlabelled to true"
+            )
+    return classes, np.array([NO_LABEL if value is None else order[value] for value in values], np.int64)
+
+
+def _label(value: Any, row: int, row_name: Callable[[int], str]) -> str | int | None:
+    if isinstance(value, str):
+        return " ".join(value.split()) or None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or value < NO_LABEL:
+        shown = str(value)[:40]
+        raise DataError(
+            f"--data: {row_name(row)} has the label {shown}; a class is a whole number from 0 or a word. If the "
+            "labels are no classes, set data.unlabelled to true"
+        )
+    return None if value == NO_LABEL else int(value)
