@@ -80,7 +80,7 @@ class ClassNames(Sequence[str]):
         text = _plain(label)
         if named is not None:
             if self._is_other_index(label, named):
-                say_once(f"label: {label} is the class of this name; the one of this number is #{label.strip()}")
+                _say(f"label: {label} is the class of this name; the one of this number is #{label.strip()}")
             return named
         digits = label.strip().removeprefix("#")
         if re.fullmatch("-?[0-9]+", digits):
