@@ -546,8 +546,6 @@ def test_the_speed_of_table_7_needs_no_weights(
         "--json",
         "--batch-size",
         "2",
-        "--bottom.width",
-        "32",
     ]
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)
@@ -581,7 +579,7 @@ def test_perplexities_of_batches_are_those_of_the_end_of_training(tmp_path: Path
     table = Table(1, "made up", (row,), ("perplexity_batch_top",), tokenizer_alone=True)
     scores = {"perplexity_batch_top": 14.0, "perplexity_batch_top_error": 4.0}
     text = markdown(table, [{"row": "VQGAN2-R", "scores": scores}], None, [])
-    assert "| VQGAN2-R | 14 ± 4 (5632 ± 2) |" in text
+    assert "| VQGAN2-R | 14 ± 4 (5,632 ± 2) |" in text
 
 
 def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
