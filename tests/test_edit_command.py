@@ -178,7 +178,7 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
             ("transfer", "PHOTO", "--label", "3", "--choose", "confidence", "--box", "0,0,9,9"),
             "--choose: the region is given",
         ),
-        (("extend", "PHOTO"), "extend: say by how much"),
+        (("extend", "PHOTO"), "extend: say by how many top tokens"),
         (("extend", "PHOTO", "--left", "-2"), "left: -2 must not be negative"),
         (("upsample", "PHOTO"), "upsample: this model has no upsampler"),
         (("process", "PHOTO"), "--mask: say what to infill"),

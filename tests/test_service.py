@@ -450,7 +450,7 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
         (EDIT, {"action": "infill", "image": small}, 422, "mask: infill needs"),
         (EDIT, {"action": "infill", "image": small, "mask": png(Image.new("L", (9, 9)))}, 422, "mask is 9x9 pixels"),
         (EDIT, {"action": "relabel", "image": small, "mask": small}, 422, "label: relabel needs the new class"),
-        (EDIT, {"action": "extend", "image": small}, 422, "extend: say by how much"),
+        (EDIT, {"action": "extend", "image": small}, 422, "extend: say by how many top tokens"),
         (EDIT, {"action": "extend", "image": png(Image.new("RGB", (900, 2))), "left": 1}, 422, "as long as wide"),
         (EDIT, {"action": "extend", "image": bomb(60000), "left": 1}, 422, "too many pixels"),
         (EDIT, {"action": "extend", "image": bomb(2500), "left": 1}, 422, "too many pixels"),

@@ -142,13 +142,13 @@ def test_residual_fusion_adds_the_bottom_onto_the_upsampled_top() -> None:
     torch.testing.assert_close(part(2.0 * one - 3.0 * other), 2.0 * part(one) - 3.0 * part(other))
     torch.testing.assert_close(part(one, other_top), part(one))
     # The stem, written out: a convolution, residual blocks, twice the size, a convolution; and nothing after the sum.
-    conv_in, block_1, raise_ = fusion.stem
-    raised = F.conv2d(
-        block_1(conv_in(top)).repeat_interleave(2, 2).repeat_interleave(2, 3),
-        raise_.conv.weight,
-        raise_.conv.bias,
-        padding=1,
-    )
+    conv_in, *blocks, raise_ = fusion.stem
+    features = F.conv2d(top, conv_in.weight, conv_in.bias, padding=1)
+    for residual in blocks:
+        assert isinstance(residual, ResidualBlock)
+        features = residual(features)
+    doubled = features.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    raised = F.conv2d(doubled, raise_.conv.weight, raise_.conv.bias, padding=1)
     torch.testing.assert_close(fusion(top, nothing), raised)
     torch.testing.assert_close(fusion(top, one), raised + F.conv2d(one, fusion.bottom.weight, padding=1))
 
@@ -175,7 +175,8 @@ def test_shallow_concatenation_raises_the_codes_before_its_blocks() -> None:
         seen.append(features.shape[2:])
         features = residual(features)
     torch.testing.assert_close(output, features)
-    assert seen == [(6, 8)]  # at the bottom's resolution
+    assert len(seen) > 0
+    assert set(seen) == {(6, 8)}  # at the bottom's resolution
     # Its blocks come after the bottom: what that adds is no linear function of it.
     nothing, other = torch.zeros_like(bottom), codes(3, 6, 8)
 
