@@ -136,7 +136,8 @@ def test_several_layers_count_alike() -> None:
 
 @pytest.mark.parametrize("choice", ["vgg", "no/such/file.pt", "."])
 def test_what_is_no_file_is_said_in_one_line(choice: str) -> None:
-    with pytest.raises(ValueError, match=f"'{choice}' is neither 'classifier', 'lpips', 'none' nor a file") as caught:
+    said = f"'{choice}' is neither 'efficientnet', 'classifier', 'lpips', 'none' nor a file"
+    with pytest.raises(ValueError, match=said) as caught:
         build_perceptual(choice, CPU)
     assert "\n" not in str(caught.value)
 
