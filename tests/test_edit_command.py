@@ -301,7 +301,7 @@ def test_the_process_is_written_with_a_frame_a_step(
     kind: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("edit", "process", photo, "--box", "30,20,70,50", "--format", kind, "--output", tmp_path, "--json")
-    assert run(*words, "--steps", "5+3", "--label", 3) == 0
+    assert run(*words, "--steps", "5+3", "--label", 3, "--cover", 0) == 0
     said = json.loads(capsys.readouterr().out)
     name = "photo-process-seed0-0000"
     assert [Path(path).name for path in said["files"]] == [
