@@ -84,6 +84,24 @@ def test_a_kept_tokenizer_is_the_others_bit_for_bit_and_a_folders_own_is_never_r
     assert (model / "tokenizer.safetensors").read_bytes() == own
 
 
+def test_a_folder_with_a_tokenizer_alone_gives_that(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, model = tmp_path / "tokenizer-alone", tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "classes.txt", "tokenizer.safetensors"):
+        (source / name).write_bytes((SHIPPED / name).read_bytes())
+    words = ["train", "top", "--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    words += ["--run.compile", "false", "--data.cache_variants", "1", "--top_training.steps", "1"]
+    words += ["--top_training.batch_size", "4", "--init-from", str(source)]
+    assert main(words) == 2
+    assert f"--init-from: {source} has no top\n" in capsys.readouterr().err
+    assert main([*words, "--keep-tokenizer"]) == 0
+    assert f"--init-from: {source} has no top; it begins from random weights\n" in capsys.readouterr().err
+    assert (model / "tokenizer.safetensors").read_bytes() == (source / "tokenizer.safetensors").read_bytes()
+    assert (model / "top.safetensors").exists()
+
+
 def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     few = ["--run.compile", "false", "--data.cache_variants", "1", "--tokenizer_training.codebook.start", "0"]

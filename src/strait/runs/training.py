@@ -36,6 +36,7 @@ from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
 from strait.runtime.lock import locked
+from strait.runtime.messages import say_once
 from strait.runtime.ranks import Stopped
 from strait.training.loop import train
 
@@ -155,12 +156,14 @@ class ModelTraining:
                 raise ModelError(f"--keep-tokenizer: the {part} is not trained then; leave one of them out")
             if part not in ("classifier", *self.parts()):
                 raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
-            if init_from is not None and not (init_from / f"{part}.safetensors").exists():
-                if part == "classifier" and len(names) > 1:
-                    continue  # a model is shared without it: it begins afresh
+            if init_from is not None and (init_from / f"{part}.safetensors").exists():
+                if part != "classifier":
+                    require_fit(init_from, part, self.config.model)
+            elif init_from is not None and self.keeps_tokenizer:
+                say_once(f"--init-from: {init_from} has no {part}; it begins from random weights")
+            elif init_from is not None and not (part == "classifier" and len(names) > 1):
+                # A model is shared without its classifier, which then begins afresh.
                 raise ModelError(f"--init-from: {init_from} has no {part}")
-            if init_from is not None and part != "classifier":
-                require_fit(init_from, part, self.config.model)
             if part != "classifier":  # which is small
                 refuse_what_cannot_fit(self.config.model, part, self.job.device)
 
