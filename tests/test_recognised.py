@@ -81,6 +81,7 @@ def test_logits_belong_to_the_photographs_classes_by_name(capsys: pytest.Capture
     numbers = logit_of_class(features, ["red", "mauve", "blue"], list(COLOURS))
     assert numbers is not None
     assert numbers.tolist() == [2, -1, 0]
+    assert logit_of_class(features, [], list(COLOURS)) is None  # a model without classes is asked for none
     assert logit_of_class(features, ["red"], ["red", "blue"]) is None
     assert "3 logits for 2 classes" in capsys.readouterr().err
 

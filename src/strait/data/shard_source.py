@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from strait.data.shards import Shard, StoredShard
 from strait.pictures.reading import open_picture
 
 
-class ShardSource:
+class ShardSource(ABC):
     """Pictures that lie in shards.
 
     Args:
@@ -58,8 +59,9 @@ class ShardSource:
     def read(self, index: int) -> tuple[Image.Image, int]:
         return open_picture(self.content(index)), int(self._labels[index])
 
+    @abstractmethod
     def _content(self, number: int, row: int) -> bytes:
-        raise NotImplementedError
+        """The bytes of a picture, by its shard and its row there."""
 
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -49,7 +49,7 @@ def logit_of_class(features: Features, classes: Sequence[str], reference_classes
         -1 for a class that the photographs do not have; None, with a line that says so, where the network cannot tell
         these classes apart.
     """
-    if features.logits is None or not reference_classes:
+    if features.logits is None or not classes or not reference_classes:
         return None
     if features.logits.shape[1] != len(reference_classes):
         say_once(
