@@ -18,6 +18,13 @@ MASKED = torch.tensor([[True, True, False], [True, False, False]])
 LN2 = math.log(2)
 
 
+def loss_at_masked(
+    logits: torch.Tensor, targets: torch.Tensor, masked: torch.Tensor, smoothing: float, reduction: LossReduction
+) -> torch.Tensor:
+    """From logits ``[batch, length, codes]`` of all positions."""
+    return masked_token_loss(logits[masked], targets, masked, smoothing, reduction)
+
+
 @pytest.mark.parametrize(
     ("reduction", "expected"),
     [
@@ -26,7 +33,7 @@ LN2 = math.log(2)
     ],
 )
 def test_hand_computed(reduction: LossReduction, expected: float):
-    loss = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.0, reduction)
+    loss = loss_at_masked(HALF_AND_QUARTERS, TARGETS, MASKED, 0.0, reduction)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(expected, rel=1e-6)
@@ -36,9 +43,9 @@ def test_hand_computed_with_label_smoothing():
     # Smoothed by 0.3 over three ids: the target has 0.8, the two others 0.1 each.
     first = 0.8 * LN2 + 0.2 * 2 * LN2
     other = 0.8 * 2 * LN2 + 0.1 * LN2 + 0.1 * 2 * LN2
-    mean = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "mean")
+    mean = loss_at_masked(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "mean")
     assert float(mean) == pytest.approx(((first + other) / 2 + other) / 2, rel=1e-6)
-    total = masked_token_loss(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "sum")
+    total = loss_at_masked(HALF_AND_QUARTERS, TARGETS, MASKED, 0.3, "sum")
     assert float(total) == pytest.approx((first + other + other) / 2, rel=1e-6)
 
 
@@ -76,7 +83,7 @@ def test_equals_naive(shape: tuple[int, int, int], smoothing: float, reduction: 
     logits = 3 * torch.randn(shape, generator=generator)
     targets = torch.randint(shape[2], shape[:2], generator=generator)
     masked = torch.rand(shape[:2], generator=generator) < 0.5
-    loss = masked_token_loss(logits, targets, masked, smoothing, reduction)
+    loss = loss_at_masked(logits, targets, masked, smoothing, reduction)
     assert float(loss) == pytest.approx(naive_loss(logits, targets, masked, smoothing, reduction), rel=1e-5, abs=1e-6)
 
 
@@ -86,15 +93,15 @@ def test_what_stands_at_unmasked_positions_counts_for_nothing(reduction: LossRed
     logits = torch.randn(2, 3, 3, generator=generator)
     other_logits = torch.where(MASKED[..., None], logits, 10 * torch.randn(2, 3, 3, generator=generator))
     other_targets = torch.where(MASKED, TARGETS, (TARGETS + 1) % 3)
-    loss = masked_token_loss(logits, TARGETS, MASKED, 0.1, reduction)
-    assert torch.equal(masked_token_loss(other_logits, other_targets, MASKED, 0.1, reduction), loss)
+    loss = loss_at_masked(logits, TARGETS, MASKED, 0.1, reduction)
+    assert torch.equal(loss_at_masked(other_logits, other_targets, MASKED, 0.1, reduction), loss)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_gradient_is_softmax_less_target_and_zero_where_unmasked(reduction: LossReduction):
     smoothing = 0.1
     logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    masked_token_loss(logits, TARGETS, MASKED, smoothing, reduction).backward()
+    loss_at_masked(logits, TARGETS, MASKED, smoothing, reduction).backward()
     assert logits.grad is not None
     for row in range(2):
         shared = 2 * (int(MASKED[row].sum()) if reduction == "mean" else 1)
@@ -111,10 +118,10 @@ def test_gradient_is_softmax_less_target_and_zero_where_unmasked(reduction: Loss
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_row_without_masked_tokens_adds_nothing(reduction: LossReduction):
     masked = torch.tensor([[False, False, False], [True, False, False]])
-    loss = masked_token_loss(HALF_AND_QUARTERS, TARGETS, masked, 0.0, reduction)
+    loss = loss_at_masked(HALF_AND_QUARTERS, TARGETS, masked, 0.0, reduction)
     assert float(loss) == pytest.approx(2 * LN2 / 2, rel=1e-6)
     logits = HALF_AND_QUARTERS.clone().requires_grad_()
-    nothing = masked_token_loss(logits, TARGETS, torch.zeros_like(masked), 0.0, reduction)
+    nothing = loss_at_masked(logits, TARGETS, torch.zeros_like(masked), 0.0, reduction)
     nothing.backward()
     assert nothing.item() == 0
     assert logits.grad is not None
@@ -123,15 +130,15 @@ def test_a_row_without_masked_tokens_adds_nothing(reduction: LossReduction):
 
 def test_half_precision_logits_are_summed_in_single():
     logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
-    loss = masked_token_loss(logits, TARGETS, MASKED, 0.1, "mean")
+    loss = loss_at_masked(logits, TARGETS, MASKED, 0.1, "mean")
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, masked_token_loss(logits.float(), TARGETS, MASKED, 0.1, "mean"))
+    assert torch.equal(loss, loss_at_masked(logits.float(), TARGETS, MASKED, 0.1, "mean"))
 
 
 def test_reductions_agree_with_one_masked_token_each():
     masked = torch.tensor([[False, True, False], [False, False, True]])
     logits = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(3))
-    mean, total = (masked_token_loss(logits, TARGETS, masked, 0.1, reduction) for reduction in ("mean", "sum"))
+    mean, total = (loss_at_masked(logits, TARGETS, masked, 0.1, reduction) for reduction in ("mean", "sum"))
     torch.testing.assert_close(mean, total)
 
 
@@ -151,7 +158,7 @@ def probabilities(rows: list[list[tuple[int, float]]], codes: int = 5) -> tuple[
 
 def loss_of(rows: list[list[tuple[int, float]]], mask: list[list[int]], reduction: LossReduction) -> float:
     logits, tokens = probabilities(rows)
-    return float(masked_token_loss(logits, tokens, torch.tensor(mask) == 1, 0.0, reduction))
+    return float(loss_at_masked(logits, tokens, torch.tensor(mask) == 1, 0.0, reduction))
 
 
 # K = 3 tokens of two images; N = 4 of a 2x2 top; 4N = 16 of its 4x4 bottom. Tokens and their probabilities.
@@ -204,6 +211,6 @@ def test_no_gradient_at_unmasked_positions_and_some_at_masked_ones(
     logits = (3 * torch.randn(shape, generator=generator)).requires_grad_()
     targets = torch.randint(shape[2], shape[:2], generator=generator)
     masked = torch.rand(shape[:2], generator=generator) < 0.5
-    masked_token_loss(logits, targets, masked, smoothing, reduction).backward()
+    loss_at_masked(logits, targets, masked, smoothing, reduction).backward()
     assert logits.grad is not None
     assert torch.equal((logits.grad != 0).any(-1), masked)

@@ -25,6 +25,9 @@ from strait.cli import main
 pytest.importorskip("fastapi", reason="the service needs pip install 'strait[serve]'")
 
 from strait.apps.connection import served_hosts
+from strait.apps.service import pool
+from strait.apps.service.gate import Held
+from strait.apps.service.limits import Limits
 from test_service import EDIT, GENERATE, children, lives, wait_until_ready, waiting_clients, worker_of
 
 HOST = "Host: 127.0.0.1\r\n"
@@ -180,7 +183,7 @@ def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
         wait_until_ready(server)
         numbers = [number for number in children(server.process.pid) if b"spawn_main" in words_of(number)]
         assert len(numbers) == 2
-        assert until(lambda: min(map(memory, numbers)) > 200, 60)
+        assert until(lambda: "strait_workers_ready 2.0" in server.get("/metrics").text, 60)
         # One of two: the other goes on.
         os.kill(numbers[0], signal.SIGSTOP)
         assert until(lambda: server.get("/health").text == "1 of 2 workers do not answer", 30)
@@ -195,6 +198,16 @@ def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
             os.kill(number, signal.SIGCONT)
         assert until(lambda: health(server) == 200, 30)
         assert server.post(GENERATE, json={}).status_code == 200
+
+
+def test_a_worker_that_never_loads_its_model_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_LOADING", 0.0)
+    words = ("shipped", ["cpu", "cpu"], Limits(), 1, 0.0, 1, Held())
+    waiting = pool.Pool(*words)
+    waiting._workers = [pool._Worker(None, None) for _ in range(2)]
+    waiting._workers[0].is_ready, waiting._workers[0].busy_until = True, None
+    assert waiting.health() == "1 of 2 workers do not answer"
+    assert waiting.ready() == 1
 
 
 def test_a_worker_stopped_in_the_midst_of_work_gives_504() -> None:

@@ -33,7 +33,7 @@ def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(part: str) 
 
     def logits(network: torch.nn.Module, label: int) -> torch.Tensor:
         with torch.no_grad():
-            return network(Condition(torch.tensor([label]), tuple(grids[:level])), canvas)
+            return network.bind(Condition(torch.tensor([label]), tuple(grids[:level])))(canvas)
 
     for own, other in ((0, model.classes.find("goldfish")), (1, -1), (2, model.classes.find("teddy")), (-1, -1)):
         assert torch.equal(logits(module, own), logits(theirs, other))

@@ -150,7 +150,7 @@ def class_id(label: int, codes: int) -> int:
 def test_top_equals_the_reference(config: TransformerConfig):
     network, labels = small_top(config).double(), torch.tensor([2, NULL_LABEL, 0])
     canvas = random_canvas(3, TOP_GRID, CONTEXT_CODES)
-    logits = network(Condition(labels), canvas).numpy()
+    logits = network.bind(Condition(labels))(canvas).numpy()
     reference = Reference(network, config)
     for row, label in enumerate(labels.tolist()):
         ids = [class_id(label, CONTEXT_CODES), *canvas_ids(canvas, row, CONTEXT_CODES)]
@@ -160,11 +160,24 @@ def test_top_equals_the_reference(config: TransformerConfig):
         np.testing.assert_allclose(logits[row], reference.head(x, CONTEXT_CODES)[1:], rtol=1e-8, atol=1e-8)
 
 
+def test_a_training_pass_gives_the_logits_of_the_masked_tokens_row_by_row():
+    labels, top = torch.tensor([2, NULL_LABEL]), random_top_tokens(2)
+    cases = (
+        (small_top(VARIANTS[0]), Condition(labels), random_canvas(2, TOP_GRID, CONTEXT_CODES)),
+        (small_bottom(VARIANTS[0]), Condition(labels, (top,)), random_canvas(2, BOTTOM_GRID, CODES)),
+    )
+    for network, condition, canvas in cases:
+        every = network.bind(condition)(canvas)
+        rows = [every[row, place] for row in range(2) for place in range(every.shape[1]) if canvas.masked[row, place]]
+        assert 0 < len(rows) < 2 * every.shape[1]
+        torch.testing.assert_close(network(condition, canvas), torch.stack(rows), rtol=1e-5, atol=1e-6)
+
+
 @every_variant
 def test_bottom_equals_the_reference(config: TransformerConfig):
     network, labels, top = small_bottom(config).double(), torch.tensor([1, NULL_LABEL]), random_top_tokens(2)
     canvas = random_canvas(2, BOTTOM_GRID, CODES)
-    logits = network(Condition(labels, (top,)), canvas).numpy()
+    logits = network.bind(Condition(labels, (top,)))(canvas).numpy()
     reference = Reference(network, config)
     for row, label in enumerate(labels.tolist()):
         context = reference.embed([class_id(label, CONTEXT_CODES), *top[row].flatten().tolist()], "contexts.0")
@@ -248,28 +261,28 @@ def test_initial_weights_are_a_truncated_normal(network: type[nn.Module]):
 @every_variant
 def test_top_depends_on_the_class_and_on_every_known_token(config: TransformerConfig):
     network, canvas = small_top(config), random_canvas(1, TOP_GRID, CONTEXT_CODES, share=0.0)
-    by_label = [network(Condition(torch.tensor([label])), canvas) for label in (0, 1, 2, NULL_LABEL)]
+    by_label = [network.bind(Condition(torch.tensor([label])))(canvas) for label in (0, 1, 2, NULL_LABEL)]
     for index, one in enumerate(by_label):
         for other in by_label[index + 1 :]:
             assert not torch.allclose(one, other, atol=1e-3)
     for place in range(canvas.tokens.shape[1]):
         tokens = canvas.tokens.clone()
         tokens[0, place] = (tokens[0, place] + 1) % CONTEXT_CODES
-        changed = network(Condition(torch.tensor([0])), dataclasses.replace(canvas, tokens=tokens))
+        changed = network.bind(Condition(torch.tensor([0])))(dataclasses.replace(canvas, tokens=tokens))
         assert not torch.allclose(changed, by_label[0], atol=1e-3), place
 
 
 @every_variant
 def test_bottom_depends_on_the_class_and_on_every_top_token(config: TransformerConfig):
     network, canvas, top = small_bottom(config), Canvas.blank(1, BOTTOM_GRID), random_top_tokens(1)
-    by_label = [network(Condition(torch.tensor([label]), (top,)), canvas) for label in (0, 1, 2, NULL_LABEL)]
+    by_label = [network.bind(Condition(torch.tensor([label]), (top,)))(canvas) for label in (0, 1, 2, NULL_LABEL)]
     for index, one in enumerate(by_label):
         for other in by_label[index + 1 :]:
             assert not torch.allclose(one, other, atol=1e-3)
     for place in range(math.prod(TOP_GRID)):
         other_top = top.flatten(1).clone()
         other_top[0, place] = (other_top[0, place] + 1) % CONTEXT_CODES
-        changed = network(Condition(torch.tensor([0]), (other_top.view(1, *TOP_GRID),)), canvas)
+        changed = network.bind(Condition(torch.tensor([0]), (other_top.view(1, *TOP_GRID),)))(canvas)
         assert not torch.allclose(changed, by_label[0], atol=1e-3), place
 
 
@@ -290,7 +303,7 @@ def test_null_class_is_the_label_minus_one(network: nn.Module, canvas: Canvas, c
     without = condition.without_label()
     assert without.labels.tolist() == [-1] * 4
     assert without.context is condition.context
-    logits, unconditional = network(condition, canvas), network(without, canvas)
+    logits, unconditional = network.bind(condition)(canvas), network.bind(without)(canvas)
     torch.testing.assert_close(logits[3], unconditional[3])
     for row in range(3):
         assert not torch.allclose(logits[row], unconditional[row], atol=1e-3)
@@ -299,30 +312,32 @@ def test_null_class_is_the_label_minus_one(network: nn.Module, canvas: Canvas, c
 def test_an_unconditional_model_knows_the_null_class_alone():
     network = lively(TopTransformer(SMALL, CONTEXT_CODES, 0, TOP_GRID))
     canvas, condition = random_canvas(2, TOP_GRID, CONTEXT_CODES), Condition(torch.tensor([NULL_LABEL] * 2))
-    logits = network(condition, canvas)
+    logits = network.bind(condition)(canvas)
     network.embedding.ids.weight[CONTEXT_CODES + 1] *= -1
     assert network.embedding.ids.num_embeddings == CONTEXT_CODES + 2
-    assert not torch.allclose(network(condition, canvas), logits, atol=1e-3)
+    assert not torch.allclose(network.bind(condition)(canvas), logits, atol=1e-3)
 
 
 @either
 def test_hidden_tokens_never_get_in(network: nn.Module, canvas: Canvas, condition: Condition):
     hidden = torch.where(canvas.masked, 10**6, canvas.tokens)
-    assert torch.equal(network(condition, dataclasses.replace(canvas, tokens=hidden)), network(condition, canvas))
+    assert torch.equal(
+        network.bind(condition)(dataclasses.replace(canvas, tokens=hidden)), network.bind(condition)(canvas)
+    )
 
 
 def test_only_codes_can_be_predicted_and_the_head_is_tied_to_their_embedding():
     for network, canvas, condition in networks():
-        assert network(condition, canvas).shape == (*canvas.tokens.shape, network.codebook_size)
+        assert network.bind(condition)(canvas).shape == (*canvas.tokens.shape, network.codebook_size)
         # Every token known and none of them code 0: neither [MASK] nor code 0 is an input.
         known = Canvas(canvas.tokens.clamp(min=1), torch.zeros_like(canvas.masked), canvas.grid)
-        logits, table = network(condition, known), network.embedding.ids.weight
-        hidden_logits = network(condition, canvas)
+        logits, table = network.bind(condition)(known), network.embedding.ids.weight
+        hidden_logits = network.bind(condition)(canvas)
         table[network.codebook_size] *= -1
-        assert not torch.allclose(network(condition, canvas), hidden_logits, atol=1e-3)
-        assert torch.equal(network(condition, known), logits)
+        assert not torch.allclose(network.bind(condition)(canvas), hidden_logits, atol=1e-3)
+        assert torch.equal(network.bind(condition)(known), logits)
         table[0] *= -1
-        changed = network(condition, known)
+        changed = network.bind(condition)(known)
         assert not torch.allclose(changed[..., 0], logits[..., 0], atol=1e-3)
         torch.testing.assert_close(changed[..., 1:], logits[..., 1:])
 
@@ -339,21 +354,19 @@ def test_positions_select_rows(network: nn.Module, canvas: Canvas, condition: Co
 
 @either
 def test_rows_do_not_see_each_other(network: nn.Module, canvas: Canvas, condition: Condition):
-    together = network(condition, canvas)
+    together = network.bind(condition)(canvas)
     for row in range(4):
         here = slice(row, row + 1)
-        alone = network(
-            Condition(condition.labels[here], tuple(grid[here] for grid in condition.context)),
-            Canvas(canvas.tokens[here], canvas.masked[here], canvas.grid),
-        )
+        of_row = Condition(condition.labels[here], tuple(grid[here] for grid in condition.context))
+        alone = network.bind(of_row)(Canvas(canvas.tokens[here], canvas.masked[here], canvas.grid))
         torch.testing.assert_close(alone[0], together[row])
 
 
 @either
 def test_dropout_acts_in_training_alone(network: nn.Module, canvas: Canvas, condition: Condition):
-    assert torch.equal(network(condition, canvas), network(condition, canvas))
+    assert torch.equal(network.bind(condition)(canvas), network.bind(condition)(canvas))
     network.train()
-    one, other = network(condition, canvas), network(condition, canvas)
+    one, other = network.bind(condition)(canvas), network.bind(condition)(canvas)
     network.eval()
     assert not torch.allclose(one, other, atol=1e-3)
 
@@ -397,7 +410,7 @@ def test_keys_and_values_of_the_context_are_computed_when_binding(monkeypatch: p
         canvas = random_canvas(2, BOTTOM_GRID, CODES, seed)
         bound = logits_of(canvas)
         assert len(calls) == SMALL.layers * (1 + seed)
-        assert torch.equal(bound, network(condition, canvas))
+        assert torch.equal(bound, network.bind(condition)(canvas))
 
 
 def test_bottom_refuses_a_condition_without_its_top_tokens():

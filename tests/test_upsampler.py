@@ -88,17 +88,17 @@ def test_each_network_is_guided_by_all_levels_before_it_and_by_the_class(model: 
     context = [torch.randint(24, (1, *grid), generator=generator) for grid in GRIDS[:level]]
     canvas = Canvas.known(torch.randint(24, (1, *GRIDS[level]), generator=generator))
     hidden = Canvas(canvas.tokens, torch.rand(canvas.masked.shape, generator=generator) < 0.5, canvas.grid)
-    logits = network(Condition(torch.tensor([0]), tuple(context)), hidden)
+    logits = network.bind(Condition(torch.tensor([0]), tuple(context)))(hidden)
     assert logits.shape == (1, GRIDS[level][0] * GRIDS[level][1], 24)
-    assert not torch.allclose(network(Condition(torch.tensor([1]), tuple(context)), hidden), logits, atol=1e-3)
+    assert not torch.allclose(network.bind(Condition(torch.tensor([1]), tuple(context)))(hidden), logits, atol=1e-3)
     for number in range(level):
         for place in (0, -1):
             other = [grid.clone() for grid in context]
             other[number].view(-1)[place] = (other[number].view(-1)[place] + 1) % 24
-            changed = network(Condition(torch.tensor([0]), tuple(other)), hidden)
+            changed = network.bind(Condition(torch.tensor([0]), tuple(other)))(hidden)
             assert not torch.allclose(changed, logits, atol=1e-3), (number, place)
     under = torch.where(hidden.masked, (hidden.tokens + 5) % 24, hidden.tokens)
-    same = network(Condition(torch.tensor([0]), tuple(context)), Canvas(under, hidden.masked, hidden.grid))
+    same = network.bind(Condition(torch.tensor([0]), tuple(context)))(Canvas(under, hidden.masked, hidden.grid))
     assert torch.equal(same, logits)
 
 

@@ -35,9 +35,11 @@ def run(words: list[str]) -> int:
 
     from strait.data.job import Job
     from strait.runs.training import ModelTraining
+    from strait.runtime.devices import keep_freed_memory
     from strait.runtime.stop import orderly_stop
     from strait.training.distributed import launched
 
+    keep_freed_memory()
     with orderly_stop(args.stop_after) as stop, launched(device_named(args.device)) as (ranks, device):
         job = Job(device, ranks, stop)
         training = ModelTraining(folder, settings, args.data, job, args.init_from, args.budget, args.keep_tokenizer)

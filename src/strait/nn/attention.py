@@ -15,6 +15,8 @@ KeysValues = tuple[Tensor, Tensor]
 
 _PIECE, _LEAST = 9 * 2**17, 64**2
 """Scores taken at once in bfloat16 on a CPU, few enough to stay in its cache; those of a head from where it pays."""
+_SHORT = 512**2
+"""Scores of a head up to which a training step on a CPU keeps them all."""
 
 
 def pick(x: Tensor, positions: Tensor | None) -> Tensor:
@@ -30,9 +32,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
 
     Torch's own attention; but in bfloat16 on a CPU, without gradients, that is slow: long sequences are three products
     a few heads at a time, their scores rounded to bfloat16, and short ones are taken in float32 (docs/performance.md).
+    With gradients on a CPU it is slow, too, unless the sequences are so long that their scores do not fit.
     ``dropout``: the rate at which weights are dropped.
     """
-    if dropout and query.device.type == "cpu":  # torch's own has no fused way there
+    if query.device.type == "cpu" and (dropout or _short_with_gradients(query, key)):
         weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
         return _merge_heads(drop(weights, dropout) @ value)
     if dropout or not _half_without_gradients(query, key, value):
@@ -41,6 +44,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     if query.shape[2] * key.shape[2] >= _LEAST:
         return _merge_heads(_attend_by_pieces(query, key, value))
     return _merge_heads(F.scaled_dot_product_attention(query.float(), key.float(), value.float())).bfloat16()
+
+
+def _short_with_gradients(query: Tensor, key: Tensor) -> bool:
+    return torch.is_grad_enabled() and query.requires_grad and query.shape[2] * key.shape[2] <= _SHORT
 
 
 def _half_without_gradients(*tensors: Tensor) -> bool:

@@ -16,6 +16,8 @@ from strait.runtime.messages import say_once
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Those a transformer can run in, by their names in settings."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def usable_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """A dtype as the device can compute in it: bfloat16 becomes float32, with one warning, where it would only be
@@ -88,3 +90,16 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's
     if trim is not None:
         trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Tell the allocator to keep what is freed, for a process that asks for the same sizes again at every step.
+
+    Otherwise glibc gives every large tensor back to the system at once and gets it anew, page by page, the next time:
+    a sixth of a training step on a CPU (docs/performance.md). Other allocators are left as they are.
+    """
+    option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if option is not None:
+        never, all_of_it = 0, 2**31 - 1
+        option(_M_MMAP_MAX, never)
+        option(_M_TRIM_THRESHOLD, all_of_it)

@@ -280,7 +280,8 @@ class TransformerTrainingConfig:
         accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
         learning_rate: at the end of the warm-up; a cosine takes it to zero.
         warmup_steps: linear.
-        weight_decay: AdamW's, on matrices.
+        optimizer: AdamW, or Muon on the matrices of the layers and AdamW on the rest.
+        weight_decay: on matrices.
         betas: AdamW's.
         gradient_clip: largest norm of the gradient.
         label_smoothing: of the cross-entropy.
@@ -297,6 +298,7 @@ class TransformerTrainingConfig:
     accumulate: int = 1
     learning_rate: float = 1e-4
     warmup_steps: int = 5000
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.045
     betas: tuple[float, float] = (0.9, 0.96)
     gradient_clip: float = 3.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Muon, Optimizer
 
 from strait.training.config import TokenizerTrainingConfig, TransformerTrainingConfig
 from strait.training.distributed import placed
@@ -34,8 +34,39 @@ def stage1_optimizer(
 
 
 def stage2_optimizer(model: nn.Module, config: TransformerTrainingConfig) -> Optimizer:
-    """The transformers' AdamW."""
+    """The transformers' AdamW, or Muon on the matrices of their layers."""
+    if config.optimizer == "muon":
+        return MuonWithAdamW(model, config.learning_rate, config.betas, config.weight_decay)
     return adamw(model, config.learning_rate, config.betas, config.weight_decay)
+
+
+class MuonWithAdamW(Optimizer):
+    """Muon for the matrices of a transformer's layers, AdamW for everything else: embeddings, positions, vectors.
+
+    Muon's steps are scaled to the size of AdamW's, so that both share one learning rate and weight decay. Source:
+    Jordan et al., Muon (2024); the scale is that of Liu et al., Muon is scalable for LLM training (2025).
+    """
+
+    def __init__(self, model: nn.Module, rate: float, betas: tuple[float, float], weight_decay: float) -> None:
+        matrices = [
+            layer.weight for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "layers." in name
+        ]
+        chosen = {id(value) for value in matrices}
+        muon = Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        others = [value for value in model.parameters() if id(value) not in chosen]
+        groups = [
+            {"params": [value for value in others if value.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [value for value in others if value.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._parts = (muon, AdamW(groups, lr=rate, betas=betas, fused=True))
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        for part in self._parts:  # one state for both
+            part.state = self.state
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for part in self._parts:
+            part.step()
 
 
 def adamw(model: nn.Module, rate: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:

@@ -179,7 +179,9 @@ class TransformerTrainee:
             logits = network(condition, Canvas(targets, masked, self.cache.grids[level]))
         loss = masked_token_loss(logits, targets, masked, config.label_smoothing, config.loss)
         with torch.no_grad():
-            correct = ((logits.argmax(-1) == targets) & masked).sum(-1).float()
+            hits = torch.zeros_like(masked)
+            hits[masked] = logits.argmax(-1) == targets[masked]
+            correct = hits.sum(-1).float()
             total = masked.sum(-1).float()
             metrics: dict[str, Any] = {"accuracy": (correct.sum(), total.sum())}
             if len(self.networks) > 1:

@@ -65,6 +65,24 @@ class BottomTransformer(nn.Module):
         Raises:
             ValueError: if the condition's grids are others than those it was made for.
         """
+        keys_values = self._keys_values(condition)
+
+        def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
+            return self.logits(self.embedding.canvas_ids(canvas), keys_values, positions)
+
+        return logits
+
+    def logits(self, ids: Tensor, keys_values: list[KeysValues], positions: Tensor | None) -> Tensor:
+        """Input ids ``[batch, length]`` and every layer's keys and values of the context -> logits at ``positions``;
+        the last layer is computed only there."""
+        return self._predict(self._hidden(ids, keys_values, positions))
+
+    def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
+        """Training pass: logits of the masked tokens of one canvas, ``[masked tokens, codebook_size]``, row by row."""
+        hidden = self._hidden(self.embedding.canvas_ids(canvas), self._keys_values(condition), None)
+        return self._predict(hidden[canvas.masked])
+
+    def _keys_values(self, condition: Condition) -> list[KeysValues]:
         shapes = tuple((grid.shape[1], grid.shape[2]) for grid in condition.context)
         if shapes != self.context_grids:
             raise ValueError(f"condition.context: grids {list(shapes)} must be {list(self.context_grids)}")
@@ -76,22 +94,14 @@ class BottomTransformer(nn.Module):
         ]
         context = torch.cat(vectors, dim=1)
         layers = cast(list[GuidedLayer], list(self.layers))
-        keys_values = [layer.cross_layer.attention.keys_values(context) for layer in layers]
+        return [layer.cross_layer.attention.keys_values(context) for layer in layers]
 
-        def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
-            return self.logits(self.embedding.canvas_ids(canvas), keys_values, positions)
-
-        return logits
-
-    def logits(self, ids: Tensor, keys_values: list[KeysValues], positions: Tensor | None) -> Tensor:
-        """Input ids ``[batch, length]`` and every layer's keys and values of the context -> logits at ``positions``,
-        where alone the last layer looks."""
+    def _hidden(self, ids: Tensor, keys_values: list[KeysValues], positions: Tensor | None) -> Tensor:
         x = self.embedding(ids)
         last = len(keys_values) - 1
         for number, (layer, of_context) in enumerate(zip(self.layers, keys_values, strict=True)):
             x = layer(x, of_context, positions if number == last else None)
-        return self.head(self.norm(x), self.embedding.ids)
+        return x
 
-    def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
-        """Logits ``[batch, length, codebook_size]`` of one canvas under one condition: a training pass."""
-        return self.bind(condition)(canvas)
+    def _predict(self, hidden: Tensor) -> Tensor:
+        return self.head(self.norm(hidden), self.embedding.ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,9 +17,9 @@ def masked_token_loss(
     """Cross-entropy of the true tokens at masked positions.
 
     Args:
-        logits: ``[batch, length, codebook_size]``.
+        logits: ``[masked tokens, codebook_size]``, row by row.
         targets: int64 ``[batch, length]``.
-        masked: bool ``[batch, length]``; the other positions count for nothing.
+        masked: bool ``[batch, length]``; the tokens at other positions have no loss.
         label_smoothing: in [0, 1).
         reduction: ``mean``, over each sample's masked tokens, then over the batch (MaskGIT's); ``sum``, over each
             sample's masked tokens, then the mean over the batch (the paper's equations).
@@ -26,11 +27,11 @@ def masked_token_loss(
     Returns:
         A scalar, float32.
     """
-    losses = F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=label_smoothing
-    ).view(targets.shape)
-    weights = masked.to(losses.dtype)
-    totals = (losses * weights).sum(-1)
+    losses = torch.zeros(targets.shape, device=logits.device)
+    losses[masked] = F.cross_entropy(
+        logits.float(), targets[masked], reduction="none", label_smoothing=label_smoothing
+    )
+    totals = losses.sum(-1)
     if reduction == "sum":
         return totals.mean()
-    return (totals / weights.sum(-1).clamp(min=1)).mean()
+    return (totals / masked.sum(-1).clamp(min=1)).mean()

@@ -48,14 +48,21 @@ class TopTransformer(nn.Module):
         return logits
 
     def logits(self, ids: Tensor, class_ids: Tensor, positions: Tensor | None) -> Tensor:
-        """Input ids ``[batch, length]``, ``[batch]`` -> logits at ``positions``, where alone the last layer looks."""
+        """Input ids ``[batch, length]``, ``[batch]`` -> logits at ``positions``; the last layer is computed only
+        there."""
+        return self._predict(self._hidden(ids, class_ids, positions))
+
+    def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
+        """Training pass: logits of the masked tokens of one canvas, ``[masked tokens, codebook_size]``, row by row."""
+        class_ids = self.embedding.class_ids(condition.labels)
+        return self._predict(self._hidden(self.embedding.canvas_ids(canvas), class_ids, None)[canvas.masked])
+
+    def _hidden(self, ids: Tensor, class_ids: Tensor, positions: Tensor | None) -> Tensor:
         x = self.embedding(ids, class_ids)
         for layer in self.layers[:-1]:
             x = layer(x)
-        # The class token stands first, and is nobody's to predict.
-        x = self.layers[-1](x)[:, 1:] if positions is None else self.layers[-1](x, positions + 1)
-        return self.head(self.norm(x), self.embedding.ids)
+        # The class token stands first, and is never predicted.
+        return self.layers[-1](x)[:, 1:] if positions is None else self.layers[-1](x, positions + 1)
 
-    def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
-        """Logits ``[batch, length, codebook_size]`` of one canvas under one condition: a training pass."""
-        return self.bind(condition)(canvas)
+    def _predict(self, hidden: Tensor) -> Tensor:
+        return self.head(self.norm(hidden), self.embedding.ids)

@@ -38,6 +38,7 @@ class Metrics:
             "strait_batch_rows", "Rows that a request was decoded with", buckets=_ROWS, registry=self.registry
         )
         self.accepted = Gauge("strait_accepted", "Requests accepted and not yet answered", registry=self.registry)
+        self.ready = Gauge("strait_workers_ready", "Workers that have loaded their model", registry=self.registry)
         ProcessCollector(registry=self.registry)
         for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):
             self.registry.register(collector)

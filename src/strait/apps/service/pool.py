@@ -31,6 +31,8 @@ _BEAT = 1.0
 """Seconds between two looks at the workers."""
 _SILENCE = 5.0
 """Seconds after which a worker counts as stuck that has nothing to do, or should have given up its work."""
+_LOADING = 600.0
+"""Seconds after which a worker counts as stuck that has not loaded its model."""
 _LOST = "the service has lost a worker and ends; try again when it is back"
 
 
@@ -59,13 +61,13 @@ class _Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """One process, and what it has in hand. ``busy_until`` is when it should have been heard; None while it is free,
-    and infinite until its model is loaded."""
+    """One process, and what it has in hand. ``busy_until`` is when it should have been heard; None while it is
+    free."""
 
     process: Any
     connection: Any  # multiprocessing.connection.Connection, which is of another class on each system
     jobs: dict[int, _Job] = field(default_factory=dict)
-    busy_until: float | None = float("inf")
+    busy_until: float | None = field(default_factory=lambda: time.monotonic() + _LOADING)
     is_ready: bool = False
     sending: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
@@ -174,6 +176,10 @@ class Pool:
             if job in queue:
                 queue.remove(job)
 
+    def ready(self) -> int:
+        """Workers that have loaded their model."""
+        return sum(worker.is_ready for worker in self._workers)
+
     def health(self) -> str | None:
         """What is wrong; None if all is well."""
         if self.is_lost:
@@ -181,7 +187,7 @@ class Pool:
         stuck = sum(worker.is_stuck for worker in self._workers)
         if stuck:
             return f"{stuck} of {len(self._workers)} workers do not answer"
-        if not any(worker.is_ready for worker in self._workers):
+        if not self.ready():
             return "the model is being loaded"
         return None
 

@@ -121,6 +121,7 @@ def build_service(source: str | None, config: ServiceConfig, limits: Limits) -> 
             expose_headers=["Retry-After", BATCH_HEADER],
         )
     app.add_middleware(HostCheck, hosts=config.hosts)
+    metrics.ready.set_function(pool.ready)
     _add_routes(app, pool, metrics, classes)
     app.openapi = lambda: describe(app, limits, config.key is not None)  # type: ignore[method-assign]
 
