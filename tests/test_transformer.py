@@ -321,7 +321,8 @@ def test_an_unconditional_model_knows_the_null_class_alone():
 @either
 def test_hidden_tokens_never_get_in(network: nn.Module, canvas: Canvas, condition: Condition):
     hidden = torch.where(canvas.masked, 10**6, canvas.tokens)
-    assert torch.equal(
+    same = network.bind(condition)(dataclasses.replace(canvas, tokens=hidden))
+    assert torch.equal(same, network.bind(condition)(canvas))
         network.bind(condition)(dataclasses.replace(canvas, tokens=hidden)), network.bind(condition)(canvas)
     )
 
