@@ -323,8 +323,6 @@ def test_hidden_tokens_never_get_in(network: nn.Module, canvas: Canvas, conditio
     hidden = torch.where(canvas.masked, 10**6, canvas.tokens)
     same = network.bind(condition)(dataclasses.replace(canvas, tokens=hidden))
     assert torch.equal(same, network.bind(condition)(canvas))
-        network.bind(condition)(dataclasses.replace(canvas, tokens=hidden)), network.bind(condition)(canvas)
-    )
 
 
 def test_only_codes_can_be_predicted_and_the_head_is_tied_to_their_embedding():
