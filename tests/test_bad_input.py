@@ -21,7 +21,7 @@ from strait.model.strait import StraIT, random_model
 from strait.randomness import image_seeds
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.config import TokenizerConfig, TokenizerKind
-from strait.training.config import TransformerTrainingConfig
+from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas
 
@@ -254,3 +254,11 @@ def test_settings_of_stage_2_name_themselves_and_their_value(name: str, value: o
 def test_conditional_augmentation_belongs_to_the_bottom(part: str) -> None:
     with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: it belongs to bottom_training"):
         Config(**{f"{part}_training": TransformerTrainingConfig(condition_augmentation=0.1)})
+
+
+@pytest.mark.parametrize("part", ["top", "bottom", "upsampler"])
+def test_muon_needs_whole_matrices(part: str) -> None:
+    settings: dict[str, Any] = {f"{part}_training": TransformerTrainingConfig(optimizer="muon")}
+    assert Config(**settings).run.parallel == "ddp"
+    with pytest.raises(ValueError, match=rf"{part}_training.optimizer: muon needs whole matrices; .*run.parallel"):
+        Config(**settings, run=RunConfig(parallel="fsdp"))

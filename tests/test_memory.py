@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,32 @@ def test_other_errors_of_torch_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cli, "_module", lambda verb: Verb)
     with pytest.raises(RuntimeError, match="shapes"):
         cli.main(["describe"])
+
+
+_FAULTS = """
+import platform
+import resource
+import subprocess
+import sys
+import torch
+from strait.runtime.devices import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+keep_freed_memory()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    process = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, process.stdout.split())
+    assert given_back > 10 * 1000, "the allocator keeps such tensors by itself: this test tests nothing"
+    assert kept < 1000

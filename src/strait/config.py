@@ -73,6 +73,11 @@ class Config:
         for part in ("top", "upsampler"):
             if getattr(self, f"{part}_training").condition_augmentation:
                 raise ValueError(f"{part}_training.condition_augmentation: it belongs to bottom_training alone")
+        for part in ("top", "bottom", "upsampler"):
+            if getattr(self, f"{part}_training").optimizer == "muon" and self.run.parallel == "fsdp":
+                raise ValueError(
+                    f"{part}_training.optimizer: muon needs whole matrices; use adamw, or run.parallel: ddp"
+                )
         training = self.tokenizer_training
         if training.crop is not None and (
             training.crop > self.image_size or training.crop % self.tokenizer.downsampling
