@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from strait.model.config import ModelConfig, ModelError
 from strait.tokenizer.build import build_tokenizer
@@ -41,3 +45,24 @@ def level_networks(part: nn.Module) -> dict[int, LevelNetwork]:
         return {1: part}
     assert isinstance(part, Upsampler)
     return {2: part.top, 3: part.bottom}
+
+
+class WithoutWeights(TorchFunctionMode):
+    """A context in which networks are built in shape alone: on the meta device, and without drawing their weights.
+
+    On that device some draws load torch's compiler, which takes as long as to load torch itself.
+    """
+
+    def __enter__(self) -> WithoutWeights:
+        self._device = torch.device("meta")
+        self._device.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._device.__exit__(*error)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return function(*args, **(kwargs or {}))

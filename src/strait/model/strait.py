@@ -19,7 +19,7 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
 from strait.model.config import ModelConfig, ModelError
-from strait.model.parts import LevelNetwork, build_part, level_networks
+from strait.model.parts import LevelNetwork, WithoutWeights, build_part, level_networks
 from strait.nn.attention import pick
 from strait.nn.packed import Packed, pack_layers
 from strait.randomness import as_seed, image_seeds, key
@@ -340,7 +340,7 @@ class StraIT(nn.Module):
         cls, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig | None, dtype: torch.dtype
     ) -> Self:
         """A model without memory for its weights (on the meta device), its transformers of a dtype."""
-        with torch.device("meta"):
+        with WithoutWeights():
             model = cls(config, classes, decoding)
         for part in config.parts:
             if part != "tokenizer":
