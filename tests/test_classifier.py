@@ -24,7 +24,7 @@ from strait.randomness import key
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig
 from strait.tokenizer.perceptual import StageDistance, build_perceptual
-from strait.training.random_crops import crop_windows, random_crops
+from strait.training.classifier_loop import crop_windows, random_crops
 from test_resume import environment, finish, wait_for_checkpoint
 
 TINY = ClassifierConfig(channels=8, multipliers=(1, 2, 2))
