@@ -83,8 +83,8 @@ class TokenizerTrainee:
         memory_format = torch.channels_last if run.compile or job.device.type == "cuda" else torch.contiguous_format
         self._format = memory_format
 
-        self.tokenizer: TrainableTokenizer = tokenizer.to(job.device).to(memory_format=memory_format)  # pyright:
-        ignore if config.only_decoder:
+        self.tokenizer: TrainableTokenizer = tokenizer.to(job.device).to(memory_format=memory_format)  # pyright: ignore
+        if config.only_decoder:
             tokenizer.requires_grad_(False)
             tokenizer.decoder.requires_grad_(True)
         _recompute_and_compile(self.tokenizer, run)
