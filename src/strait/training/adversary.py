@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from strait.runtime.ranks import Ranks
-from strait.tokenizer.discriminator import Discriminator, r1_penalty
+from strait.tokenizer.discriminator import Discriminator, ProjectedDiscriminator, r1_penalty
 from strait.tokenizer.losses import discriminator_loss, generator_loss, lecam_penalty, over_heads
-from strait.tokenizer.projected import ProjectedDiscriminator
 from strait.training.config import TokenizerTrainingConfig
 from strait.training.distributed import average_gradients
 from strait.training.guard import gradient_norm, require_finite
