@@ -2,8 +2,7 @@
 
 strait table 6 --config tiny-imagenet64-cpu --data DIR --budget 30
 
-VQGAN2-C and VQGAN2-R differ in their fusion alone, as the paper has them; R with the bottom dropped for some of the
-samples is ours (Table 1).
+As in the paper, VQGAN2-C and VQGAN2-R differ only in their fusion; VQGAN2-R with bottom dropout is ours (Table 1).
 """
 
 from __future__ import annotations
