@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from strait import __version__
 from strait.data.job import Job
-from strait.data.token_cache import TokenCache
+from strait.data.token_cache import TokenCache, array_hash
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
@@ -36,7 +36,6 @@ from strait.model.parts import build_part, level_networks
 from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import image_seeds
 from strait.runtime.devices import usable_dtype
-from strait.runtime.files import sha256
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
@@ -342,7 +341,7 @@ def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, imag
         shapes.append(list(tokens.shape))
     labels = generator.integers(0, num_classes, images) if num_classes else np.full(images, NULL_LABEL)
     np.save(folder / "labels.npy", labels)
-    hashes = {name: sha256(folder / f"{name}.npy") for name in (*names, "labels")}
+    hashes = {name: array_hash(folder, name) for name in (*names, "labels")}
     description = {"levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
     (folder / "cache.json").write_text(json.dumps(description))
     return TokenCache(folder)

@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import torch
-
 from strait.config import Config
 from strait.model.config import ModelError
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
 from strait.training.loop import Trainee
+from strait.training.pace import wait_for_gpu
 
 _TOKENIZER_SHARE, _CLASSIFIER_SHARE = 1 / 3, 1 / 10
 _LATE = 0.9  # of training: a rehearsal is timed here, when losses that start later are active
@@ -122,18 +121,13 @@ def _seconds_per_step(trainee: Trainee, first: int, seconds: float, ranks: Ranks
     trainee.begin(first)
     for step in range(_WARM_UP):  # includes compiling
         trainee.step(first + step)
-    _wait()
+    wait_for_gpu()
     start, taken, done = time.perf_counter(), 0, False
     while not done:
         trainee.step(first + _WARM_UP + taken)
         taken += 1
         if taken % _FEWEST == 0:
-            _wait()
+            wait_for_gpu()
             elapsed = time.perf_counter() - start
             done = ranks.on_first(lambda elapsed=elapsed: elapsed >= seconds)
     return (time.perf_counter() - start) / taken
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -207,7 +207,7 @@ def markdown(
     head = ["", *(column_title(name, network) for name in columns)]
     searched = any("samples" in result.get("provenance", ()) for result in results)
     lines = [f"# {table.heading}", ""]
-    lines += [_row([*head, *(["decoded with"] if searched else [])])]
+    lines += [markdown_row([*head, *(["decoded with"] if searched else [])])]
     lines += ["|" + "---|" * (len(head) + searched)]
     for row in table.rows:
         cells = [
@@ -217,13 +217,13 @@ def markdown(
             for name in columns
         ]
         settings = dict.fromkeys(_decoding(result) for result in results if result["row"] == row.name)
-        lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
+        lines.append(markdown_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
     if floor is not None:
         cells = [
             _cell(None, None if floor.get(name) is None else _mean(name, [floor])) if name in floor else ""
             for name in columns
         ]
-        lines.append(_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
+        lines.append(markdown_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
     lines += ["", "Ours ± standard error (the paper's in brackets).", ""]
     if network != INCEPTION:
         lines[-2] += (
@@ -234,7 +234,8 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -15,7 +15,7 @@ from strait.runtime.files import write_bytes, write_text
 from strait.runtime.messages import figure
 from strait.tables.files import Written
 from strait.tables.plots import front_plot
-from strait.tables.report import distance_title
+from strait.tables.report import distance_title, markdown_row
 
 
 def sweep_name(judge: Judge, samples: SampleSet) -> str:
@@ -76,11 +76,11 @@ search: `{label(best["decoding"])}`
 def front_table(front: Sequence[dict[str, Any]], distance: str) -> str:
     """The front as Markdown, by increasing time: scores on new samples beside those of the search."""
     head = ["seconds an image", distance, f"{distance}, in the search", "IS", "precision", "recall", "settings"]
-    lines = [_row(head), "|" + "---|" * len(head)]
+    lines = [markdown_row(head), "|" + "---|" * len(head)]
     for trial in front:
         scores = trial["scores"] or {}
         lines.append(
-            _row(
+            markdown_row(
                 [
                     figure(scores.get("seconds_per_image"), 4),
                     _with_error(scores),
@@ -91,10 +91,6 @@ def front_table(front: Sequence[dict[str, Any]], distance: str) -> str:
             )
         )
     return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _with_error(scores: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Pace:
         self.steps += 1
         if self.steps > WARM_UP:
             if self.steps == WARM_UP + 1:
-                _wait()
+                wait_for_gpu()
             self._since = time.perf_counter()
 
     def pause(self) -> None:
@@ -47,7 +47,7 @@ class Pace:
         if counted < 1:
             return
         begin = time.perf_counter()
-        _wait()  # for work queued on a GPU
+        wait_for_gpu()
         self._seconds += time.perf_counter() - begin
         with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"steps": counted, "seconds": round(self._seconds, 3)}) + "\n")
@@ -62,6 +62,7 @@ def mean_seconds(folder: Path) -> float | None:
         return None
 
 
-def _wait() -> None:
+def wait_for_gpu() -> None:
+    """Wait for queued work on a GPU, so that it is included in a timing."""
     if torch.cuda.is_initialized():  # else no work is queued
         torch.cuda.synchronize()
