@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from strait.data.config import DataConfig
-from strait.data.images import ImageBatch, in_order, training_view
+from strait.data.images import in_order, training_view
 from strait.data.job import Job
 from strait.data.sources import DataError, ImageSource
 from strait.data.token_cache import TokenCache, array_hash
@@ -193,7 +193,15 @@ class _Pieces:
         for start in range(0, len(indices), self.batch_size):
             for variant in variants:
                 # Each variant reads its picture again: cheap beside encoding, and only one batch is held in memory.
-                batch = next(self._images(indices[start : start + self.batch_size], variant))
+                batch = next(
+                    in_order(
+                        self.encoding.source,
+                        self.encoding.image_size,
+                        self.batch_size,
+                        indices[start : start + self.batch_size],
+                        partial(self.encoding.cut, variant),
+                    )
+                )
                 job.bad_files.note(batch.bad)
                 if not len(batch.indices):
                     break
@@ -208,11 +216,6 @@ class _Pieces:
         for level, name in enumerate(self.encoding.names if labels else ()):
             arrays[name] = np.stack([np.concatenate([batch[level] for batch in batches]) for batches in tokens])
         return arrays
-
-    def _images(self, indices: list[int], variant: int) -> Iterator[ImageBatch]:
-        encoding = self.encoding
-        cut = partial(encoding.cut, variant)
-        return in_order(encoding.source, encoding.image_size, self.batch_size, indices, cut)
 
     def assemble(self, folder: Path, description: dict[str, Any]) -> None:
         """Write the arrays of the cache from the pieces, in the order of the images."""

@@ -11,7 +11,7 @@ from strait.decoding.config import DecodingConfig
 from strait.evaluation.cost import describe
 from strait.model.config import ModelConfig
 from strait.runtime.messages import aligned
-from strait.tables.table import PAPERS_SAMPLES, Row, Table, starting_point
+from strait.tables.table import PAPERS_SAMPLES, Table, starting_point
 
 PAPERS_COSTS = ("parameters", "multiply_adds")
 PAPERS_SIZE = ("imagenet256", "imagenet256-stratified", "imagenet512")
@@ -76,56 +76,40 @@ def summaries(
         samples: number of images for each row.
         search_steps: whether steps that need not be the paper's are searched.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in table.rows:
         if not row.ours:
             continue
-        if base is not None:
-            config = row.config(base)
-            shape, decoding, dropout = config.model, config.decoding, config.tokenizer_training.bottom_dropout
+        config = None if base is None else row.config(base)
+        if config is not None:
+            shape, decoding = config.model, config.decoding
         else:
             assert model is not None
-            (shape, decoding), dropout = model, None
-        rows.append(_summary(table, row, shape, decoding, dropout, name, num_classes, samples, search_steps))
-    return rows
-
-
-def _summary(
-    table: Table,
-    row: Row,
-    shape: ModelConfig,
-    decoding: DecodingConfig,
-    dropout: float | None,
-    name: str,
-    num_classes: int,
-    samples: int,
-    search_steps: bool,
-) -> dict[str, Any]:
-    start, fixed = starting_point(decoding, shape.grids, row, search_steps)
-    levels = None if table.tokenizer_alone else len(start.steps)
-    summary: dict[str, Any] = {
-        "name": row.name,
-        "configuration": row.configuration or name,
-        "starts_from": name,
-        "tokenizer": shape.tokenizer.kind,
-        "grids": [list(grid) for grid in shape.grids],
-        "codebook_sizes": list(shape.tokenizer.codebook_sizes),
-    }
-    if dropout is not None:
-        summary["bottom_dropout"] = dropout
-    summary |= costs(shape, num_classes, levels)
-    if levels is not None:
-        searched = [setting for setting in ("steps", "temperature") if setting not in fixed]
-        if len(start.steps) == 1 and "steps" in searched:
-            searched.remove("steps")  # with one level there is nothing to share
-        summary |= {
-            "steps": list(start.steps),
-            "schedule": start.schedule,
-            "guidance": start.guidance,
-            "searched": searched,
+            shape, decoding = model
+        start, fixed = starting_point(decoding, shape.grids, row, search_steps)
+        levels = None if table.tokenizer_alone else len(start.steps)
+        summary: dict[str, Any] = {
+            "name": row.name,
+            "configuration": row.configuration or name,
+            "starts_from": name,
+            "tokenizer": shape.tokenizer.kind,
+            "grids": [list(grid) for grid in shape.grids],
+            "codebook_sizes": list(shape.tokenizer.codebook_sizes),
         }
-    paper = {key: row.paper[key] for key in PAPERS_COSTS if key in row.paper}
-    return summary | {"samples": samples, "paper": paper, "departs": row.departs}
+        if config is not None:
+            summary["bottom_dropout"] = config.tokenizer_training.bottom_dropout
+        summary |= costs(shape, num_classes, levels)
+        if levels is not None:
+            searched = ["steps"] if "steps" not in fixed and levels > 1 else []  # one level has no steps to share
+            summary |= {
+                "steps": list(start.steps),
+                "schedule": start.schedule,
+                "guidance": start.guidance,
+                "searched": searched + (["temperature"] if "temperature" not in fixed else []),
+            }
+        paper = {key: row.paper[key] for key in PAPERS_COSTS if key in row.paper}
+        rows.append(summary | {"samples": samples, "paper": paper, "departs": row.departs})
+    return rows
 
 
 def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -72,7 +72,8 @@ class Stratification:
         tokens = self.tokenizer.encode(images)
         self.images += len(images)
         self._count_codes(tokens)
-        decoded = Decoded(self.tokenizer.decode(tokens), self._top_alone(tokens))
+        top_alone = self.tokenizer.decode(tokens, levels=1) if self.tokenizer.levels == 2 else None
+        decoded = Decoded(self.tokenizer.decode(tokens), top_alone)
         self._compare("psnr", images, decoded.images)
         for name, grid in zip(self._names, tokens.levels, strict=True):
             self._compare(f"psnr_{name}_thumbnail", images, thumbnail(images, (grid.shape[1], grid.shape[2])))
@@ -119,9 +120,6 @@ class Stratification:
             if len(ratios) > 1:
                 report[f"{name}_error"] = float(ratios.std()) / math.sqrt(len(ratios))
         return report
-
-    def _top_alone(self, tokens: Tokens) -> Images | None:
-        return self.tokenizer.decode(tokens, levels=1) if self.tokenizer.levels == 2 else None
 
     def _count_codes(self, tokens: Tokens) -> None:
         # The same number of tokens at each level: as many as the top has, at random positions of the bottom.

@@ -105,11 +105,11 @@ class Adversary:
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
         return sums
 
-    def learn(self, judged: dict[str, Tensor]) -> None:
+    def learn(self, metrics: dict[str, Tensor]) -> None:
         """Take the step with the gradients of ``judge``, given its metrics."""
         self.trained.optimizer.step()
         if self.config.lecam_weight:
-            means = torch.stack([judged["logits_real"], judged["logits_fake"]])
+            means = torch.stack([metrics["logits_real"], metrics["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)
 
     def _loss(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from strait.data.images import ImageBatch
 from strait.data.job import Job
+from strait.nn.convolution import training_format
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import key, uniform
 from strait.tokenizer.classifier import Classifier
@@ -76,8 +77,7 @@ class ClassifierTrainee:
         self._stream: Iterator[ImageBatch] = iter(())
         job.ranks.share(config.batch_size // config.accumulate)  # raises if it does not divide
         self._samples = job.ranks.share(config.batch_size)
-        # On a CPU the backward pass of eager GroupNorm is slow on channels-last tensors; only compiled code gains.
-        self._format = torch.channels_last if run.compile or job.device.type == "cuda" else torch.contiguous_format
+        self._format = training_format(job.device, run.compile)
         self.classifier: Classifier = classifier.to(job.device).to(memory_format=self._format)  # pyright: ignore
         if run.recompute:
             for stage in classifier.stages:

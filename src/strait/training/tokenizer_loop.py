@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from strait.data.images import ImageBatch
 from strait.data.job import Job
+from strait.nn.convolution import training_format
 from strait.nn.recompute import recompute_in_backward
 from strait.pictures.sheets import contact_sheet
 from strait.randomness import key, uniform
@@ -79,9 +80,7 @@ class TokenizerTrainee:
         self._stream: Iterator[ImageBatch] = iter(())
         job.ranks.share(config.batch_size // config.accumulate)  # raises if it does not divide
         self._samples = job.ranks.share(config.batch_size)
-        # On a CPU the backward pass of eager GroupNorm is slow on channels-last tensors; only compiled code gains.
-        memory_format = torch.channels_last if run.compile or job.device.type == "cuda" else torch.contiguous_format
-        self._format = memory_format
+        self._format = memory_format = training_format(job.device, run.compile)
 
         self.tokenizer: TrainableTokenizer = tokenizer.to(job.device).to(memory_format=memory_format)  # pyright: ignore
         if config.only_decoder:
@@ -133,15 +132,15 @@ class TokenizerTrainee:
             norm = gradient_norm(self.tokenizer.parameters())
             require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
             views = [piece.views for piece in pieces if piece.views is not None]
-            judged = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
+            adversary_metrics = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
 
         self.trained.optimizer.step()
         self.trained.update_average(step)
         if quantizes:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            adversary.learn(judged)
-            metrics.update(judged)
+            adversary.learn(adversary_metrics)
+            metrics.update(adversary_metrics)
         if self._has_validation and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
             metrics["validation_loss"] = self._validation_loss()
         return metrics

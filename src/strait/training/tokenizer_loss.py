@@ -139,11 +139,11 @@ class Objective:
             loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
         views: tuple[View, View] = images, output.images
         features: tuple[list[Tensor], list[Tensor]] | None = None
-        compares = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
-        judges = adversary is not None and adversary.is_projected
-        if self.judges.eyes is not None and (compares or judges):
+        for_distance = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
+        for_adversary = adversary is not None and adversary.is_projected
+        if self.judges.eyes is not None and (for_distance or for_adversary):
             features = self._features(images, zoom), self._features(reconstructions, zoom)
-            views = features if judges else views
+            views = features if for_adversary else views
         if config.perceptual_weight and config.perceptual != "none":
             if features is not None and self.judges.perceptual is self.judges.eyes:
                 distance = normalised_distance(features[1], features[0])
