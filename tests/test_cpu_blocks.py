@@ -112,7 +112,7 @@ def test_packed_layers_refuse_what_they_cannot_do():
     pack_layers(layer)
     with pytest.raises(RuntimeError, match=r"no gradient.*pack=False"):
         layer(torch.zeros(1, 3, requires_grad=True))
-    with pytest.raises(RuntimeError, match=r"stay where they are"):
+    with pytest.raises(RuntimeError, match=r"cannot be moved"):
         layer.double()
     assert layer.to("cpu")(torch.zeros(1, 3)).shape == (1, 2)
 

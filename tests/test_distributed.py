@@ -191,7 +191,7 @@ def test_the_death_of_one_process_is_a_line_and_costs_nothing(photo_folder: Path
     assert process.returncode
     own = [line for line in said.splitlines() if line.startswith("strait: ")]
     assert len(own) <= 1  # torchrun may end the other before it notices
-    assert all(re.search("another process of this run is gone", line) for line in own)
+    assert all(re.search("another process of this run has died", line) for line in own)
     assert "strait/cli.py" not in said
     finish(command(photo_folder, model, *SHORT, "--top_training.steps", "60"))
     assert logged_steps(model, "top")[-1] >= 60

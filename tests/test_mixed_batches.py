@@ -67,7 +67,9 @@ def test_what_a_batch_must_share_is_refused_otherwise(model: StraIT) -> None:
         replace(BASE, keep="halton"),
         replace(BASE, guidance_ramp="linear"),
     ):
-        with pytest.raises(ValueError, match=r"^decoding: rows of one batch may differ in steps, temperature and gui"):
+        with pytest.raises(
+            ValueError, match=r"^decoding: rows of one batch may differ only in steps, temperature and gui"
+        ):
             final_tokens(model.decoding_steps(labels, 0, None, [BASE, other]))
-    with pytest.raises(ValueError, match=r"^decoding: settings for 1 rows were given, and the batch has 2"):
+    with pytest.raises(ValueError, match=r"^decoding: there are settings for 1 rows, but the batch has 2"):
         final_tokens(model.decoding_steps(labels, 0, None, [BASE]))

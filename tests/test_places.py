@@ -88,11 +88,11 @@ def test_pointers_to_weights_say_how_to_get_them(model: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        (["alp", "teddy", "zebra"], "its 3 classes are not the 2 that .* begun with \\(new: 'zebra'\\)"),
+        (["alp", "teddy", "zebra"], "its 3 classes are not the 2 that .* started with \\(new: 'zebra'\\)"),
         (["alp", "bee", "cat", "teddy"], "new: 'bee' and 1 more"),
-        (["alp"], "gone: 'teddy'"),
-        (["teddy", "alp"], "number 0 was 'alp' and is 'teddy'"),
-        ([], "gone: 'alp' and 1 more"),
+        (["alp"], "missing: 'teddy'"),
+        (["teddy", "alp"], "number 0 was 'alp' and is now 'teddy'"),
+        ([], "missing: 'alp' and 1 more"),
     ],
 )
 def test_other_classes_than_before_are_named(model: Path, now: list[str], said: str) -> None:

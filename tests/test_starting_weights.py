@@ -69,18 +69,18 @@ def test_a_kept_tokenizer_is_the_others_bit_for_bit_and_a_folders_own_is_never_r
     assert (model / "tokenizer.safetensors").read_bytes() == shipped
     assert {path.stem for path in model.glob("*.safetensors")} == {"tokenizer", "top", "bottom"}
     assert main(["train", *keep]) == 0
-    assert "top: finished already" in capsys.readouterr().err
+    assert "top: already finished" in capsys.readouterr().err
     assert main(["generate", "--model", str(model), "--count", "2", "--output", str(tmp_path / "out")]) == 0
 
     def refused(*words: str) -> str:
         assert main(["train", *words]) == 2
         return capsys.readouterr().err
 
-    assert "--keep-tokenizer: the tokenizer is not trained then" in refused("tokenizer", *keep)
-    assert "--keep-tokenizer: name the model that has it" in refused(*data, *few, "--keep-tokenizer")
+    assert "--keep-tokenizer: the tokenizer cannot be trained with this option" in refused("tokenizer", *keep)
+    assert "--keep-tokenizer: name the model with this tokenizer" in refused(*data, *few, "--keep-tokenizer")
     own = b"of the user's own"
     (model / "tokenizer.safetensors").write_bytes(own)
-    assert "has a tokenizer of its own" in refused(*keep)
+    assert "already has another tokenizer" in refused(*keep)
     assert (model / "tokenizer.safetensors").read_bytes() == own
 
 
@@ -97,7 +97,7 @@ def test_a_folder_with_a_tokenizer_alone_gives_that(
     assert main(words) == 2
     assert f"--init-from: {source} has no top\n" in capsys.readouterr().err
     assert main([*words, "--keep-tokenizer"]) == 0
-    assert f"--init-from: {source} has no top; it begins from random weights\n" in capsys.readouterr().err
+    assert f"--init-from: {source} has no top; it starts from random weights\n" in capsys.readouterr().err
     assert (model / "tokenizer.safetensors").read_bytes() == (source / "tokenizer.safetensors").read_bytes()
     assert (model / "top.safetensors").exists()
 
@@ -129,7 +129,7 @@ def test_a_configuration_of_another_shape_is_refused_with_the_one_that_fits(
     for more in ([], ["--keep-tokenizer"]):
         assert main([*words, "--init-from", "shipped", *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "does not fit this configuration; of its shape is --config tiny-imagenet64-cpu" in line
+        assert "does not fit this configuration; use --config tiny-imagenet64-cpu" in line
     assert not (tmp_path / "model").exists()
 
 

@@ -315,7 +315,7 @@ def test_a_verdict_says_where_an_error_is_unknown() -> None:
     del results[2]["scores"]["fid_error"]
     assert verdicts(table, means(table, results))[0] == (
         "FID: the paper's order holds for 1 of 3 pairs of rows, lies within the error for 0, is reversed for 0, "
-        "cannot be told for 2 (error unknown)"
+        "is undecided for 2 (error unknown)"
     )
     # Of several seeds, their spread is an error.
     results.append({"row": "c", "scores": {"fid": 30.1, "fid_to_reconstructions": -30.1}})
@@ -375,17 +375,17 @@ def test_steps_stand_in_words_beside_the_papers() -> None:
     assert line.startswith("| CDM | (1.0G) | (250) |")
     text = markdown(find_table(2), [], None, [])
     assert "| (12*) |" in text
-    assert "12*: a step of the paper's goes through the whole model" in text
+    assert "12*: the paper counts a pass through the whole model, top and bottom, as one step" in text
 
 
 def test_what_is_not_inceptions_is_not_called_fid() -> None:
     table, results = made_up({"a": (10, 1), "b": (20, 1)}, {"a": 1.0, "b": 2.0})
     own = markdown(table, results, None, [], "network.pt")
     assert "| Fréchet distance (paper: FID) |" in own
-    assert "taken on the features of network.pt, the paper's on Inception's" in own
+    assert "use the features of network.pt, the paper's those of Inception" in own
     theirs = markdown(table, results, None, [], "inception-v3-compat")
     assert "| FID |" in theirs
-    assert "taken on the features" not in theirs
+    assert "use the features" not in theirs
     assert (distance_title("network.pt"), distance_title("inception-v3-compat")) == ("Fréchet distance", "FID")
 
 
@@ -598,7 +598,7 @@ def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.Capture
 def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "2", "--config", "smoke", "--rows"]) == 0
     text = capsys.readouterr().out
-    assert "named configurations at the scale of smoke" in text
-    assert "against the paper's" not in text
+    assert "named configurations are scaled by the ratio of smoke" in text
+    assert "relative to the paper" not in text
     assert main(["table", "8", "--config", "imagenet256", "--rows", "--search-steps"]) == 0
-    assert "searched for each row that leaves them open: steps, temperature" in capsys.readouterr().out
+    assert "searched for rows that do not fix them: steps, temperature" in capsys.readouterr().out

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.data.images import BadFiles, in_order
+from strait.data.images import in_order
+from strait.data.job import BadFiles
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features
 from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, frechet_error, warn_if_few

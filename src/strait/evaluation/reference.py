@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.data.images import BadFiles, in_order
+from strait.data.images import in_order
+from strait.data.job import BadFiles
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features, weights_digest
 from strait.evaluation.fidelity import check_finite

@@ -1,4 +1,4 @@
-"""The shape of a masked transformer (no torch here)."""
+"""Settings of a masked transformer's network (no torch here)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Either level. The paper's sizes: top 48 x 768 x 5120 with 32 heads, bottom 16 x 768 x 4096 with 24.
+    """A transformer of either level. The paper: top 48 x 768 x 5120 with 32 heads, bottom 16 x 768 x 4096 with 24.
 
     Args:
-        layers: the bottom's each hold self- and cross-attention, with an MLP of its own behind both.
+        layers: number of layers; each layer of the bottom has self- and cross-attention, each followed by an MLP.
         width: of the embeddings.
-        mlp: width inside the MLPs.
-        heads: of the attention.
-        dropout: after the embedding, in attention and MLPs.
+        mlp: hidden width of the MLPs.
+        heads: attention heads.
+        dropout: rate after the embedding, in attention and in MLPs.
         norm: LayerNorm after each residual sum (post, MaskGIT's) or before each branch (pre).
         qk_norm: RMSNorm on queries and keys.
     """
