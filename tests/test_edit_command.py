@@ -13,7 +13,7 @@ from PIL import Image
 from conftest import make_photograph
 from strait.cli import main
 from strait.editing.edits import Edit, transfer_picture
-from strait.editing.placing import enlarged
+from strait.editing.placing import resized
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model.strait import StraIT
@@ -130,7 +130,7 @@ def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.Captu
     assert "so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
     model, square = StraIT.from_pretrained(), Image.open(photo).convert("RGB").crop((10, 0, 80, 70))
     again = model.decode(model.encode(to_images(square.resize((64, 64), Image.Resampling.LANCZOS))))
-    assert np.array_equal(pixels_of(tmp_path / "photo-transfer-seed0-0000.png"), enlarged(again, 70, 70))
+    assert np.array_equal(pixels_of(tmp_path / "photo-transfer-seed0-0000.png"), resized(again, 70, 70))
 
 
 def test_the_first_picture_of_several_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
             ("transfer", "PHOTO", "--label", "3", "--choose", "confidence", "--box", "0,0,9,9"),
             "--choose: the region is given",
         ),
-        (("extend", "PHOTO"), "extend: say by how many top tokens"),
+        (("extend", "PHOTO"), "extend: give a number of top tokens"),
         (("extend", "PHOTO", "--left", "-2"), "left: -2 must not be negative"),
         (("upsample", "PHOTO"), "upsample: this model has no upsampler"),
         (("process", "PHOTO"), "--mask: say what to infill"),

@@ -197,4 +197,4 @@ def test_a_user_without_a_home_trains_and_leaves_nothing_behind(
 
 
 def test_a_programmer_without_a_home_is_told_what_to_set() -> None:
-    assert "set HOME, or STRAIT_CACHE" in as_nobody("python").stderr
+    assert "set HOME, or set STRAIT_CACHE" in as_nobody("python").stderr

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from strait.version import __version__
+
 if TYPE_CHECKING:
     from strait.model.pipeline import StraITPipeline
     from strait.model.strait import StraIT
 
-__version__ = "0.1.0"
 __all__ = ["StraIT", "StraITPipeline", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package must not import torch: the command line answers at once.
+    # Lazy, so that importing the package, as the command line does, does not import torch.
     if name == "StraIT":
         from strait.model.strait import StraIT
 

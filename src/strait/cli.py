@@ -10,9 +10,7 @@ from types import ModuleType
 from strait import __version__
 from strait.commands import VERBS
 from strait.commands.arguments import STOPPED_BY_SIGNAL
-from strait.runtime.home import lend_home
-from strait.runtime.streams import keep_writing
-from strait.runtime.threads import wait_without_spinning
+from strait.runtime.process import keep_writing, lend_home, wait_without_spinning
 
 _OUT_OF_MEMORY = (
     "not enough memory",

@@ -40,7 +40,7 @@ def run(words: list[str]) -> int:
 def _check_free(output: Path) -> None:
     """Refuse early to replace what is there: an export, or files of the user's that are called as ours are."""
     if (output / "export.json").exists():
-        raise FileExistsError(f"{output} holds an export; choose another --output, or say --overwrite")
+        raise FileExistsError(f"{output} holds an export; choose another --output, or pass --overwrite")
     for name in ("generate.py", *(f"{graph}.onnx" for graph in (*level_names(4), "pixels"))):
         if (output / name).exists():
-            raise FileExistsError(f"{output / name} exists; choose another --output, or say --overwrite")
+            raise FileExistsError(f"{output / name} exists; choose another --output, or pass --overwrite")

@@ -270,7 +270,7 @@ def write_new(path: Path, content: bytes, overwrite: bool) -> None:
                     file.write(content)
     except FileExistsError:
         if path.read_bytes() != content:
-            raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite") from None
+            raise FileExistsError(f"{path} exists and differs; choose another --output, or pass --overwrite") from None
     finally:
         aside.unlink(missing_ok=True)
 
