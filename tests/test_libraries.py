@@ -73,4 +73,4 @@ def test_a_torchvision_of_another_build_is_to_blame_for_what_needs_it(libraries:
     assert ssim.startswith(f"no SSIM: it needs {why}")
     assert ssim.endswith("pip install --force-reinstall 'strait[eval]' torch torchvision")
     assert done.stdout.startswith(f"--features: inception needs {why}")
-    assert "pip install --force-reinstall 'strait[inception]' torch torchvision; or name a" in done.stdout
+    assert "pip install --force-reinstall 'strait[inception]' torch torchvision; or pass a" in done.stdout
