@@ -171,7 +171,7 @@ def test_transformers_of_another_codebook(
     file.write_bytes((tmp_path / "other" / file.name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{file} predicts {codes} codes, and the tokenizer of config.json has {allowed}",
+        f"{file} predicts {codes} codes, but the tokenizer of config.json has {allowed}",
         "tokenizer.codebook_size",
         "must be the same",
     )
@@ -213,7 +213,7 @@ def test_a_stage_2_beside_the_tokenizer_of_another_model(folder: Path, tmp_path:
         (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{folder / 'bottom.safetensors'} predicts 12 codes, and the tokenizer of config.json has 7",
+        f"{folder / 'bottom.safetensors'} predicts 12 codes, but the tokenizer of config.json has 7",
         "bottom_codebook_size",
     )
 

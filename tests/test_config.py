@@ -143,7 +143,7 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ("top: {heads: 5}", "transformer.heads: 5 does not divide the width 768"),
         ("image_size: 100", "image_size: 100 is not a multiple of the downsampling 16"),
         ("decoding: {steps: [8], temperature: [1.0]}", "must give steps for 2 level"),
-        ("bottom: null", "a bottom transformer must be there"),
+        ("bottom: null", "so add a bottom transformer"),
         ("[1, 2]", "config must be an object, not list"),
         ("image_size: [", "while parsing"),
     ],

@@ -272,7 +272,7 @@ def test_labels_with_commas_and_other_spellings_are_those_of_the_package(
     [
         (["--seed", str(2**63)], "--seed: 9223372036854775808 does not fit into 64 bits"),
         (["--labels", ""], "--labels: '' names no class"),
-        (["--output", ""], "--output: an empty name"),
+        (["--output", ""], "--output: the name is empty"),
         (["--count", "0"], "--count and --batch-size"),
     ],
 )
@@ -316,7 +316,7 @@ def test_a_library_that_is_not_there_is_named(
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said == "strait: export: it needs the library onnx: pip install 'strait[export]'\n"
+    assert said == "strait: export needs the library onnx: pip install 'strait[export]'\n"
     assert not (tmp_path / "out").exists()
 
 

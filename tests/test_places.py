@@ -71,7 +71,7 @@ def test_an_output_that_cannot_be_is_refused_first(
 def test_a_models_file_is_not_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = model / "top.safetensors"
     before = file.read_bytes()
-    assert f"{file} is a file; a model is the folder that it lies in, {model}" in refused(
+    assert f"{file} is a file; give the folder that contains it, {model}" in refused(
         capsys, "describe", "--model", file
     )
     said = refused(capsys, "train", "--config", "smoke", "--data", ".", "--model", file)
