@@ -252,5 +252,5 @@ def test_settings_of_stage_2_name_themselves_and_their_value(name: str, value: o
 
 @pytest.mark.parametrize("part", ["top", "upsampler"])
 def test_conditional_augmentation_belongs_to_the_bottom(part: str) -> None:
-    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: it belongs to bottom_training"):
+    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: only bottom_training supports it"):
         Config(**{f"{part}_training": TransformerTrainingConfig(condition_augmentation=0.1)})

@@ -166,8 +166,8 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, text: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run: {seed: 1}\ntop: {layers: 2}\nrun: {seed: 2}", "line 3: run is there twice, in line 1 before"),
-        ("top:\n  layers: 2\n  width: 64\n  layers: 3\n", "line 4: layers is there twice, in line 2 before"),
+        ("run: {seed: 1}\ntop: {layers: 2}\nrun: {seed: 2}", "line 3: run is set twice, first in line 1"),
+        ("top:\n  layers: 2\n  width: 64\n  layers: 3\n", "line 4: layers is set twice, first in line 2"),
     ],
 )
 def test_a_setting_that_is_there_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -146,7 +146,9 @@ def test_a_folder_goes_before_a_hub_and_has_no_revisions(
     assert find_folder(NAME) == Path(NAME)
     assert StraIT.from_pretrained(NAME).weights_hash() == random_model(CONFIG, CLASSES, 9).weights_hash()
     assert hub.asked == []
-    assert refused(NAME, revision="v1") == f"revision: {NAME} is a folder and has no v1; only hub models have revisions"
+    assert (
+        refused(NAME, revision="v1") == f"revision: {NAME} is a folder and has no v1; only hub models have revisions"
+    )
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub) -> None:

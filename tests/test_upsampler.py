@@ -143,7 +143,9 @@ def test_its_size_is_its_own() -> None:
     assert [len(part.top.layers), len(part.bottom.layers)] == [2, 2]
     with pytest.raises(ValueError, match="upsampler: it needs two levels of tokens, but vqgan has one"):
         ModelConfig(16, TokenizerConfig(kind="vqgan", multipliers=(1, 2)), SMALL, None, SMALL)
-    with pytest.raises(ModelError, match="upsampler: this model has no such part; its parts are tokenizer, top, bottom"):
+    with pytest.raises(
+        ModelError, match="upsampler: this model has no such part; its parts are tokenizer, top, bottom"
+    ):
         build_part(ModelConfig(16, TOKENIZER, SMALL, SMALL), "upsampler", 2)
 
 

@@ -1,10 +1,10 @@
-"""An edit under several classes: every result as a file, and all of them on one sheet.
+"""An edit under several classes: each result as a file, and all of them on one sheet.
 
 OUTPUT/STEM-CLASS-EDIT-seedS-0000.png   each result
 OUTPUT/STEM-EDIT-sheet-seedS.png        the sheet
 
-A transfer's (Figure 6) has source and classes, in one row with the bottom predicted anew and in one with it kept. An
-infilling's (Figure 10) has a row for each class: the picture, what is known of it, and the results.
+The sheet of a transfer (Figure 6) shows the source and the classes, in one row with the bottom re-predicted and in one
+with it kept. The sheet of an infilling (Figure 10) has a row for each class: the picture, its known part, the results.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ def write_transfers(
     stem: str,
     overwrite: bool,
 ) -> Iterator[Path]:
-    """Move a picture to each class and write the results, then the sheet; yields each path.
+    """Transfer a picture to each class; write the results, then the sheet; yields each path.
 
     Args:
-        edit: how many of each class, seed, settings; its own label is not used.
+        edit: options of the edit; its label is ignored.
         labels: the classes.
-        picture: the user's.
-        transfer: ``transfer_picture`` with all but the edit, the picture and ``keep_bottom``.
-        options: what the files say of them.
+        picture: to edit.
+        transfer: ``transfer_picture`` with everything bound except the edit, the picture and ``keep_bottom``.
+        options: of the transfer, stored in the files.
         output: folder.
-        stem: what the files' names begin with.
+        stem: beginning of the file names.
         overwrite: replace files of the same name.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     source = np.asarray(picture.rgb())
-    rows = {"bottom predicted anew": [source], "bottom kept": [source]}
+    rows = {"bottom re-predicted": [source], "bottom kept": [source]}
     for label in labels:
         each = replace(edit, label=label)
         for (_, cells), keep_bottom in zip(rows.items(), (False, True), strict=True):
@@ -77,22 +77,22 @@ def write_infillings(
     stem: str,
     overwrite: bool,
 ) -> Iterator[Path]:
-    """Infill a picture under each class and write the results, then the sheet; yields each path.
+    """Infill a picture under each class; write the results, then the sheet; yields each path.
 
     Args:
-        edit: how many of each class, seed, settings; its own label is not used.
+        edit: options of the edit; its label is ignored.
         labels: the classes.
-        picture: the user's.
-        fill: bool ``[height, width]``, True where it is drawn anew.
+        picture: to edit.
+        fill: bool ``[height, width]``, True where to fill.
         infill: the edit -> its results.
         action: ``infill`` or ``relabel``.
-        options: what the files say of them.
+        options: of the infilling, stored in the files.
         output: folder.
-        stem: what the files' names begin with.
+        stem: beginning of the file names.
         overwrite: replace files of the same name.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     source = np.asarray(picture.rgb())
     known = np.where(fill[..., None], _GREY, source).astype(np.uint8)
