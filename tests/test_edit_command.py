@@ -173,10 +173,10 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
         (("relabel", "PHOTO", "--box", "0,0,9,9"), "--label: relabel needs the new class"),
         (("transfer", "PHOTO"), "--label: transfer needs the new class"),
         (("transfer", "PHOTO", "--label", "3", "--keep", "2"), "keep: 2.0 must lie between 0 and 1"),
-        (("transfer", "PHOTO", "--label", "3", "--keep", "1", "--box", "0,0,9,9"), "--keep: --box already gives the region"),
+        (("transfer", "PHOTO", "--label", "3", "--keep", "1", "--box", "0,0,9,9"), "--keep: --box already gives"),
         (
             ("transfer", "PHOTO", "--label", "3", "--choose", "confidence", "--box", "0,0,9,9"),
-            "--choose: the region is given",
+            "--choose: --box already gives the region",
         ),
         (("extend", "PHOTO"), "extend: give a number of top tokens"),
         (("extend", "PHOTO", "--left", "-2"), "left: -2 must not be negative"),

@@ -509,7 +509,7 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
         (["table", "6", "--config", "maskgit-imagenet256"], "table 6 needs two levels of tokens, as in cascade-"),
         (["table", "7", "--config", "maskgit-imagenet256", "--rows"], "table 7 needs two levels of tokens"),
         (["table", "3", "--random-weights", "--config", "smoke"], "--random-weights: only table 7"),
-        (["table", "7", "--random-weights"], "--random-weights measures a configuration; give one, such as imagenet256"),
+        (["table", "7", "--random-weights"], "measures a configuration; give one, such as imagenet256"),
         (["table", "7", "--random-weights", "--rows", "--config", "smoke"], "pass either --rows or --random-weights"),
         (["table", "7", "--dtype", "bfloat16"], "--dtype: only for --random-weights"),
         (["table", "7", "--config", "smoke", "--model", "M"], "pass either --config or --model"),
