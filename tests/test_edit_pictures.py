@@ -176,7 +176,7 @@ def test_no_file_starts_another_program(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(buffer.getvalue())
     Image.open(path)  # by itself PIL would take it
     for read in (lambda: read_picture(path), lambda: read_mask(path, (8, 8))):
-        with pytest.raises(PictureError, match=r"is not a picture, or is damaged \(supported formats: JPEG, PNG, .*\)"):
+        with pytest.raises(PictureError, match=r"is not a picture, or is damaged \(supported formats: JPEG, PNG"):
             read()
     with pytest.raises(ValueError, match="is not an image, or damaged"):
         PictureStore(tmp_path / "store").add(path)
