@@ -3,10 +3,9 @@
     python benchmarks/growth.py [--repeats 3] [--plot docs/images/growth.png] [--json]
 
 Each axis is varied alone, starting from a batch of 8 images of the configuration `tiny-imagenet64-cpu`, with random
-weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the rate of this
-machine's matrix product, measured alternately with them. The plot needs `pip install ".[eval]"`.
+weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the rate of
+the matrix product of this machine, measured alternately with them. The plot needs `pip install ".[eval]"`.
 """
-
 from __future__ import annotations
 
 import argparse

@@ -19,8 +19,7 @@ import pytest
 from PIL import Image
 
 from servers import Server, serving
-from strait.apps.study.create import create_study
-from strait.apps.study.design import Design, make_sheets, places
+from strait.apps.study.design import Design, create_study, make_sheets, places
 from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
 from strait.apps.study.storage import CHANGES, Refused, Study, create

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -194,30 +195,23 @@ def _print_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
 
 
 def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
+    from strait.commands.edit_sheets import EditSheet, write_infillings, write_transfers
     from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
     from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
     from strait.editing.extension import Sides
 
-    options: dict[str, Any]
+    options: dict[str, Any] = {}
+    write_sheet: Callable[[EditSheet], Iterator[Path]] | None = None
     if action in ("infill", "relabel"):
         composite = not args.no_composite
         config = EditConfig(args.strength, args.margin, args.context, args.feather, composite, args.cover, args.seam)
         picture = _picture(args)
         fill, options = _mask(args, picture.size), asdict(config)
         _print_note(edit, fill, config)
-        if len(labels) > 1:
-            from strait.commands.edit_sheets import write_infillings
-
-            infill, output = partial(infill_picture, picture=picture, mask=fill, config=config), Path(args.output)
-            stem = Path(args.image).stem
-            paths = write_infillings(
-                edit, labels, picture, fill, infill, action, options, output, stem, args.overwrite
-            )
-            for path in paths:
-                print(path)
-            return
-        results = infill_picture(edit, picture, fill, config)
+        infill = partial(infill_picture, picture=picture, mask=fill, config=config)
+        results = infill(edit)
+        write_sheet = partial(write_infillings, picture=picture, fill=fill, infill=infill)
     elif action == "extend":
         sides = Sides(args.left, args.right, args.up, args.down)
         results = extend_picture(edit, _picture(args), sides, args.feather, not args.no_composite)
@@ -226,24 +220,19 @@ def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
         picture = _picture(args)
         region = None if args.mask is None and args.box is None else _mask(args, picture.size)
         keep = 0.5 if args.keep is None else args.keep
-        options = {
-            "keep": keep if region is None else "region",
-            "choose": args.choose,
-            "keep_bottom": args.keep_bottom,
-        }
-        if len(labels) > 1:
-            from strait.commands.edit_sheets import write_transfers
-
-            transfer = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
-            stem, output = Path(args.image).stem, Path(args.output)
-            for path in write_transfers(edit, labels, picture, transfer, options, output, stem, args.overwrite):
-                print(path)
-            return
-        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
+        options = {"keep": keep if region is None else "region", "choose": args.choose}
+        options["keep_bottom"] = args.keep_bottom
+        transfer = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
+        results = transfer(edit, picture, keep_bottom=args.keep_bottom)
+        write_sheet = partial(write_transfers, picture=picture, transfer=transfer)
     else:
-        results, options = upsample_picture(edit, _picture(args)), {}
-    settings = settings_of(edit, action, options)
-    for path in write_results(results, Path(args.output), Path(args.image).stem, settings, args.overwrite):
+        results = upsample_picture(edit, _picture(args))
+    output, stem = Path(args.output), Path(args.image).stem
+    if write_sheet is not None and len(labels) > 1:
+        paths = write_sheet(EditSheet(edit, labels, action, options, output, stem, args.overwrite))
+    else:
+        paths = write_results(results, output, stem, settings_of(edit, action, options), args.overwrite)
+    for path in paths:
         print(path)
 
 

@@ -81,8 +81,7 @@ def _check_options(args: Namespace, parser: ArgumentParser) -> None:
 
 
 def _create(args: Namespace) -> int:
-    from strait.apps.study.create import create_study
-    from strait.apps.study.design import Design
+    from strait.apps.study.design import Design, create_study
 
     names = [field.name for field in dataclasses.fields(Design)]
     design = Design(**{name: getattr(args, name) for name in names})

@@ -6,11 +6,13 @@ study's seed, and recorded.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from strait.apps.study.pictures import UNCONDITIONAL, Method, PictureStore
+from strait.apps.study.storage import Study, create, refuse_existing
 from strait.data.classes import ClassNames
 from strait.randomness import as_seed, permutation
 
@@ -78,6 +80,27 @@ class Place:
 
     question: int
     swapped: bool
+
+
+def create_study(folder: Path, methods: Sequence[Method], design: Design, title: str) -> Study:
+    """Create a study in a folder.
+
+    Args:
+        folder: created if needed.
+        methods: the first is compared with each of the others.
+        design: number of questions, raters and checks.
+        title: of the pages.
+
+    Raises:
+        ValueError: if the methods have too few images, or no common classes.
+        FileExistsError: if the folder has a study.
+    """
+    refuse_existing(folder)
+    sheets = make_sheets(methods, design, PictureStore(folder / "pictures"))
+    numbers = [number for number in range(len(sheets)) for _ in range(design.raters)]
+    rows = [(number, places(len(sheets[number]), design.seed, index)) for index, number in enumerate(numbers)]
+    settings = {"title": title, "methods": [method.name for method in methods], "design": dataclasses.asdict(design)}
+    return create(folder, settings, sheets, rows)
 
 
 def make_sheets(methods: Sequence[Method], design: Design, store: PictureStore) -> list[list[Question]]:
