@@ -6,6 +6,7 @@ Each axis is varied alone, starting from a batch of 8 images of the configuratio
 weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the rate of
 the matrix product of this machine, measured alternately with them. The plot needs `pip install ".[eval]"`.
 """
+
 from __future__ import annotations
 
 import argparse
