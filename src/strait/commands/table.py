@@ -31,7 +31,6 @@ def parser() -> ArgumentParser:
     parser.add_argument("--search-samples", type=int, default=1000, help="images to score a setting; 0: no search")
     parser.add_argument(
         "--search-by",
-        "--search-by",
         default="fid",
         choices=["fid", "fid_to_reconstructions"],
         help="the distance that a search minimises: to photographs, or to their reconstructions",
