@@ -250,7 +250,7 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
 
-    page.get_by_label("Relabel: the same").check()
+    page.get_by_label("Relabel: redraw it").check()
     paint(page)
     (made,) = edit_results(page, 1)
     assert made.size == (200, 160)
