@@ -1,15 +1,15 @@
-"""The service under load: nothing lost, nothing wrong, how fast, and whether memory grows.
+"""The service under load: lost or wrong replies, throughput, and growth of memory.
 
 pip install ".[serve]" httpx
 OMP_NUM_THREADS=2 python benchmarks/service.py [--requests 500] [--clients 32] [--memory-requests 2000] [--json]
-OMP_NUM_THREADS=2 python benchmarks/service.py --hostile 10         the same beside clients that do harm
-OMP_NUM_THREADS=2 python benchmarks/service.py --against OTHER/src   another version in turn with this one
+OMP_NUM_THREADS=2 python benchmarks/service.py --hostile 10         the same beside hostile clients
+OMP_NUM_THREADS=2 python benchmarks/service.py --against OTHER/src   alternately with another version
 
-First every request alone, one after the other: what each image must be, and the rate to be beaten. Then all of them
-from many clients at once, each image compared. Then many more, with the memory of all processes of the service looked
-at. The rate of the model itself at the same batch size is measured before and after, without the service, by
-``strait bench`` where there is one and in this process otherwise; service and model have the same number of threads.
-Measure on a quiet machine. The exit status is 1 where a bound is missed: see ``bounds`` in the report.
+First, all requests are sent one at a time, which gives the reference images and rate. Then all are sent from many
+clients at once, and each image is compared. Then many more follow, and the memory of all processes of the service is
+recorded. The rate of the model alone at the same batch size is measured before and after, by ``strait bench`` if
+available and in this process otherwise; service and model use the same number of threads. Measure on an otherwise idle
+machine. The exit status is 1 if a bound is missed: see ``bounds`` in the report.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ import torch
 from PIL import Image
 
 RATIO = 0.85
-"""The service's rate is at least this share of the model's own, at the same batch size."""
+"""Lower bound on the service's rate, as a share of the model's at the same batch size."""
 SETTLED, GROWTH = 500, 64
-"""Memory of all processes grows by no more megabytes after the first so many requests."""
+"""Upper bound, in megabytes, on the growth of all processes' memory after the first ``SETTLED`` requests."""
 NO_SLOWER, BESIDE = 0.97, 0.9
-"""Shares of a rate: of another version's, since two rounds of one version differ by as much; of that without hostile
-clients."""
+"""Lower bounds on the rate, as shares of another version's (rounds of the same version differ by as much), and of the
+rate without hostile clients."""
 FILES = 20
-"""Open files that the service may have more than at first: its connections that are not yet closed."""
+"""Upper bound on additional open files: connections that are not closed yet."""
 PORT = 8198
 URL = f"http://127.0.0.1:{PORT}"
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
@@ -59,34 +59,34 @@ def main() -> int:
     parser.add_argument("--memory-requests", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--delay", type=float, default=0.02)
-    parser.add_argument("--workers", type=int, default=1, help="they share the threads")
-    parser.add_argument("--against", help="the folder src of another version: which one is faster")
-    parser.add_argument("--rounds", type=int, default=3, help="of each version, in turn")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes, which share the threads")
+    parser.add_argument("--against", help="the folder src of another version to compare with")
+    parser.add_argument("--rounds", type=int, default=3, help="of each version, alternately")
     parser.add_argument(
-        "--hostile", type=int, default=0, help="clients that send half and never read, beside the others"
+        "--hostile", type=int, default=0, help="additional clients that send incomplete requests and never read"
     )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    words = ("--batch-size", str(args.batch_size), "--delay", str(args.delay), "--workers", str(args.workers))
+    options = ("--batch-size", str(args.batch_size), "--delay", str(args.delay), "--workers", str(args.workers))
     bodies = [_body(number) for number in range(args.requests)]
     if args.against is not None:
-        report = _compare(args.against, words, bodies, args.clients, args.rounds)
+        report = _compare(args.against, options, bodies, args.clients, args.rounds)
     else:
-        report = _measure(words, bodies, args)
+        report = _measure(options, bodies, args)
     print(
         json.dumps(report) if args.json else "\n".join(f"{name:32} {_shown(value)}" for name, value in report.items())
     )
     return int(not all(report["bounds"].values()))
 
 
-def _compare(other: str, words: tuple[str, ...], bodies: list[dict[str, Any]], clients: int, rounds: int) -> Report:
-    """Both versions in turn, on the same machine, with the same requests."""
+def _compare(other: str, options: tuple[str, ...], bodies: list[dict[str, Any]], clients: int, rounds: int) -> Report:
+    """Measure both versions alternately, on the same machine, with the same requests."""
     rates: dict[str, list[float]] = {"this": [], "other": []}
     seconds: dict[str, list[float]] = {"this": [], "other": []}
     images: dict[str, list[list[str]]] = {}
     for _ in range(rounds):
         for name, source in (("this", str(Path(__file__).parent.parent / "src")), ("other", other)):
-            with _service(*words, source=source) as service:
+            with _service(*options, source=source) as service:
                 _from_clients(bodies[:clients], clients)
                 start, used = time.monotonic(), _processor_seconds(service.pid)
                 replies = _from_clients(bodies, clients)
@@ -109,9 +109,9 @@ def _compare(other: str, words: tuple[str, ...], bodies: list[dict[str, Any]], c
     }
 
 
-def _measure(words: tuple[str, ...], bodies: list[dict[str, Any]], args: argparse.Namespace) -> Report:
+def _measure(options: tuple[str, ...], bodies: list[dict[str, Any]], args: argparse.Namespace) -> Report:
     before = _direct_rate(args.batch_size)
-    with _service(*words) as service:
+    with _service(*options) as service:
         start = time.monotonic()
         alone = _from_clients(bodies, 1)
         alone_rate = len(bodies) / (time.monotonic() - start)
@@ -126,9 +126,9 @@ def _measure(words: tuple[str, ...], bodies: list[dict[str, Any]], args: argpars
                 beside = _from_clients(bodies, args.clients)
                 hostile_rate = len(bodies) / (time.monotonic() - start)
         wrong = sum(
-            reply.images() != one.images()
+            reply.images() != expected.images()
             for several in (replies, beside)
-            for reply, one in zip(several, alone, strict=True)
+            for reply, expected in zip(several, alone, strict=True)
         )
         times = sorted(reply.seconds for reply in replies)
         memory, files, lost_later = [_memory(service.pid)], [_open_files(service.pid)], 0
@@ -139,7 +139,7 @@ def _measure(words: tuple[str, ...], bodies: list[dict[str, Any]], args: argpars
             time.sleep(1)
             memory.append(_memory(service.pid))
             files.append(_open_files(service.pid))
-    # The better of the two: the bound must not be met by a machine that was busy meanwhile.
+    # The better of the two, so that a machine that was busy meanwhile does not help to meet the bound.
     direct_rate = max(before, _direct_rate(args.batch_size))
     totals = [sum(sizes.values()) for sizes in memory]
     growth = max(totals[1 + SETTLED // 500 :], default=totals[-1]) - totals[min(SETTLED // 500, len(totals) - 1)]
@@ -182,7 +182,7 @@ def _measure(words: tuple[str, ...], bodies: list[dict[str, Any]], args: argpars
 
 
 def _body(number: int) -> dict[str, Any]:
-    """Other labels, seeds, temperatures and guidance; the model's own steps."""
+    """A request with its own label, seed, temperatures and guidance, and the model's default steps."""
     return {
         "labels": [number % 200],
         "seed": number,
@@ -192,7 +192,7 @@ def _body(number: int) -> dict[str, Any]:
 
 
 class Reply(NamedTuple):
-    """What came back, and how long it took."""
+    """A reply and the time it took."""
 
     status: int
     rows: int
@@ -204,10 +204,10 @@ class Reply(NamedTuple):
 
 
 def _from_clients(bodies: list[dict[str, Any]], clients: int) -> list[Reply]:
-    """Ask from many clients at once, each with a connection of its own.
+    """Send requests from many clients at once, each with its own connection.
 
-    They share the machine with the service, so they do as little as they can: a bare connection, and replies are read
-    into memory and looked at later.
+    The clients share the machine with the service, so they do little work: a bare connection, with replies read into
+    memory and parsed later.
     """
     here = threading.local()
 
@@ -229,24 +229,24 @@ def _from_clients(bodies: list[dict[str, Any]], clients: int) -> list[Reply]:
 
 
 def _direct_rate(batch: int, seconds: float = 10) -> float:
-    """Images a second of the model by itself."""
-    words = ("bench", "--part", "generate", "--batch", str(batch), "--json")
-    found = subprocess.run([sys.executable, "-m", "strait.cli", *words], capture_output=True, text=True, check=False)
-    if found.returncode == 0:
-        return json.loads(found.stdout)["images_per_second"]
+    """Images per second of the model alone."""
+    arguments = ("-m", "strait.cli", "bench", "--part", "generate", "--batch", str(batch), "--json")
+    bench = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if bench.returncode == 0:
+        return json.loads(bench.stdout)["images_per_second"]
     from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained()
     labels = [number % 200 for number in range(batch)]
     model.generate(labels, batch_size=batch)
-    start, made = time.monotonic(), 0
+    start, count = time.monotonic(), 0
     while time.monotonic() - start < seconds:
-        made += len(model.generate(labels, seed=made, batch_size=batch))
-    return made / (time.monotonic() - start)
+        count += len(model.generate(labels, seed=count, batch_size=batch))
+    return count / (time.monotonic() - start)
 
 
 def _memory(process: int) -> dict[int, float]:
-    """Resident megabytes of a process and all below it, the oldest first."""
+    """Resident megabytes of a process and its descendants, the oldest first."""
     sizes = {}
     for number in _processes(process):
         status = Path(f"/proc/{number}/status").read_text()
@@ -255,7 +255,7 @@ def _memory(process: int) -> dict[int, float]:
 
 
 def _processor_seconds(process: int) -> float:
-    """Time that a process and all below it have computed; what else the machine does changes it little."""
+    """Processor time of a process and its descendants, which depends little on other load."""
     ticks = 0
     for number in _processes(process):
         values = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
@@ -264,7 +264,7 @@ def _processor_seconds(process: int) -> float:
 
 
 def _processes(process: int) -> list[int]:
-    """A process and all below it, the oldest first."""
+    """A process and its descendants, the oldest first."""
     numbers, waiting = [], [process]
     while waiting:
         numbers.append(waiting.pop())
@@ -282,8 +282,8 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _service(*words: str, source: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "strait.cli", "serve", "--port", str(PORT), *words]
+def _service(*options: str, source: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "strait.cli", "serve", "--port", str(PORT), *options]
     service = subprocess.Popen(command, env=os.environ | ({"PYTHONPATH": source} if source else {}))
     try:
         while service.poll() is None:
@@ -305,7 +305,7 @@ def _open_files(process: int) -> int:
 
 @contextmanager
 def _hostile(count: int) -> Iterator[None]:
-    """So many clients that do harm meanwhile, a thing at a time each, held until the service drops them."""
+    """Run hostile clients, each of which repeats one attack at a time until the service drops it."""
     is_over = threading.Event()
     clients = [threading.Thread(target=_harm, args=(number, is_over)) for number in range(count)]
     for client in clients:

@@ -171,7 +171,7 @@ def test_transformers_of_another_codebook(
     file.write_bytes((tmp_path / "other" / file.name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{file} predicts {codes} codes, and the tokenizer of config.json has {allowed}",
+        f"{file} predicts {codes} codes, but the tokenizer of config.json has {allowed}",
         "tokenizer.codebook_size",
         "must be the same",
     )
@@ -213,7 +213,7 @@ def test_a_stage_2_beside_the_tokenizer_of_another_model(folder: Path, tmp_path:
         (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{folder / 'bottom.safetensors'} predicts 12 codes, and the tokenizer of config.json has 7",
+        f"{folder / 'bottom.safetensors'} predicts 12 codes, but the tokenizer of config.json has 7",
         "bottom_codebook_size",
     )
 
@@ -252,7 +252,7 @@ def test_settings_of_stage_2_name_themselves_and_their_value(name: str, value: o
 
 @pytest.mark.parametrize("part", ["top", "upsampler"])
 def test_conditional_augmentation_belongs_to_the_bottom(part: str) -> None:
-    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: it belongs to bottom_training"):
+    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: only bottom_training supports it"):
         Config(**{f"{part}_training": TransformerTrainingConfig(condition_augmentation=0.1)})
 
 

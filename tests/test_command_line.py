@@ -242,7 +242,7 @@ def test_the_classes_are_listed_as_labels_that_find_them(
     classes = StraIT.from_pretrained(trained).classes
     assert [classes.find(label) for label, _ in lines] == list(range(len(names)))
     assert run("generate", "--list", "--model", trained, "--grid", tmp_path / "g.png") == 2
-    assert "--list: it makes no images" in capsys.readouterr().err
+    assert "--list: it generates no images" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

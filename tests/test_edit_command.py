@@ -13,7 +13,7 @@ from PIL import Image
 from conftest import make_photograph
 from strait.cli import main
 from strait.editing.edits import Edit, transfer_picture
-from strait.editing.placing import enlarged
+from strait.editing.placing import resized
 from strait.editing.process import frames, random_grids, redrawings
 from strait.editing.process_pictures import animation, heat_map
 from strait.model.strait import StraIT
@@ -119,29 +119,29 @@ def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -
 def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (90, 70)).save(tmp_path / "black.png")
     assert run("edit", "infill", photo, "--mask", tmp_path / "black.png", "--output", tmp_path / "out") == 0
-    assert "nothing is white, so nothing is filled; the picture comes back as it is" in capsys.readouterr().err
+    assert "no pixel is white, so nothing is filled and the picture is returned unchanged" in capsys.readouterr().err
     (result,) = (tmp_path / "out").glob("*.png")
     assert np.array_equal(pixels_of(result), pixels_of(photo))
     # A transfer draws the bottom anew even where every top token stays.
     words = ("edit", "transfer", photo, "--label", 3, "--mask", tmp_path / "black.png", "--output", tmp_path)
     assert run(*words) == 0
-    assert "so every top token stays; the bottom tokens are drawn anew" in capsys.readouterr().err
+    assert "so all top tokens are kept and the bottom tokens are redrawn" in capsys.readouterr().err
     assert run(*words, "--keep-bottom", "--overwrite") == 0
-    assert "so nothing is filled; the reconstruction comes back" in capsys.readouterr().err
+    assert "so nothing is redrawn and the reconstruction is returned" in capsys.readouterr().err
     model, square = StraIT.from_pretrained(), Image.open(photo).convert("RGB").crop((10, 0, 80, 70))
     again = model.decode(model.encode(to_images(square.resize((64, 64), Image.Resampling.LANCZOS))))
-    assert np.array_equal(pixels_of(tmp_path / "photo-transfer-seed0-0000.png"), enlarged(again, 70, 70))
+    assert np.array_equal(pixels_of(tmp_path / "photo-transfer-seed0-0000.png"), resized(again, 70, 70))
 
 
 def test_the_first_picture_of_several_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pages = [make_photograph("disc", number).resize((64, 64)) for number in range(3)]
     pages[0].save(tmp_path / "many.tif", save_all=True, append_images=pages[1:])
     assert run("edit", "extend", tmp_path / "many.tif", "--left", 1, "--output", tmp_path) == 0
-    assert "many.tif holds 3 pictures; the first is taken" in capsys.readouterr().err
+    assert "many.tif has 3 pictures; only the first is used" in capsys.readouterr().err
     assert np.array_equal(pixels_of(tmp_path / "many-extend-seed0-0000.png")[:, 16:], np.asarray(pages[0]))
     words = ("edit", "infill", tmp_path / "many.tif", "--mask", tmp_path / "many.tif", "--output", tmp_path)
     assert run(*words) == 0
-    assert capsys.readouterr().err.count("many.tif holds 3 pictures; the first is taken") == 2
+    assert capsys.readouterr().err.count("many.tif has 3 pictures; only the first is used") == 2
 
 
 def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
     ("words", "said"),
     [
         (("paint",), "edit: there is no action 'paint'"),
-        (("infill", "PHOTO"), "--mask: say what to fill"),
+        (("infill", "PHOTO"), "--mask: give the part to fill"),
         (("infill", "PHOTO", "--box", "1,2"), "--box: '1,2' must be left,top,right,bottom"),
         (("infill", "PHOTO", "--mask", "nothing.png"), "--mask: there is no file nothing.png"),
         (("infill", "nothing.png", "--box", "0,0,1,1"), "picture: there is no file nothing.png"),
@@ -173,17 +173,17 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
         (("relabel", "PHOTO", "--box", "0,0,9,9"), "--label: relabel needs the new class"),
         (("transfer", "PHOTO"), "--label: transfer needs the new class"),
         (("transfer", "PHOTO", "--label", "3", "--keep", "2"), "keep: 2.0 must lie between 0 and 1"),
-        (("transfer", "PHOTO", "--label", "3", "--keep", "1", "--box", "0,0,9,9"), "--keep: the region is given"),
+        (("transfer", "PHOTO", "--label", "3", "--keep", "1", "--box", "0,0,9,9"), "--keep: --box already gives"),
         (
             ("transfer", "PHOTO", "--label", "3", "--choose", "confidence", "--box", "0,0,9,9"),
-            "--choose: the region is given",
+            "--choose: --box already gives the region",
         ),
-        (("extend", "PHOTO"), "extend: say by how many top tokens"),
+        (("extend", "PHOTO"), "extend: give a number of top tokens"),
         (("extend", "PHOTO", "--left", "-2"), "left: -2 must not be negative"),
         (("upsample", "PHOTO"), "upsample: this model has no upsampler"),
-        (("process", "PHOTO"), "--mask: say what to infill"),
+        (("process", "PHOTO"), "--mask: give the part to infill"),
         (("process", "--box", "0,0,9,9"), "--box: there is no picture"),
-        (("process", "--strength", "0.5"), "belong to an infilling"),
+        (("process", "--strength", "0.5"), "need a picture to infill"),
         (("extend", "PHOTO", "--strength", "0.5"), "strength"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_top_token_is_known_up_to_a_share_of_it(density: float, seed: int, cov
 
 
 def test_a_mask_that_no_grid_divides_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask: its 10x16 pixels are no whole number of 4x4 tokens"):
+    with pytest.raises(ValueError, match=r"mask: its 10x16 pixels are not divisible into 4x4 tokens"):
         token_masks(torch.zeros(1, 10, 16, dtype=torch.bool), [(2, 2), (4, 4)])
 
 

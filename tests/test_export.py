@@ -234,7 +234,7 @@ def test_the_written_program_replaces_no_other_picture(
     picture = tmp_path / "0000.png"
     own = picture.read_bytes()
     picture.write_bytes(b"another")
-    with pytest.raises(FileExistsError, match="say --overwrite"):
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
         numpy_side.main()
     assert picture.read_bytes() == b"another"
     monkeypatch.setattr(sys, "argv", [*words, "--overwrite"])
@@ -272,7 +272,7 @@ def test_labels_with_commas_and_other_spellings_are_those_of_the_package(
     [
         (["--seed", str(2**63)], "--seed: 9223372036854775808 does not fit into 64 bits"),
         (["--labels", ""], "--labels: '' names no class"),
-        (["--output", ""], "--output: an empty name"),
+        (["--output", ""], "--output: the name is empty"),
         (["--count", "0"], "--count and --batch-size"),
     ],
 )
@@ -296,14 +296,16 @@ def test_the_verb_writes_the_files_and_replaces_none(
     assert sorted(path.name for path in out.iterdir()) == names
     assert json.loads((out / "export.json").read_text())["model"] == single.weights_hash()
     assert main(["export", "--model", str(single_folder / "model"), "--output", str(out)]) == 2
-    assert capsys.readouterr().err == (f"strait: {out} holds an export; choose another --output, or say --overwrite\n")
+    assert capsys.readouterr().err == (
+        f"strait: {out} holds an export; choose another --output, or pass --overwrite\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["generate.py", "top.onnx", "pixels.onnx"])
 def test_a_file_of_the_users_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / name).write_text("mine")
     assert main(["export", "--output", str(tmp_path)]) == 2
-    said = f"strait: {tmp_path / name} exists; choose another --output, or say --overwrite\n"
+    said = f"strait: {tmp_path / name} exists; choose another --output, or pass --overwrite\n"
     assert capsys.readouterr().err == said
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
@@ -314,7 +316,7 @@ def test_a_library_that_is_not_there_is_named(
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said == "strait: export: it needs the library onnx: pip install 'strait[export]'\n"
+    assert said == "strait: export needs the library onnx: pip install 'strait[export]'\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -225,7 +225,7 @@ def change_description(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda c: c["model"]["top"].update(layers="two"), "model.top.layers must be int, not 'two'"),
         (lambda c: c["model"]["tokenizer"].update(kind="vqgan3"), "model.tokenizer.kind: 'vqgan3' is not one of"),
         (lambda c: c["model"].update(image_size=18), "image_size: 18 is not a multiple of the downsampling 4"),
-        (lambda c: c["model"].update(bottom=None), "a bottom transformer must be there"),
+        (lambda c: c["model"].update(bottom=None), "so add a bottom transformer"),
         (lambda c: c.update(format=1), "not of format 2"),
         (lambda c: c.pop("format"), "not of format 2"),
         (lambda c: c.pop("model"), "it has no 'model'"),

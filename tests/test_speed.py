@@ -349,7 +349,7 @@ def test_compiling_without_a_compiler_is_one_line(
     monkeypatch.setattr(devices, "can_compile", lambda device: False)
     assert main([*words, "--compile", "--device", "cpu"]) == 2
     error = capfd.readouterr().err
-    assert "--compile: no compiler for cpu was found here" in error
+    assert "--compile: there is no compiler for cpu here" in error
     assert error.count("\n") == 1
 
 

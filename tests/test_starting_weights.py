@@ -140,7 +140,7 @@ def test_the_configuration_of_a_model_to_start_from_is_implied(
     words = ["train", "tokenizer", "--data", str(photo_folder), "--model", str(tmp_path / "model")]
     words += ["--init-from", "shipped", "--tokenizer_training.codebook.start", "0", *few]
     assert main(words) == 0
-    assert "--config: tiny-imagenet64-cpu, which is of the shape of shipped" in capsys.readouterr().err
+    assert "--config: tiny-imagenet64-cpu, which has the shape of shipped" in capsys.readouterr().err
     stored = read_config(tmp_path / "model" / "runs" / "config.yaml")
     assert stored.model == read_config(config_path("tiny-imagenet64-cpu")).model
     assert stored.tokenizer_training.steps == 1

@@ -88,7 +88,7 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
         data.draw(st.sampled_from(["constant", "linear"])),
     )
     values = controls.values(wanted)
-    last = values.wanted(controls.model)[-1]
+    last = values.requests(controls.model)[-1]
     path = tmp_path / "picture.png"
     path.write_bytes(png_bytes(Image.new("RGB", (4, 4)), settings_inside(controls.model, "", last)))
     again = controls.values(tuple(controls.restored(stored_in(settings_in(str(path)), MOST_IMAGES))))
@@ -110,14 +110,14 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
         with pytest.raises(ValueError, match=reason):
             controls.values((*good[:place], value, *good[place + 1 :]))
     for name, content, reason in (
-        ("a.png", png_bytes(Image.new("RGB", (4, 4)), {}), "^picture: the settings inside it are of another kind"),
-        ("b.png", b"nothing", "^picture: it is no PNG"),
+        ("a.png", png_bytes(Image.new("RGB", (4, 4)), {}), "^picture: its settings are damaged"),
+        ("b.png", b"nothing", "^picture: it is not a PNG"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             controls.restored(stored_in(settings_in(str(tmp_path / name)), MOST_IMAGES))
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    with pytest.raises(ValueError, match=r"^picture: it carries no settings"):
+    with pytest.raises(ValueError, match=r"^picture: it has no settings"):
         settings_in(str(tmp_path / "c.png"))
 
 
@@ -185,7 +185,7 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
     assert main(words) == 0
     values, _, _ = restored(controls, out / "alp-seed3-0019.png")
     assert (values.first, values.count) == (4, 16)
-    *_, process = Studio(model, tmp_path / "page").generate(values.wanted(model))
+    *_, process = Studio(model, tmp_path / "page").generate(values.requests(model))
     dropped = np.asarray(Image.open(out / "alp-seed3-0019.png"))
     assert np.array_equal(np.asarray(Image.open(process.files[-1])), dropped)
 
@@ -200,7 +200,7 @@ def test_an_edit_comes_back_where_the_model_goes_on_to_upsample() -> None:
     stored = stored_in(edit_settings(edit, "", "extend", None, EditOptions(), 0), MOST_IMAGES)
     values = controls.values(tuple(controls.restored(stored)))
     assert (values.label, values.seed, values.decoding) == (1, 3, DECODING)
-    with pytest.raises(ValueError, match="made at 2 levels, and this page works at 4"):
+    with pytest.raises(ValueError, match="decoded at 2 levels, but this page uses 4"):
         controls.restored(dataclasses.replace(stored, edit=None))
 
 
@@ -267,7 +267,7 @@ def test_an_edit_shows_its_steps_and_ends_when_nobody_looks_on(model: StraIT, tm
 def test_totals_follow_the_steps_that_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
     """16 top tokens take at most 16 steps, whatever was asked for."""
     values = controls.values((7, "12", 1, 0, 1.0, 40, 3, *defaults(controls)[7:]))
-    *_, process = Studio(model, tmp_path).generate(values.wanted(model))
+    *_, process = Studio(model, tmp_path).generate(values.requests(model))
     assert [step.text.split(":")[0] for step in process.steps][-1] == f"step {len(process.steps)} of 19"
     assert len(process.steps) == 19
 
@@ -277,7 +277,7 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
 ) -> None:
     values = controls.values((7, "12", 3, *defaults(controls)[3:]))
     seen, studio = 0, Studio(model, tmp_path)
-    for process in studio.generate(values.wanted(model)):
+    for process in studio.generate(values.requests(model)):
         assert len(process.steps) == min(seen + 1, 18)
         seen += 1
     assert seen == 19
@@ -298,7 +298,7 @@ def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, 
     """A level takes no more steps than it has tokens: 16 of 40, and with the bottom's 3 there are 19."""
     wanted = controls.values((7, "12", 1, 0, 0, 40, 3, *defaults(controls)[7:]))
     studio = Studio(model, tmp_path)
-    *_, process = studio.generate(wanted.wanted(model))
+    *_, process = studio.generate(wanted.requests(model))
     texts = [step.text.partition(",")[0] for step in process.steps]
     levels = [*(f"top {index + 1}" for index in range(16)), *(f"bottom {index + 1}" for index in range(3))]
     assert texts == [f"step {number + 1} of 19: {level}" for number, level in enumerate(levels)]
@@ -414,9 +414,9 @@ def test_pictures_of_other_formats_sizes_and_layers_are_refused(served: Server) 
     large = uploaded(served, "large.png", png(Image.new("L", (8000, 4000))))
     for background, layers, reason in (
         (eps, [], "is not a picture, or is damaged"),
-        (large, [], "has too many pixels to be opened"),
+        (large, [], "has too many pixels"),
         (good, [eps], "is not a picture, or is damaged"),
-        (good, [layer, layer], "layers, and the page takes one"),
+        (good, [layer, layer], "layers, but the page accepts one"),
         (None, [layer], "put a picture into the editor first"),
     ):
         assert joined(served, "edit-button", asked_to_edit(served, background, layers)).status_code == 200
@@ -443,13 +443,13 @@ def test_bodies_numbers_and_work_are_bounded(served: Server) -> None:
 def test_work_is_bounded_before_it_begins(model: StraIT, controls: Controls) -> None:
     values = controls.values((7, "12", 16, 0, 0, 60, 3, *defaults(controls)[7:]))
     with pytest.raises(ValueError, match=r"^steps: 1008 passes through the model"):
-        check_generation(values.wanted(model))
-    with pytest.raises(ValueError, match=r"^steps: 67 for an image, and the page takes 64"):
+        check_generation(values.requests(model))
+    with pytest.raises(ValueError, match=r"^steps: 67 for an image, but the page accepts at most 64"):
         check_generation(controls.values((7, "12", 1, 0, 0, 64, 3, *defaults(controls)[7:])).wanted(model))
     picture, mask = Picture(np.zeros((4000, 5000, 3), np.uint8)), np.ones((4000, 5000), bool)
     edit = Edit(model, count=6, decoding=model.default_decoding())
     check_edit(dataclasses.replace(edit, count=5), "infill", picture, mask, EditOptions())
-    with pytest.raises(ValueError, match="6 results of 5000x4000 pixels are more than 100 million"):
+    with pytest.raises(ValueError, match="6 results of 5000x4000 pixels exceed 100 million"):
         check_edit(edit, "infill", picture, mask, EditOptions())
     wide = EditOptions(sides=Sides(left=16, right=16))
     with pytest.raises(ValueError, match=r"^steps: at least 513 passes"):

@@ -66,7 +66,7 @@ def fill(page, key: str, value: str) -> None:
 def generate(page, count: int) -> list[Image.Image]:
     """Press the button; returns the files to download, as they are."""
     page.locator("#generate-button").click()
-    page.locator("#note").get_by_text("each file carries its settings").wait_for()
+    page.locator("#note").get_by_text("each file stores its settings").wait_for()
     page.wait_for_function(f"document.querySelectorAll('#files a[download]').length == {count}")
     links = [link.get_attribute("href") for link in page.locator("#files a[download]").all()]
     return [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
@@ -179,7 +179,7 @@ def test_what_cannot_be_is_said_on_the_page(page, tmp_path: Path) -> None:
     page.get_by_text("seed: 'teddy' must be a whole number").wait_for()
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     page.locator("#drop input[type=file]").set_input_files(tmp_path / "plain.png")
-    page.get_by_text("it carries no settings").wait_for()
+    page.get_by_text("it has no settings").wait_for()
 
 
 def open_editor(page, tmp_path: Path) -> Image.Image:
@@ -245,12 +245,12 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     assert np.array_equal(pixels(made), next(extend_picture(edit, picture, Sides(left=1))))
     assert any(text.startswith(("top, step", "bottom, step")) for text in page.evaluate("window.seen"))
 
-    page.get_by_label("Transfer: move the picture").check()
+    page.get_by_label("Transfer: to the chosen class").check()
     fill(page, "edit-keep", "0.25")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
 
-    page.get_by_label("Relabel: the same").check()
+    page.get_by_label("Relabel: redraw it").check()
     paint(page)
     (made,) = edit_results(page, 1)
     assert made.size == (200, 160)
@@ -304,7 +304,7 @@ def test_another_models_picture_is_said_to_be_one(page, tmp_path: Path) -> None:
     settings = {"label": None, "seed": 1, "index": 40, "decoding": decoding, "model": "0123456789ab"}
     (tmp_path / "other.png").write_bytes(png_bytes(Image.new("RGB", (8, 8)), settings))
     page.locator("#drop input[type=file]").set_input_files(tmp_path / "other.png")
-    page.get_by_text("made by model 0123456789ab").wait_for()
+    page.get_by_text("the picture is by model 0123456789ab").wait_for()
     page.locator("#more button").first.click()
     assert page.locator("#first input").input_value() == "25"
     assert page.locator("#keep input").first.input_value() == "halton"
@@ -357,7 +357,7 @@ def test_every_label_is_whole_on_a_phone(page, server: Server) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(server.url)
     page.get_by_role("tab", name="Edit").click()
-    page.get_by_label("Transfer: move the picture").check()
+    page.get_by_label("Transfer: to the chosen class").check()
     label = page.locator("#edit-keep-bottom")
     label.wait_for()
     assert label.evaluate("element => element.scrollWidth <= element.clientWidth")

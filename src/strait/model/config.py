@@ -1,4 +1,4 @@
-"""What a model consists of, and its way from and to JSON (no torch here)."""
+"""The configuration of a model, and its conversion to and from JSON (no torch here)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
 
 PARTS = ("tokenizer", "top", "bottom", "upsampler")
-"""Parts of a model in the order in which they are trained."""
+"""The parts of a model in training order."""
 
 _LEVELS = ("top", "bottom", "upsampled_top", "upsampled_bottom")
 
@@ -20,24 +20,24 @@ T = TypeVar("T")
 
 
 class ModelError(ValueError):
-    """A model, or its folder, cannot be used; the message is for people."""
+    """A model, or its folder, cannot be used."""
 
 
 def level_names(count: int) -> tuple[str, ...]:
-    """Names of so many levels, coarse to fine."""
+    """The names of the first ``count`` levels, coarse to fine."""
     return _LEVELS[:count]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model: image size, tokenizer, and a transformer for each of its levels.
+    """A model: image size, tokenizer, and a transformer for each level.
 
     Args:
         image_size: side in pixels.
         tokenizer: stage 1.
         top: the transformer of the top (or only) level.
-        bottom: the transformer of the bottom level; none for a single-scale tokenizer.
-        upsampler: U, which doubles the size of what the others generate; none for a model without.
+        bottom: the transformer of the bottom level; None for a single-scale tokenizer.
+        upsampler: U, which doubles the size of generated images; None for a model without it.
     """
 
     image_size: int = 256
@@ -51,38 +51,38 @@ class ModelConfig:
         if (self.bottom is None) != (self.tokenizer.num_levels == 1):
             raise ValueError(
                 f"bottom: {self.tokenizer.kind} has {self.tokenizer.num_levels} level(s), "
-                f"so a bottom transformer must {'not ' if self.bottom else ''}be there"
+                f"so {'remove the' if self.bottom else 'add a'} bottom transformer"
             )
         if self.upsampler is not None and self.tokenizer.num_levels == 1:
-            raise ValueError(f"upsampler: it needs two levels of tokens, and {self.tokenizer.kind} has one")
+            raise ValueError(f"upsampler: it needs two levels of tokens, but {self.tokenizer.kind} has one")
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of this model in the order of their training."""
+        """The parts of this model in training order."""
         return tuple(part for part in PARTS if getattr(self, part) is not None)
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Token grids, coarse to fine; the upsampler's two come after the others."""
+        """The token grids, coarse to fine; those of the upsampler come last."""
         grids = self.tokenizer.grids(self.image_size)
         return grids if self.upsampler is None else (*grids, *self.tokenizer.grids(2 * self.image_size))
 
     @property
     def level_codebook_sizes(self) -> tuple[int, ...]:
-        """Ids of each of the grids."""
+        """The number of ids of each grid."""
         return self.tokenizer.codebook_sizes * (1 if self.upsampler is None else 2)
 
     @property
     def level_names(self) -> tuple[str, ...]:
-        """A name for each of the grids."""
+        """The name of each grid."""
         return level_names(len(self.grids))
 
 
 def from_dict(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from plain JSON values, nested ones and tuples included.
+    """Build a dataclass from plain JSON values, including nested dataclasses and tuples.
 
     Raises:
-        ValueError: naming the field that is unknown, or not what it should be.
+        ValueError: naming the field that is unknown or has a wrong value.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be an object, not {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""The parts of a model as networks: built with random weights, and which level each network of a part predicts."""
+"""The parts of a model as networks with random weights, and the level that each network predicts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LevelNetwork = TopTransformer | BottomTransformer
 
 
 def build_part(config: ModelConfig, part: str, num_classes: int) -> nn.Module:
-    """One part of a model, with random weights.
+    """Build one part of a model with random weights.
 
     Args:
         config: of the model.
@@ -34,11 +34,11 @@ def build_part(config: ModelConfig, part: str, num_classes: int) -> nn.Module:
         return BottomTransformer(config.bottom, sizes[1], sizes[:1], num_classes, grids[1], grids[:1])
     if part == "upsampler" and config.upsampler is not None:
         return Upsampler(config.upsampler, sizes, num_classes, grids)
-    raise ModelError(f"{part}: this model has none; its parts are {', '.join(config.parts)}")
+    raise ModelError(f"{part}: this model has no such part; its parts are {', '.join(config.parts)}")
 
 
 def level_networks(part: nn.Module) -> dict[int, LevelNetwork]:
-    """The networks of a part, by the number of the level that each predicts."""
+    """The networks of a part, by the index of the level that each predicts."""
     if isinstance(part, TopTransformer):
         return {0: part}
     if isinstance(part, BottomTransformer):

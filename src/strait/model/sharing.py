@@ -1,4 +1,4 @@
-"""A model from a folder and to one, or to a hub: what is shared is the description, the weights, the card."""
+"""Load a model from a folder, save it to one, or upload it to a hub: description, weights and card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Model = TypeVar("Model", bound="StraIT")
 
 
 def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """A model of a kind (``StraIT``) from its folder, on a device, its transformers of a dtype.
+    """Load a model of class ``kind`` from its folder, on a device, with transformers of a dtype.
 
     Raises:
         ModelError: if its files do not fit its configuration; nothing is then loaded.
@@ -50,7 +50,7 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
 
 
 def save(model: StraIT, folder: Path, parts: Sequence[str] | None, dtype: Any) -> None:
-    """What ``StraIT.save_pretrained`` does."""
+    """``StraIT.save_pretrained``."""
     write_description(folder, model.config, list(model.classes), model.decoding)
     for part in sorted(model.trained) if parts is None else parts:
         save_part(folder, part, model.part(part).state_dict(), dtype)
@@ -69,7 +69,7 @@ def push(
     revision: str | None,
     create_pr: bool,
 ) -> str:
-    """What ``StraIT.push_to_hub`` does."""
+    """``StraIT.push_to_hub``."""
     model.require("tokenizer")
     text = card or model.card
     if text:
