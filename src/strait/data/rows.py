@@ -5,7 +5,6 @@ Folders, parquet files, tars and hubs, copied or streamed, ask these functions a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath, PurePosixPath
@@ -13,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from strait.data.classes import MOST_CLASSES
 from strait.data.errors import DataError
+from strait.runtime.files import parse_json
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
@@ -23,7 +24,6 @@ LABELS = ("label", "labels", "fine_label", "cls")
 """Columns that hold a picture's class, the first that is there."""
 LARGEST_LABEL_FILE = 256
 """Bytes of a tar's ``cls`` member."""
-MOST_CLASSES = 100_000
 _PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
 NO_LABEL = -1
@@ -56,7 +56,7 @@ def picture_kinds() -> str:
 def features_of(schema: Any) -> dict[str, Any]:
     """What the library datasets wrote down of the columns of an Arrow schema, if it made the file."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, UnicodeDecodeError):
         return {}
     return (
