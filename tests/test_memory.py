@@ -16,7 +16,7 @@ from strait import cli
 from strait.config import config_names, config_path, read_config
 from strait.model import memory
 from strait.model.config import ModelError
-from strait.model.memory import least_parameters, refuse_what_cannot_fit
+from strait.model.memory import least_parameters, least_tensors, refuse_what_cannot_fit
 from strait.model.parts import build_part
 from test_disasters import refused
 from test_resume import command
@@ -51,6 +51,8 @@ def test_the_lower_bound_is_one(name: str) -> None:
             module = build_part(config, part, 1000)
         real = sum(value.numel() for value in module.parameters())
         assert real * 0.3 < least_parameters(config, part) <= real
+        tensors = len(module.state_dict())
+        assert tensors * 0.3 < least_tensors(config, part) <= tensors
 
 
 def test_a_device_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

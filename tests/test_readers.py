@@ -18,6 +18,7 @@ from PIL import Image
 
 from strait.data.images import read_square
 from strait.data.overlap import in_both
+from strait.data.rows import features_of
 from strait.data.sources import ClassesOf, DataError, FolderSource, ImageSource, has_split, open_images
 from strait.data.streamed import open_stream
 from strait.data.summary import changes, summary
@@ -244,6 +245,10 @@ def scan_bomb(scans: int = 1500) -> bytes:
 
 
 # Tables.
+
+
+def test_what_is_noted_of_columns_may_be_nested_without_end() -> None:
+    assert features_of(arrow.schema([("image", arrow.binary())], metadata={"huggingface": "[" * 100_000})) == {}
 
 
 def labelled_table(tmp_path: Path, labels: list[int], names: list[str]) -> Path:

@@ -156,6 +156,18 @@ def test_one_who_reads_slowly_gets_all_and_one_who_reads_too_slowly_does_not(ser
         drinker.join()
 
 
+def test_requests_sent_at_once_end_with_their_client(server: Server) -> None:
+    """The parser that uvicorn prefers logs a traceback of 66 lines for each such client, and works on."""
+    request = f"GET /v1/classes HTTP/1.1\r\n{HOST}\r\n".encode()
+    before = connections(server.process.pid)
+    with unread(server, 300 * request):
+        assert until(lambda: connections(server.process.pid) > before, 10)
+        # Eight seconds without a byte read.
+        assert until(lambda: connections(server.process.pid) <= before, 30)
+    assert health(server) == 200
+    assert not [line for line in server.lines if "Traceback" in line]
+
+
 @pytest.mark.parametrize(
     "body",
     [

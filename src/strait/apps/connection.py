@@ -1,6 +1,9 @@
 """Connections of a server: its addresses, the hosts it answers for, and timeouts for slow clients.
 
-uvicorn itself has no timeout for a request's head, nor for a client to read a reply.
+uvicorn would wait for a request's head, and for a reply to be read, as long as it takes. Of its two parsers it takes
+the one that happens to be installed. Ours is always h11: it begins a request when the reply before it is complete, so
+the application hears that its client has left. httptools tells that only to the last of several requests sent at
+once, works on for the first, and logs a traceback for each.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def impatient_protocol(head: float, stall: float = 10, reply: float = 60) -> type[asyncio.Protocol]:
@@ -27,9 +30,7 @@ def impatient_protocol(head: float, stall: float = 10, reply: float = 60) -> typ
         reply: seconds that a reply may be pending in total.
     """
 
-    base: Any = AutoHTTPProtocol
-
-    class Impatient(base):
+    class Impatient(H11Protocol):
         _late: asyncio.TimerHandle | None = None
         _stalled: asyncio.TimerHandle | None = None
         _replying: Any = None

@@ -9,6 +9,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import SupportsIndex
 
+MOST_CLASSES = 100_000
+"""More are a mistake, or an attack: each costs memory before any picture or weight is looked at."""
+
 _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 

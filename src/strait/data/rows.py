@@ -5,13 +5,16 @@ Readers of folders, parquet files, tars and hubs, copied or streamed, all use th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
+
+from strait.data.classes import MOST_CLASSES
+from strait.data.errors import DataError
+from strait.runtime.files import parse_json
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
@@ -21,7 +24,6 @@ LABELS = ("label", "labels", "fine_label", "cls")
 """Columns that can hold a picture's class, by priority."""
 LARGEST_LABEL_FILE = 256
 """Largest size in bytes of a tar's ``cls`` member."""
-MOST_CLASSES = 100_000
 _PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
 NO_LABEL = -1
@@ -57,7 +59,7 @@ def picture_kinds() -> str:
 def features_of(schema: Any) -> dict[str, Any]:
     """The column types that the library datasets stores in the schema of files it wrote; empty for other files."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, UnicodeDecodeError):
         return {}
     return (

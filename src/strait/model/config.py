@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def from_dict(kind: type[T], values: Any, where: str) -> T:
     names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise ValueError(f"{where}.{name} is not a setting; there are {', '.join(sorted(names))}")
+            raise ValueError(f"{where}.{name[:100]} is not a setting; there are {', '.join(sorted(names))}")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
@@ -105,14 +106,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} must be a list, not {value!r}")
+            raise ValueError(f"{where} must be a list, not {reprlib.repr(value)}")
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(value):
             raise ValueError(f"{where} must have {len(kinds)} values, not {len(value)}")
         return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if origin is typing.Literal:
         if value not in arguments:
-            raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+            raise ValueError(f"{where}: {reprlib.repr(value)} is not one of {', '.join(map(str, arguments))}")
         return value
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
@@ -120,7 +121,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         except OverflowError as error:
             raise ValueError(f"{where}: the number is too large") from error
         except ValueError as error:
-            raise ValueError(f"{where} must be float, not {value!r}") from error
+            raise ValueError(f"{where} must be float, not {reprlib.repr(value)}") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
+        raise ValueError(f"{where} must be {hint.__name__}, not {reprlib.repr(value)}")
     return value

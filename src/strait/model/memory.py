@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from strait.decoding.config import DecodingConfig
 from strait.model.config import ModelConfig, ModelError
@@ -99,6 +100,40 @@ def _residual_blocks(channels: int, multipliers: Sequence[int], blocks: int) -> 
     in the middle."""
     widths = [channels * multiplier for multiplier in multipliers]
     return 2 * 9 * (sum((2 * blocks - 1) * width**2 for width in widths) + 2 * blocks * widths[-1] ** 2)
+
+
+def least_tensors(config: ModelConfig, part: str) -> int:
+    """A lower bound of the tensors of a part: those of its layers or residual blocks."""
+    tokenizer = config.tokenizer
+    if part == "tokenizer":
+        scales = [len(tokenizer.multipliers)]
+        if tokenizer.kind == "cascade":
+            scales.append(len(tokenizer.multipliers) - 1)
+        stem = tokenizer.stem_blocks if tokenizer.kind in ("vqgan2-r", "vqgan2-c-deep") else 0
+        decoder = tokenizer.decoder_blocks or tokenizer.res_blocks
+        # Two convolutions and two norms each; the decoder's resolutions are one fewer than the encoder's.
+        return 6 * (stem + sum(tokenizer.res_blocks * scale + decoder * (scale - 1) for scale in scales))
+    attentions = {"top": 1, "bottom": 2, "upsampler": 4}[part]
+    return 12 * attentions * getattr(config, part).layers
+
+
+def refuse_what_is_not_free(module: nn.Module, source: object) -> None:
+    """Refuse a network, not yet in memory, whose weights are more than is free here.
+
+    Args:
+        module: on the meta device.
+        source: what it is called in the message.
+
+    Raises:
+        ModelError: naming both.
+    """
+    needed = sum(value.nbytes for value in (*module.parameters(), *module.buffers()))
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise ModelError(
+            f"{source}: the weights that config.json asks for are {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB "
+            "are free here"
+        )
 
 
 def refuse_what_cannot_fit(config: ModelConfig, part: str, device: torch.device) -> None:

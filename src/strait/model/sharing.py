@@ -11,8 +11,17 @@ import torch
 from torch import nn
 
 from strait.model.card import model_card, with_metadata
-from strait.model.folder import check_part, load_part, read_description, save_part, write_description
+from strait.model.folder import (
+    check_part,
+    check_sizes,
+    load_part,
+    read_card,
+    read_description,
+    save_part,
+    write_description,
+)
 from strait.model.hub import find_folder, push_folder
+from strait.model.memory import refuse_what_is_not_free
 from strait.runtime.devices import usable_dtype
 from strait.runtime.files import write_text
 
@@ -31,10 +40,13 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
         ModelError: if its files do not fit its configuration; nothing is then loaded.
     """
     config, classes, decoding = read_description(folder)
+    present = [part for part in config.parts if (folder / f"{part}.safetensors").exists()]
+    for part in present:
+        check_sizes(folder, part, config, len(classes))
     model = kind.shaped(config, classes, decoding, usable_dtype(dtype, device))
-    present = [part for part in model.config.parts if (folder / f"{part}.safetensors").exists()]
     for part in present:
         check_part(folder, part, model.part(part))
+    refuse_what_is_not_free(model, folder)
     model.to_empty(device="cpu")
     for part in model.config.parts:
         if part in present:
@@ -43,8 +55,7 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
         else:
             for value in model.part(part).parameters():
                 nn.init.zeros_(value)
-    readme = folder / "README.md"
-    model.card = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
+    model.card = read_card(folder)
     model.to(device)
     return model
 

@@ -166,6 +166,38 @@ def usable_stem(text: str, longest: int = 150) -> str:
     return shown if len(encoded) <= longest else encoded[:longest].decode("utf-8", "ignore")
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file that somebody else may have written.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: if it has more, of which no more is read, or is a device or a pipe, which may never end.
+        OSError: if it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON of somebody else's holds.
+
+    Raises:
+        ValueError: if it is not JSON, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deeply") from error
+
+
 def read_json(path: Path, absent: Any) -> Any:
     """The content of a JSON file; ``absent`` if there is no such file.
 
@@ -173,7 +205,7 @@ def read_json(path: Path, absent: Any) -> Any:
         ValueError: naming the file, if it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return absent
     except ValueError as error:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+_MOST_BLOCKS, _MOST_RESOLUTIONS, _LARGEST_WIDTH = 100, 16, 2**28
+"""More are a mistake: a block costs memory before its weights do, and no product of two widths may overflow."""
+
+LARGEST_IMAGE = 2**16
+"""Pixels a side; the area of a larger one is beyond what any transformer here could hold positions of."""
+
 TokenizerKind = Literal["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow", "vqgan", "cascade"]
 
 
@@ -54,11 +60,23 @@ class TokenizerConfig:
                 raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at least 1")
         if self.decoder_blocks is not None and self.decoder_blocks < 1:
             raise ValueError(f"tokenizer.decoder_blocks: {self.decoder_blocks} must be at least 1")
+        for name in ("res_blocks", "stem_blocks", "decoder_blocks"):
+            if (getattr(self, name) or 1) > _MOST_BLOCKS:
+                raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at most {_MOST_BLOCKS}")
         if self.patch < 1 or self.patch & (self.patch - 1):
             raise ValueError(f"tokenizer.patch: {self.patch} must be a power of two")
+        if len(self.multipliers) > _MOST_RESOLUTIONS:
+            raise ValueError(
+                f"tokenizer.multipliers: {len(self.multipliers)} of them are too many, at most {_MOST_RESOLUTIONS}"
+            )
         if len(self.multipliers) < (2 if self.kind == "vqgan" else 3) or min(self.multipliers) < 1:
             raise ValueError(
                 f"tokenizer.multipliers: {self.multipliers} must be positive, two or more (three for two levels)"
+            )
+        if max(self.channels * max(self.multipliers), self.code_dim) > _LARGEST_WIDTH:
+            raise ValueError(
+                "tokenizer.channels: their product with the largest of the multipliers, and code_dim, must be at most "
+                f"{_LARGEST_WIDTH}"
             )
         if self.bottom_codebook_size is not None and self.bottom_codebook_size < 1:
             raise ValueError(f"tokenizer.bottom_codebook_size: {self.bottom_codebook_size} must be at least 1")
@@ -95,6 +113,8 @@ class TokenizerConfig:
         Raises:
             ValueError: if the downsampling does not divide the size.
         """
+        if image_size > LARGEST_IMAGE:
+            raise ValueError(f"image_size: {image_size} must be at most {LARGEST_IMAGE}")
         if image_size < 1 or image_size % self.downsampling:
             raise ValueError(f"image_size: {image_size} is not a multiple of the downsampling {self.downsampling}")
         side = image_size // self.downsampling

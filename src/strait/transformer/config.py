@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_LAYERS, LARGEST_WIDTH = 1000, 2**28
+"""More are a mistake: a layer costs memory before its weights do, and no product of two widths may overflow."""
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -32,6 +35,9 @@ class TransformerConfig:
         for name in ("layers", "width", "mlp", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"transformer.{name}: {getattr(self, name)} must be at least 1")
+        for name, most in (("layers", MOST_LAYERS), ("width", LARGEST_WIDTH), ("mlp", LARGEST_WIDTH)):
+            if getattr(self, name) > most:
+                raise ValueError(f"transformer.{name}: {getattr(self, name)} must be at most {most}")
         if self.width % self.heads:
             raise ValueError(f"transformer.heads: {self.heads} does not divide the width {self.width}")
         if not 0 <= self.dropout < 1:
