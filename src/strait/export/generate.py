@@ -1,6 +1,6 @@
 """Generate images from exported files with onnxruntime and numpy: neither torch nor strait is needed.
 
-    python generate.py --labels teddy,goldfish --count 2 --seed 0 --output out
+    python generate.py --labels lemon,daisy --count 2 --seed 0 --output out
 
 The same decoding as strait's own, with the same noise: image k of a label and seed is the same image, up to rounding
 in the last bits of its pixels. This file stands beside the files it reads, and is free to be changed.

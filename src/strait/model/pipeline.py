@@ -1,4 +1,4 @@
-"""A model called as diffusers' pipelines are: ``pipe(class_labels=["teddy"], num_inference_steps=(18, 6)).images``.
+"""A model called as diffusers' pipelines are: ``pipe(class_labels=["lemon"], num_inference_steps=(18, 6)).images``.
 
 The same images as ``StraIT.generate`` gives. What differs from diffusers: steps are one number for each level, and a
 ``guidance_scale`` of 0 is none (the paper's is 0.2), where diffusers counts from 1.
