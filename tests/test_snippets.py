@@ -39,7 +39,7 @@ SLOW = ("train", "encode", "table", "sweep", "bench", "study", "evaluate generat
 
 # What pages leave to the reader, and what is taken for it.
 PLACEHOLDERS = {
-    "L": "teddy",
+    "L": "lemon",
     "SEED": "0",
     "KIND": "vqgan2-c-deep",
     "SHARE": "0.25",

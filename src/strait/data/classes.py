@@ -14,7 +14,7 @@ _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
 class ClassNames(Sequence[str]):
-    """The classes of a model in the order of their indices, e.g. ``n02124075 Egyptian cat``; empty if unconditional."""
+    """The classes of a model in the order of their indices, e.g. ``n02123045 tabby``; empty if unconditional."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [" ".join(name.split()) for name in names]
