@@ -72,11 +72,14 @@ def test_infill_writes_each_result_and_keeps_the_rest(photo: Path, mask: Path, t
 
 
 def test_every_setting_acts(photo: Path, mask: Path, tmp_path: Path) -> None:
+    for path in (photo, mask):  # larger than the model's images: how much of it is seen is a choice
+        with Image.open(path) as picture:
+            picture.resize((180, 140), Image.Resampling.NEAREST).save(path)
     common = ("edit", "infill", photo, "--mask", mask, "--output")
     changes = (
         *(("--strength", 0.3), ("--margin", 9), ("--context", 1.0), ("--feather", 9), ("--no-composite",)),
         *(("--cover", 0), ("--seam", 6)),
-        *(("--steps", "2+1"), ("--temperature", 0), ("--guidance", 0), ("--schedule", "linear"), ("--label", 20)),
+        *(("--steps", "2+1"), ("--temperature", 0), ("--guidance", 20), ("--schedule", "linear"), ("--label", 20)),
     )
     usual = {"--label": 3, "--steps": "6+3"}
     name = "photo-infill-seed0-0000.png"
