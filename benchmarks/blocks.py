@@ -34,8 +34,8 @@ HEADS = {
     "top of imagenet256": (1, 32, 257, 257, 24),
     "bottom of imagenet256": (1, 24, 1024, 1024, 32),
     "its cross-attention": (1, 24, 1024, 257, 32),
-    "shipped top": (16, 6, 17, 17, 32),
-    "shipped bottom": (16, 5, 64, 64, 32),
+    "shipped top": (16, 8, 65, 65, 32),
+    "shipped bottom": (16, 5, 256, 256, 32),
 }
 
 
@@ -76,7 +76,7 @@ def pairs(dtype: torch.dtype) -> Iterator[Pair]:
         )
     for where, rows, inputs, outputs in (
         ("top of imagenet256", (1, 257), 768, 5120),
-        ("shipped top", (16, 17), 192, 768),
+        ("shipped top", (16, 65), 256, 1024),
     ):
         plain = nn.Linear(inputs, outputs).to(dtype)
         packed = _packed(plain)

@@ -45,9 +45,9 @@ def map_body(context: Any, body: Any) -> Any:
         if chance < 0.9:
             body[name] = base64.b64encode(given if chance < 0.8 else draw.choice(DAMAGED)).decode()
     if draw.random() < 0.7:
-        # So that not every case is refused for its settings. The model has two levels and 200 classes.
+        # So that not every case is refused for its settings: the model has two levels and 30 classes.
         body["steps"] = [draw.randint(1, 3), draw.randint(1, 2)]
-        body["label"] = draw.randrange(200)
+        body["label"] = draw.randrange(30)
         body["left"] = draw.randint(0, 3)
         for name in ("schedule", "temperature"):
             body.pop(name, None)

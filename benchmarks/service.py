@@ -180,7 +180,7 @@ def _measure(words: tuple[str, ...], bodies: list[dict[str, Any]], args: argpars
 def _body(number: int) -> dict[str, Any]:
     """Other labels, seeds, temperatures and guidance; the model's own steps."""
     return {
-        "labels": [number % 200],
+        "labels": [number % 30],
         "seed": number,
         "temperature": [3.0 + number % 3, 3.0],
         "guidance": 0.5 + number % 4 / 2,
@@ -233,7 +233,7 @@ def _direct_rate(batch: int, seconds: float = 10) -> float:
     from strait.model.strait import StraIT
 
     model = StraIT.from_pretrained()
-    labels = [number % 200 for number in range(batch)]
+    labels = [number % len(model.classes) for number in range(batch)]
     model.generate(labels, batch_size=batch)
     start, made = time.monotonic(), 0
     while time.monotonic() - start < seconds:

@@ -28,7 +28,7 @@ from strait.apps.connection import served_hosts
 from strait.apps.service import pool
 from strait.apps.service.gate import Held
 from strait.apps.service.limits import Limits
-from test_service import EDIT, GENERATE, children, lives, wait_until_ready, waiting_clients, worker_of
+from test_service import EDIT, FEW, GENERATE, children, lives, wait_until_ready, waiting_clients, worker_of
 
 HOST = "Host: 127.0.0.1\r\n"
 
@@ -200,16 +200,16 @@ def test_a_stopped_worker_is_said_and_its_clients_are_told() -> None:
         os.kill(numbers[0], signal.SIGSTOP)
         assert until(lambda: server.get("/health").text == "1 of 2 workers do not answer", 30)
         assert health(server) == 503
-        assert server.post(GENERATE, json={}).status_code == 200
+        assert server.post(GENERATE, json={"steps": FEW}).status_code == 200
         os.kill(numbers[1], signal.SIGSTOP)
         start = time.monotonic()
-        reply = server.post(GENERATE, json={})
+        reply = server.post(GENERATE, json={"steps": FEW})
         assert reply.status_code == 504
         assert time.monotonic() - start < 25
         for number in numbers:
             os.kill(number, signal.SIGCONT)
         assert until(lambda: health(server) == 200, 30)
-        assert server.post(GENERATE, json={}).status_code == 200
+        assert server.post(GENERATE, json={"steps": FEW}).status_code == 200
 
 
 def test_a_worker_that_never_loads_its_model_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """strait: Stratified Image Transformer, non-autoregressive image generation and editing.
 
 from strait import StraIT
-images = StraIT.from_pretrained().generate(["teddy", "goldfish"], seed=0)
+images = StraIT.from_pretrained().generate(["lemon", "red apple"], seed=0)
 """
 
 from __future__ import annotations

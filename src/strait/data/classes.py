@@ -16,7 +16,7 @@ _WORDNET = re.compile(r"(n\d{8})(?:[\s_]+(.+))?$")
 
 
 class ClassNames(Sequence[str]):
-    """The classes of a model in the order of their indices, e.g. ``n04399382 teddy``; empty if unconditional."""
+    """The classes of a model in the order of their indices, e.g. ``n02123045 tabby``; empty if unconditional."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [" ".join(name.split()) for name in names]
@@ -67,7 +67,7 @@ class ClassNames(Sequence[str]):
         """The index of a class.
 
         Args:
-            label: a name in any case or spelling (``teddy``, ``lesser panda``), a WordNet id, or an index: an integer
+            label: a name in any case or spelling (``lemon``, ``red apple``), a WordNet id, or an index: an integer
                 of any library, its digits if no class has that name, or its digits after a ``#``.
 
         Raises:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from strait.data.classes import MOST_CLASSES
-from strait.data.errors import DataError
 from strait.runtime.files import parse_json
 
 SUFFIXES = frozenset(

@@ -1,6 +1,6 @@
 """Generate images from exported files with onnxruntime and numpy: neither torch nor strait is needed.
 
-    python generate.py --labels teddy,goldfish --count 2 --seed 0 --output out
+    python generate.py --labels lemon,daisy --count 2 --seed 0 --output out
 
 The decoding and its noise are those of strait itself: image k of a label and seed is the same image, up to rounding in
 the last bits. This file is written into the folder of the files it reads, and may be modified freely.

@@ -164,7 +164,7 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
     for name, shape in sorted(wanted.items(), key=lambda item: not item[0].endswith("head.bias")):
         if name.endswith("head.bias") and found[name] != shape and len(found[name]) == 1:
             raise ModelError(
-                f"{path} predicts {stored[name][0]} codes, but the tokenizer of config.json has {shape[0]} "
+                f"{path} predicts {found[name][0]} codes, but the tokenizer of config.json has {shape[0]} "
                 f"(tokenizer.codebook_size or bottom_codebook_size): they must be the same"
             )
         if found[name] != shape:

@@ -1,4 +1,4 @@
-"""A model with the interface of a diffusers pipeline: ``pipe(["teddy"], num_inference_steps=(18, 6)).images``.
+"""A model with the interface of a diffusers pipeline: ``pipe(["lemon"], num_inference_steps=(18, 6)).images``.
 
 It generates the same images as ``StraIT.generate``. Differences from diffusers: steps are given for each level, and a
 ``guidance_scale`` of 0 means no guidance (the paper uses 0.2), where diffusers uses 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +21,14 @@ from strait.transformer.embedding import TokenEmbedding
 
 
 def fitting_configs(source: Path) -> list[str]:
-    """Names of the packaged configurations that have a model's shape."""
-    config = read_description(source)[0]
-    return [name for name in config_names() if read_config(config_path(name)).model == config]
+    """Names of the packaged configurations that have a model's shape; dropout does not count."""
+    shape = _without_dropout(read_description(source)[0])
+    return [name for name in config_names() if _without_dropout(read_config(config_path(name)).model) == shape]
+
+
+def _without_dropout(config: ModelConfig) -> ModelConfig:
+    transformers = {part: dataclasses.replace(getattr(config, part), dropout=0.0) for part in config.parts[1:]}
+    return dataclasses.replace(config, **transformers)
 
 
 def require_fit(source: Path, part: str, config: ModelConfig) -> None:
