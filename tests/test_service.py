@@ -116,8 +116,8 @@ def png(picture: Image.Image) -> str:
 
 def test_images_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
     for body in (
-        {"labels": ["lemon", "daisy", 3], "seed": 5},
-        {"count": 3, "seed": -(2**63)},
+        {"labels": ["lemon", "daisy", 3], "seed": 5, "steps": FEW},
+        {"count": 3, "seed": -(2**63), "steps": FEW},
         {"labels": ["RED_APPLE"], "steps": [4, 2], "temperature": [1, 0.5], "guidance": 0, "schedule": "linear"},
         {},
     ):
@@ -140,13 +140,13 @@ def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Serve
         {
             "labels": [number],
             "seed": number,
-            "steps": [6, 3],
+            "steps": FEW,
             "temperature": 1 + number % 3,
             "guidance": 0.5 + number % 2,
         }
         for number in range(12)
     ]
-    bodies += [{"labels": [number], "steps": [3, 2]} for number in range(4)]
+    bodies += [{"labels": [number], "steps": [2, 1]} for number in range(4)]
     with ThreadPoolExecutor(len(bodies)) as clients:
         replies = list(clients.map(lambda body: server.post(GENERATE, json=body), bodies))
     for body, reply in zip(bodies, replies, strict=True):
@@ -362,14 +362,20 @@ def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: 
         return server.post(EDIT, json=body), time.monotonic() - start
 
     with ThreadPoolExecutor(2) as clients:
-        too_far, beside = clients.submit(extended, 32), clients.submit(server.post, GENERATE, json={"seed": 8})
+        too_far, beside = (
+            clients.submit(extended, 32),
+            clients.submit(server.post, GENERATE, json={"seed": 8, "steps": FEW}),
+        )
         assert too_far.result()[0].status_code == 422
-        assert same(pictures(beside.result()), by_hand(model, seed=8))
-    # As far as it goes, but through 133 windows of 24 steps each.
+        assert same(pictures(beside.result()), by_hand(model, seed=8, steps=FEW))
+    # As far as it goes, but through 48 windows of 24 steps each.
     with ThreadPoolExecutor(2) as clients:
-        too_much, beside = clients.submit(extended, 28), clients.submit(server.post, GENERATE, json={"seed": 9})
+        too_much, beside = (
+            clients.submit(extended, 16),
+            clients.submit(server.post, GENERATE, json={"seed": 9, "steps": FEW}),
+        )
         reply, seconds = too_much.result()
-        assert same(pictures(beside.result()), by_hand(model, seed=9))
+        assert same(pictures(beside.result()), by_hand(model, seed=9, steps=FEW))
     assert (reply.status_code, "513 passes" in reply.text) == (422, True)
     assert seconds < 10
 
