@@ -89,7 +89,7 @@ def test_guided_logits_at_positions(network: Network, canvas: Canvas, condition:
 @either
 def test_guidance_moves_all_rows_but_those_without_a_class(network: Network, canvas: Canvas, condition: Condition):
     guided = Guided(network.bind, condition, guided=True).at(torch.ones(4))(canvas)
-    plain = network(condition, canvas)
+    plain = network.bind(condition)(canvas)
     for row in range(3):
         assert not torch.allclose(guided[row], plain[row], atol=1e-2)
     torch.testing.assert_close(guided[3], plain[3], atol=1e-4, rtol=1e-4)
@@ -100,13 +100,13 @@ def test_scale_zero_equals_no_guidance(network: Network, canvas: Canvas, conditi
     zero = Guided(network.bind, condition, guided=True).at(torch.zeros(4))(canvas)
     none = Guided(network.bind, condition, guided=False).at(torch.zeros(4))(canvas)
     torch.testing.assert_close(zero, none)
-    assert torch.equal(none, network(condition, canvas))
+    assert torch.equal(none, network.bind(condition)(canvas))
 
 
 def test_scale_minus_one_is_the_null_class():
     for network, canvas, condition in CASES:
         guided = Guided(network.bind, condition, guided=True).at(-torch.ones(4))(canvas)
-        torch.testing.assert_close(guided, network(condition.without_label(), canvas), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(guided, network.bind(condition.without_label())(canvas), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("guidance", "rows"), [(0.0, 4), (0.3, 8)])
