@@ -60,11 +60,11 @@ def with_others_hidden(canvas: Canvas, seed: int, codes: int) -> Canvas:
 @given(seed=SEEDS, share=st.floats(0.1, 1))
 def test_a_hidden_token_changes_no_logit(config: TransformerConfig, seed: int, share: float):
     for network, canvas, condition in cases(config, seed, share):
-        logits = network(condition, canvas)
-        assert torch.equal(network(condition, with_others_hidden(canvas, seed, network.codebook_size)), logits)
+        logits = network.bind(condition)(canvas)
+        assert torch.equal(network.bind(condition)(with_others_hidden(canvas, seed, network.codebook_size)), logits)
         # While a known one does, wherever there is one: the masks hide, not the network.
         shown = dataclasses.replace(canvas, tokens=(canvas.tokens + 1) % network.codebook_size)
-        changed = (network(condition, shown) != logits).flatten(1).any(1)
+        changed = (network.bind(condition)(shown) != logits).flatten(1).any(1)
         assert changed.tolist() == (~canvas.masked).any(1).tolist()
 
 
@@ -76,11 +76,11 @@ def test_a_masked_token_is_masked_alone(config: TransformerConfig):
             masked = canvas.masked.clone()
             masked[:, place] = True
             one_hidden = dataclasses.replace(canvas, masked=masked)
-            logits = network(condition, one_hidden)
+            logits = network.bind(condition)(one_hidden)
             for other in range(canvas.tokens.shape[1]):
                 tokens = canvas.tokens.clone()
                 tokens[:, other] = (tokens[:, other] + 1) % network.codebook_size
-                same = torch.equal(network(condition, dataclasses.replace(one_hidden, tokens=tokens)), logits)
+                same = torch.equal(network.bind(condition)(dataclasses.replace(one_hidden, tokens=tokens)), logits)
                 assert same == (other == place)
 
 
@@ -140,7 +140,7 @@ def test_no_gradient_reaches_a_hidden_token(config: TransformerConfig, level: st
     network.requires_grad_()
     codes = network.codebook_size
     tokens = torch.where(canvas.masked, torch.tensor(codes - 1), canvas.tokens.remainder(codes - 1))
-    logits: Tensor = network(condition, dataclasses.replace(canvas, tokens=tokens))
+    logits: Tensor = network.bind(condition)(dataclasses.replace(canvas, tokens=tokens))
     # The head is tied to the same table: the logit of that code itself is left out.
     logits[..., : codes - 1].sum().backward()
     gradient = network.embedding.ids.weight.grad

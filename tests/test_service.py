@@ -185,7 +185,7 @@ def test_one_image_comes_as_a_file_to_those_who_accept_one(server: Server, model
                 assert reply.headers["content-type"] == "application/json", accept
     for path, body in ((GENERATE, {"count": 2}), (EDIT, {"action": "extend", "image": small, "left": 1, "count": 2})):
         reply = server.post(path, json=body, headers={"Accept": "image/png"})
-        assert (reply.status_code, "one image" in reply.json()["detail"]) == (422, True)
+        assert (reply.status_code, "a single image" in reply.json()["detail"]) == (422, True)
 
 
 def events(reply: httpx.Response) -> Iterator[tuple[str, Any]]:
