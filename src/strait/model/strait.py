@@ -351,7 +351,9 @@ class StraIT(nn.Module):
         """Write the model folder: its description and the trained parts (or those named).
 
         Args:
-            folder: made if need be; files of parts that are not written stay as they are, and so does a README.md.
+            folder: made if need be; files of parts that are not written stay as they are. Its README.md becomes
+                ``self.card``, or where that is empty a card that says what the model knows of itself; a README.md
+                that somebody wrote or changed stays.
             parts: which; all trained ones by default.
             dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
         """

@@ -85,7 +85,8 @@ def _replies() -> dict[str, Any]:
     }
     about = (
         "the images, as the header Accept asks: JSON, one image as a PNG file, or server-sent events, `step` "
-        "(StepEvent) after each step and in the end `images` (ImagesReply) or `problem` (Problem)"
+        "(StepEvent) after each step and in the end `images` (ImagesReply) or `problem` (Problem). The `note` of a "
+        "PNG is the header X-Strait-Note"
     )
     refusals = {code: {"description": why, "content": content("Problem")} for code, why in _REFUSALS.items()}
     return {"200": {"description": about, "content": kinds}, **refusals}

@@ -28,6 +28,7 @@ class Reply(NamedTuple):
         media_type: of the content.
         rows: how many images it was decoded with; 0 for none.
         is_last: whether no more will come.
+        note: what the user should know of it; the content says it too, where it is JSON.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Reply(NamedTuple):
     media_type: str
     rows: int = 0
     is_last: bool = True
+    note: str | None = None
 
 
 FREE = "free"

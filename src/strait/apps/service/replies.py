@@ -38,7 +38,7 @@ from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit
+from strait.editing.edits import Edit, infilling_note
 from strait.editing.extension import Sides
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
@@ -113,11 +113,11 @@ class Replier:
             yield from ((number, refusal(number, error)) for number in asked)
         for task in edits:
             try:
-                made = self._edit(task, until, finish)
+                made, note = self._edit(task, until, finish)
             except Exception as error:
                 yield task.number, refusal(task.number, error)
             else:
-                yield task.number, partial(self._reply, task.number, task.form, made, 1)
+                yield task.number, partial(self._reply, task.number, task.form, made, 1, note)
 
     def _wanted(self, body: GenerateBody, form: Form) -> list[Wanted]:
         self._check_count(body.images, form)
@@ -205,7 +205,7 @@ class Replier:
 
         return watch
 
-    def _edit(self, task: Task, until: float, finish: _Finish) -> list[_Made]:
+    def _edit(self, task: Task, until: float, finish: _Finish) -> tuple[list[_Made], str | None]:
         body = task.body
         assert isinstance(body, EditBody)
         self._check_count(body.count, task.form)
@@ -223,6 +223,9 @@ class Replier:
         edit = Edit(self.model, label, body.count, body.seed, self._decoding(body), self.rows, watch=watch)
         results = edited(edit, body.action, picture, mask, options)
         self._check_passes(passes_of(edit, body.action, picture, mask, options, self.limits.passes))
+        note = None
+        if mask is not None and body.action in ("infill", "relabel"):
+            note = infilling_note(self.model, mask, options.config)
         made: list[_Made] = []
         for index, pixels in enumerate(results):
             if body.count * pixels.shape[0] * pixels.shape[1] > _PICTURES * self.limits.pixels:
@@ -230,7 +233,7 @@ class Replier:
                 raise ValueError(f"count: the results together would have more than {most} million pixels")
             settings = edit_settings(edit, self.digest, body.action, mask, options, index)
             made.append((Image.fromarray(pixels), settings))
-        return made
+        return made, note
 
     def _check_passes(self, count: int) -> None:
         if count > self.limits.passes:
@@ -239,11 +242,11 @@ class Replier:
                 f"model, counted for each image, and a request may take {self.limits.passes}; ask for less"
             )
 
-    def _reply(self, number: int, form: Form, made: list[_Made], rows: int) -> Reply:
+    def _reply(self, number: int, form: Form, made: list[_Made], rows: int, note: str | None = None) -> Reply:
         if form == "png":
             ((picture, settings),) = made
-            return Reply(number, 200, png_bytes(picture, settings), "image/png", rows)
-        content = {"images": [_as_json(picture, settings) for picture, settings in made], "model": self.digest}
+            return Reply(number, 200, png_bytes(picture, settings), "image/png", rows, note=note)
+        content = {"note": note, "images": [_as_json(picture, settings) for picture, settings in made], "model": self.digest}
         if form == "events":
             return Reply(number, 200, event("images", json.dumps(content).encode()), EVENTS, rows)
         return Reply(number, 200, json.dumps(content).encode(), "application/json", rows)
