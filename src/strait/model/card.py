@@ -55,7 +55,7 @@ def model_card(
         f"# {title}",
         f"A StraIT (stratified image transformer, tokenizer {config.tokenizer.kind}) for {of}.",
         "## Use",
-        f'```python\nfrom strait import StraIT\n\nmodel = StraIT.from_pretrained({json.dumps(source)})\n'
+        f"```python\nfrom strait import StraIT\n\nmodel = StraIT.from_pretrained({json.dumps(source)})\n"
         f"images = model.generate({labels}, seed=0)\n```",
         f"```\nstrait generate --model {shlex.quote(source)} --count 4 --output out\n```",
         "## Parts",

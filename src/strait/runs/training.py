@@ -31,7 +31,7 @@ from strait.runs.classifier_part import ClassifierPart
 from strait.runs.part import ModelRun, Part
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer
 from strait.runs.run_folder import is_finished, runnable, settled_classes, settled_config, write_part
-from strait.runs.said import closing, opening
+from strait.runs.said import closing, estimate, opening
 from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
@@ -123,7 +123,9 @@ class ModelTraining:
                 for network, prefix in part.networks().items():
                     trainee = part.trainee(network, config)
                     model.begin(network, config)
-                    done = train(trainee, model.run_folder(network), _steps(config, name), config.run, job)
+                    whole = self.budget is None and len(part.networks()) == 1
+                    say = partial(self._say_time, config, names[names.index(name) :]) if whole else None
+                    done = train(trainee, model.run_folder(network), _steps(config, name), config.run, job, say)
                     weights.update({f"{prefix}{key}": value for key, value in trainee.weights().items()})
                     if not done:
                         break
@@ -136,6 +138,11 @@ class ModelTraining:
             job.stop.agreed(job.ranks)
             return True
         return False
+
+    def _say_time(self, config: Config, parts: Sequence[str], seconds: float) -> None:
+        line = estimate(config, len(self.model.classes), parts, seconds)
+        if line is not None and self.job.ranks.first:
+            print(f"\n{line}", file=sys.stderr, flush=True)
 
     def encode(self) -> TokenCache | None:
         """The token cache of the training images, made where it is missing; None if stopped before it was done."""

@@ -16,6 +16,7 @@ from strait.model.config import from_dict
 from strait.randomness import permutation
 from strait.runtime.ranks import Stopped
 from strait.tables.search import SHARES, TEMPERATURES, Trials
+from strait.training.progress import duration
 
 TOTALS = (3, 4, 6, 8, 12, 16, 24, 36, 48)
 GUIDANCE = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -80,6 +81,7 @@ def sweep(
     start: DecodingConfig,
     grids: tuple[tuple[int, int], ...],
     seconds: float,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Try settings until the budget is spent, or until told to stop; what earlier runs spent counts.
 
@@ -88,26 +90,41 @@ def sweep(
         start: what is not searched, and the first to be tried.
         grids: of the levels.
         seconds: the budget.
+        say: is given a line before each trial.
 
     Returns:
         Every trial that is done: ``decoding`` and ``scores``.
     """
     with contextlib.suppress(Stopped):
-        _search(trials, start, grids, seconds)
+        _search(trials, start, grids, seconds, say)
     return trials.done
 
 
-def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int], ...], seconds: float) -> None:
+def _search(
+    trials: Trials,
+    start: DecodingConfig,
+    grids: tuple[tuple[int, int], ...],
+    seconds: float,
+    say: Callable[[str], None],
+) -> None:
+    def spent() -> float:
+        return sum(trial["scores"]["seconds"] for trial in trials.done)
+
     def go_on(share: float) -> bool:
-        return sum(trial["scores"]["seconds"] for trial in trials.done) < share * seconds
+        return spent() < share * seconds
+
+    def attempt(decoding: DecodingConfig) -> None:
+        if trials.find(decoding) is None:
+            say(f"setting {len(trials.done) + 1}, about {duration(seconds - spent())} of searching left")
+        trials(decoding)
 
     if go_on(1.0):
-        trials(start)
+        attempt(start)
     places = {decoding_of(setting, start, grids): setting for setting in everywhere()}
     for decoding in places:
         if not go_on(_EXPLORED):
             break
-        trials(decoding)
+        attempt(decoding)
     while go_on(1.0):
         near = (
             decoding_of(other, start, grids)
@@ -120,21 +137,26 @@ def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int],
             untried = next((decoding for decoding in places if trials.find(decoding) is None), None)
         if untried is None:
             break
-        trials(untried)
+        attempt(untried)
 
 
-def scored_again(trials: Trials, chosen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def scored_again(
+    trials: Trials, chosen: Sequence[dict[str, Any]], say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """The trials of a front with scores of samples that they were not chosen by: those of a search flatter its best.
 
     Args:
         trials: measures settings on other samples, and remembers them.
         chosen: trials.
+        say: is given a line before each.
 
     Returns:
         Each as ``decoding``, ``scores`` (None where a stop came first) and ``searched``, the scores it was chosen by.
     """
     with contextlib.suppress(Stopped):
-        for trial in chosen:
+        for place, trial in enumerate(chosen):
+            left = sum(other["scores"]["seconds"] for other in chosen[place:])
+            say(f"the best again on other images: {place + 1} of {len(chosen)}, about {duration(left)} left")
             trials(from_dict(DecodingConfig, trial["decoding"], "decoding"))
     return [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,14 @@ class Trainee(Protocol):
         ...
 
 
-def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Job) -> bool:
+def train(
+    trainee: Trainee,
+    folder: Path,
+    steps: int,
+    config: RunConfig,
+    job: Job,
+    timed: Callable[[float], None] | None = None,
+) -> bool:
     """Train a network to its last step, from its newest checkpoint if there is one.
 
     Args:
@@ -65,6 +73,7 @@ def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Jo
         steps: steps in all.
         config: logging and checkpoints.
         job: asked after every step whether to stop; one process that is to stop stops all.
+        timed: is told the seconds of a step, once, when the first steps have been timed.
 
     Returns:
         True if the last step has been taken, False if the job was stopped first; either way the state is saved.
@@ -89,6 +98,9 @@ def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Jo
             is_best = run.log(step, metrics, is_last)
             pace.pause()
             progress.advance(loss=run.loss)
+            if timed is not None and (seconds := pace.seconds_per_step()) is not None:
+                timed(seconds)
+                timed = None
             # A step that was skipped on one process was skipped on all, and the best is the same for all.
             stopping, due = job.stop.agreed(job.ranks, run.saving_is_due())
             if is_last or stopping or due or is_best:

@@ -15,6 +15,7 @@ from strait.runtime.files import naming
 
 WARM_UP = 3
 """Steps that are not counted: the first ones compile, among others."""
+_ENOUGH, _SECONDS = 3, 2.0  # steps and their time, from which a mean says something
 
 
 class Pace:
@@ -40,6 +41,11 @@ class Pace:
         """It has been taken; what is done before the next (checkpoints, sample grids) is not of its time."""
         if self.steps > WARM_UP:
             self._seconds += time.perf_counter() - self._since
+
+    def seconds_per_step(self) -> float | None:
+        """The mean so far; None before there are enough steps for one."""
+        counted = self.steps - WARM_UP
+        return self._seconds / counted if counted >= _ENOUGH and self._seconds >= _SECONDS else None
 
     def write(self) -> None:
         """Note the run, if it came to more than its warm-up."""

@@ -246,7 +246,8 @@ class Replier:
         if form == "png":
             ((picture, settings),) = made
             return Reply(number, 200, png_bytes(picture, settings), "image/png", rows, note=note)
-        content = {"note": note, "images": [_as_json(picture, settings) for picture, settings in made], "model": self.digest}
+        images = [_as_json(picture, settings) for picture, settings in made]
+        content = {"note": note, "images": images, "model": self.digest}
         if form == "events":
             return Reply(number, 200, event("images", json.dumps(content).encode()), EVENTS, rows)
         return Reply(number, 200, json.dumps(content).encode(), "application/json", rows)
