@@ -1,4 +1,4 @@
-"""The pictures that README and the first page of the site show, drawn by the model that ships: run it after that has changed.
+"""The pictures of README and of the site's first page, drawn by the model that ships: run it after that has changed.
 
 python docs/pictures.py                                  docs/images/decoding.gif and docs/images/best.png
 python docs/pictures.py --model M --labels a,b,c,d,e     of another model
@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from strait.editing.process import frames
 from strait.model.strait import StraIT
 from strait.pictures.sheets import contact_sheet
 from strait.runtime.files import write_bytes
-from strait.types import Images
+from strait.types import Images, Tokens
 
 IMAGES = Path(__file__).parent / "images"
 LABELS = "goldfish,jellyfish,alp,lemon,school bus"
@@ -47,10 +46,14 @@ def main() -> None:
 def moving_picture(model: StraIT, names: list[str], seed: int) -> bytes:
     """A GIF: one image of each class, side by side, after every step of the top and then of the bottom."""
     labels = torch.tensor(model.labels(names, len(names), seed))
-    pictures = [
-        contact_sheet(_enlarged(frame.image), len(names), [f"{frame.level}: step {frame.index + 1} of {frame.num_steps}"])
-        for frame in frames(model, model.decoding_steps(labels, seed), seed)
-    ]
+    grids: dict[str, torch.Tensor] = {}
+    pictures: list[Image.Image] = []
+    for step in model.decoding_steps(labels, seed):
+        # While there is no bottom yet, the top is decoded alone.
+        grids[step.level] = step.canvas.as_grid()
+        images = model.decode(Tokens(tuple(grids.values())))
+        title = f"{step.level}: step {step.index + 1} of {step.num_steps}"
+        pictures.append(contact_sheet(_enlarged(images), len(names), [title]))
     limited = [picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT) for picture in pictures]
     durations = [MILLISECONDS] * (len(limited) - 1) + [LAST]
     buffer = io.BytesIO()
