@@ -18,13 +18,15 @@ def main() -> None:
         metadata = dict(notebook.metadata)
         with tempfile.TemporaryDirectory() as folder:
             options = {"metadata": {"path": folder}}
-            NotebookClient(notebook, timeout=1200, resources=options, record_timing=False).execute()
+            NotebookClient(notebook, timeout=1200, resources=options, record_timing=False, coalesce_streams=True).execute()
         notebook.metadata.clear()
         notebook.metadata.update(metadata)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 # Progress and warnings tell of one run on one machine.
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+                for output in cell.outputs:
+                    output.get("data", {}).pop("image/jpeg", None)  # the same picture as the PNG
         nbformat.write(notebook, path)
         print(path)
 
