@@ -18,7 +18,9 @@ def main() -> None:
         metadata = dict(notebook.metadata)
         with tempfile.TemporaryDirectory() as folder:
             options = {"metadata": {"path": folder}}
-            NotebookClient(notebook, timeout=1200, resources=options, record_timing=False, coalesce_streams=True).execute()
+            client = NotebookClient(notebook, timeout=1200, resources=options)
+            client.record_timing, client.coalesce_streams = False, True
+            client.execute()
         notebook.metadata.clear()
         notebook.metadata.update(metadata)
         for cell in notebook.cells:
