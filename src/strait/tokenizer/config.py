@@ -128,7 +128,8 @@ class ClassifierConfig:
     Args:
         channels: width of the first stage, at half the image's size.
         multipliers: width of each stage, in multiples of ``channels``; each stage after the first halves the
-        resolution. res_blocks: residual blocks of each stage.
+            resolution.
+        res_blocks: residual blocks of each stage.
     """
 
     channels: int = 32
