@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO = .venv
 DEV = .venv-dev
 
-.PHONY: demo test lint types contract unit docs slow browser fuzz-service packages clean
+.PHONY: demo test lint types contract unit docs pictures notebooks slow browser fuzz-service packages clean
 
 # Core dependencies alone, then images from the model that ships with the package.
 demo: $(DEMO)/installed
@@ -44,7 +44,15 @@ slow: $(DEV)/installed
 # advertisement quiet.
 docs: $(DEV)/installed
 	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict
-	@echo "look at site/index.html"
+	@echo "open site/index.html in a browser"
+
+# The pictures of README and of the site's first page, from the model that ships.
+pictures: $(DEV)/installed
+	$(DEV)/bin/python docs/pictures.py
+
+# Run the notebooks, and store what they show.
+notebooks: $(DEV)/installed
+	$(DEV)/bin/python notebooks/store_outputs.py
 
 # A source distribution and the wheel that is built from it, into dist/; the slow tests install it elsewhere.
 packages: $(DEV)/installed

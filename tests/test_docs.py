@@ -53,7 +53,7 @@ def test_configurations_that_the_guide_names_are_those_there_are() -> None:
 
 
 def test_an_import_of_the_model_takes_no_more_than_the_page_says() -> None:
-    program = re.search(r"```python\n(import sys\n.*?)```", (ROOT / "docs" / "house.md").read_text(), re.S)
+    program = re.search(r"```python\n(import sys\n.*?)```", (ROOT / "docs" / "development.md").read_text(), re.S)
     assert program is not None
     done = subprocess.run(
         [sys.executable, "-c", program[1] + "print(*names)"], capture_output=True, text=True, check=True

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 from stand_in_hub import Hub, Repository, stand_in_hub
+from strait.cli import main
 from strait.model.config import ModelError
 from strait.model.hub import find_folder
 from strait.model.strait import StraIT, random_model
@@ -210,6 +211,53 @@ def test_a_card_stays_with_its_model(tmp_path: Path) -> None:
     (tmp_path / "model" / "README.md").write_text("# Changed\n")
     loaded.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "README.md").read_text() == "# Changed\n"
+
+
+def test_a_saved_model_says_what_it_is_until_somebody_else_does(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    random_model(CONFIG, CLASSES, seed=5).save_pretrained(folder)
+    readme = folder / "README.md"
+    card = ModelCard(readme.read_text())
+    assert card.data.library_name == "strait"
+    assert card.text.strip().startswith("# A StraIT model")
+    assert 'StraIT.from_pretrained("path/to/this/folder")' in card.text
+    model = random_model(CONFIG, CLASSES, seed=6)
+    model.save_pretrained(folder)
+    assert model.weights_hash() in readme.read_text(), "the card is of these weights"
+    StraIT.from_pretrained(folder).push_to_hub("me/mine")
+    assert 'StraIT.from_pretrained("me/mine")' in hub.models["me/mine"].files()["README.md"].decode()
+    mine = readme.read_text().replace("Not stated.", "Photographs of my garden.")
+    readme.write_text(mine)
+    loaded = StraIT.from_pretrained(folder)
+    assert loaded.card == mine
+    random_model(CONFIG, CLASSES, seed=7).save_pretrained(folder)
+    assert readme.read_text() == mine
+
+
+def test_push_on_the_command_line(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(CONFIG, CLASSES, seed=5)
+    model.save_pretrained(tmp_path / "model")
+    words = ["push", "me/mine", "--model", str(tmp_path / "model")]
+    assert main([*words, "--private", "--message", "The first"]) == 0
+    shared = hub.models["me/mine"]
+    assert capsys.readouterr().out.strip() == f"{hub.url}/me/mine/commit/{shared.names['main']}"
+    assert "private" in (hub.created[-1].get("visibility"), hub.created[-1].get("private") and "private")
+    assert hub.headers[-1]["summary"] == "The first"
+    assert StraIT.from_pretrained("me/mine").weights_hash() == model.weights_hash()
+    assert main([*words, "--revision", "half", "--precision", "bfloat16"]) == 0
+    half = StraIT.from_pretrained("me/mine@half").state_dict()
+    assert all(torch.equal(half[name], value.bfloat16().float()) for name, value in model.state_dict().items())
+    capsys.readouterr()
+    for wrong, said in (
+        (["mine", *words[2:]], "push: 'mine' is not the name of a repository, which is USER/NAME"),
+        ([*words[1:], "--precision", "int8"], "--precision: 'int8' is neither float32 nor bfloat16"),
+        (["me/mine", "--model", str(tmp_path / "none")], "there is no folder"),
+    ):
+        assert main(["push", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    hub.models["other/one"] = Repository(token="theirs")
+    assert main(["push", "other/one", *words[2:]]) == 2
+    assert "other/one was not taken" in capsys.readouterr().err
 
 
 def test_the_repository_is_the_model_that_was_pushed_last(hub: Hub) -> None:

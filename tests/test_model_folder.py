@@ -102,6 +102,7 @@ def test_saved_twice_the_files_are_the_same(tmp_path: Path) -> None:
     StraIT.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "third")
     first = files(tmp_path / "first")
     assert sorted(first) == [
+        "README.md",
         "bottom.safetensors",
         "classes.txt",
         "config.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,3 +188,20 @@ def test_labels_and_seeds_are_integers_of_any_library(pipe: StraITPipeline) -> N
     made = pipe.model.generate(np.array([0, 1]), seed=np.int64(3))  # type: ignore[arg-type]
     assert torch.equal(made, pipe.model.generate([0, 1], seed=3))
     assert torch.equal(pipe.model.generate(torch.tensor([0, 1]), seed=torch.tensor(3)), made)  # type: ignore[arg-type]
+
+
+def test_a_pipeline_moves_and_the_model_before_stays(model: StraIT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    loaded = StraITPipeline.from_pretrained(tmp_path / "model")  # packed, as for inference
+    before, packed = loaded("teddy", generator=1, output_type="pt").images, loaded.model
+    assert loaded.to("cpu") is loaded
+    assert loaded.model is packed
+    assert loaded.to(torch.bfloat16).model is not packed
+    assert loaded.device == torch.device("cpu")
+    assert loaded.model.trained == packed.trained
+    assert list(loaded.model.classes) == CLASSES
+    half = StraIT.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    assert torch.equal(loaded("teddy", generator=1, output_type="pt").images, half.generate(["teddy"], seed=1))
+    assert torch.equal(StraITPipeline(packed)("teddy", generator=1, output_type="pt").images, before)
+    with pytest.raises(ValueError, match="device: nowhere is not available here"):
+        loaded.to("nowhere")

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from strait.cli import main
-from strait.training import progress
+from strait.config import config_path, read_config
+from strait.data.job import Job
+from strait.evaluation.cost import describe
+from strait.runs.announcements import estimate
+from strait.training import pace, progress
 from strait.training.curves import draw_curves, read_curves, write_curves
+from strait.training.loop import train
 from strait.training.progress import Progress, duration
+from test_guard import CPU, Toy, settings
 
 
 def test_a_line_at_first_and_one_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +47,35 @@ def test_silence_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_times_for_people(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_the_whole_training_is_estimated_from_the_first_part() -> None:
+    config = read_config(config_path("tiny-imagenet64-cpu"))
+    cost = describe(config.model, 200)["parts"]
+    steps = {part: getattr(config, f"{part}_training").steps for part in cost}
+    batch = {part: getattr(config, f"{part}_training").batch_size for part in cost}
+    each = {part: 0.5 * steps[part] * batch[part] * cost[part]["multiply_adds"] for part in cost}
+    scale = batch["tokenizer"] * cost["tokenizer"]["multiply_adds"]
+    line = estimate(config, 200, ["tokenizer", "top", "bottom"], 0.5)
+    assert line is not None
+    assert line.startswith(f"a step takes 0.5 s: about {duration(sum(each.values()) / scale)} for the whole training")
+    assert f"tokenizer {duration(0.5 * steps['tokenizer'])}, " in line
+    assert line.endswith(f"bottom {duration(each['bottom'] / scale)})")
+    assert estimate(config, 200, ["bottom"], 0.5) is None
+
+
+def test_the_pace_is_told_once_when_steps_have_been_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
+
+    class Ticking(Toy):
+        def step(self, step: int) -> dict[str, Tensor | float]:
+            clock[0] += 50.0 if step < pace.WARM_UP else 0.5
+            return super().step(step)
+
+    told: list[float] = []
+    assert train(Ticking(), tmp_path, 12, settings(), Job(CPU), told.append)
+    assert told == [0.5], "without what the first steps take"
 
 
 def test_curves_are_the_log_losses_first(tmp_path: Path) -> None:

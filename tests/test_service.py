@@ -34,7 +34,8 @@ from conftest import make_photograph
 from servers import Server, serving
 from strait.apps.jobs import EditOptions, edited, passes_of
 from strait.cli import main
-from strait.editing.edits import Edit, extend_picture, infill_picture, transfer_picture
+from strait.editing.config import EditConfig
+from strait.editing.edits import Edit, extend_picture, infill_picture, infilling_note, transfer_picture
 from strait.editing.extension import Sides
 from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
@@ -272,6 +273,23 @@ def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> No
         assert (inside["edit"], inside["seed"], inside["index"]) == (body["action"], 4, 1)
         if body["action"] == "transfer":
             assert inside["keep"] == body.get("keep", "region")
+        assert reply.json()["note"] is None
+
+
+def test_a_reply_says_when_a_filling_cannot_follow_the_picture(server: Server, model: StraIT) -> None:
+    photograph = make_photograph("stripes", 1).resize((64, 64))
+    mask = np.full((64, 64), 255, np.uint8)
+    said = infilling_note(model, mask > 0, EditConfig())
+    assert said is not None
+    body = {"action": "infill", "image": png(photograph), "mask": png(Image.fromarray(mask))}
+    assert server.post(EDIT, json=body).json()["note"] == said
+    one = server.post(EDIT, json=body, headers={"Accept": "image/png"})
+    assert (one.headers["x-strait-note"], one.headers["content-type"]) == (said, "image/png")
+    events = server.post(EDIT, json=body, headers={"Accept": "text/event-stream"}).text
+    last = events.strip().rpartition("data: ")[2]
+    assert json.loads(last)["note"] == said
+    transfer = {**body, "action": "transfer", "label": "lemon"}
+    assert server.post(EDIT, json=transfer).json()["note"] is None
 
 
 @given(st.data())

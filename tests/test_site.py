@@ -98,7 +98,7 @@ def test_every_verb_has_a_page_that_shows_its_options(site: Path) -> None:
     from strait.cli import VERBS
 
     for verb in VERBS:
-        page = (site / "verbs" / f"{verb}.html").read_text()
+        page = (site / "commands" / f"{verb}.html").read_text()
         assert f"usage: strait {verb}" in page
         assert "--help" in page
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import socket
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from servers import Server, serving
 from strait.apps.study.design import Design, create_study, make_sheets, places
 from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
+from strait.apps.study.results_page import results_page
 from strait.apps.study.storage import CHANGES, Refused, Study, create
 from strait.cli import main
 from strait.pictures.recipe import png_bytes
@@ -226,6 +228,32 @@ def test_checks_cannot_be_left_out(study: Study) -> None:
     for position in others:
         study.record(sly, position, 0)
     assert read_results(study).unfinished == 0
+
+
+def test_a_study_whose_raters_all_failed_says_so(study: Study) -> None:
+    assert results_table(read_results(study)) == "no answers yet"
+    for token in tokens(study)[:2]:
+        answer_all(study, token, lambda other, is_check: int(is_check))
+    results = read_results(study)
+    assert (results.invitations, results.left_out, results.preferences) == (2, 2, [])
+    said = "no answers count: all 2 raters failed an attention check (--allowed-failures N counts raters who failed N"
+    assert results_table(results).startswith(said)
+    with pytest.raises(ValueError, match="--chart: no answers count: all 2 raters failed"):
+        results_chart(results)
+    assert said in results_page(results, study.settings["title"]).decode()
+    answer_all(study, tokens(study)[2], lambda other, is_check: 0)
+    assert read_results(study).preferences
+
+
+def test_results_are_a_page_with_the_same_figures(study: Study) -> None:
+    for token in tokens(study):
+        answer_all(study, token, lambda other, is_check: 0 if is_check else int(other == "c"))
+    page = results_page(read_results(study), "<b>Which?</b>").decode()
+    assert "&lt;b&gt;Which?&lt;/b&gt;" in page
+    assert "<b>Which?" not in page
+    assert "//" not in page.partition("<main>")[2], "nothing is fetched"
+    cells = re.findall(r"<tr>\s*<td>(\w)</td>.*?width: ([\d.]+%).*?<td class=\"number\">([\d.]+%)</td>", page, re.S)
+    assert cells == [("b", "100.0%", "100.0%"), ("c", "0.0%", "0.0%")] * 2
 
 
 def test_an_invitation_cannot_fill_the_disk(study: Study) -> None:
@@ -483,6 +511,11 @@ def test_the_verb_makes_a_study_and_counts_it(
     answer_all(Study(tmp_path / "s"), links[0]["link"].rpartition("/")[2], lambda other, is_check: 0)
     assert main(["study", "results", str(tmp_path / "s"), "--json"]) == 0
     (preference,) = json.loads(capsys.readouterr().out)["preferences"]
+    page = tmp_path / "results.html"
+    assert main(["study", "results", str(tmp_path / "s"), "--page", str(page)]) == 0
+    assert "100.0%" in page.read_text()
+    page.write_text("my notes")
+    capsys.readouterr()
     assert (preference["rate"], preference["answers"]) == (1.0, 3)
     taken = socket.create_server(("127.0.0.1", 0))
     serve = ["serve", str(tmp_path / "s")]
@@ -498,6 +531,8 @@ def test_the_verb_makes_a_study_and_counts_it(
         ["links", str(tmp_path / "s"), "--title", "Which?"],
         ["serve", str(tmp_path / "s"), "--json"],
         ["results", str(tmp_path / "nothing")],
+        ["results", str(tmp_path / "s"), "--page", str(page)],  # it is there already
+        ["results", str(tmp_path / "s"), "--page", str(tmp_path / "results.txt")],
     ):
         assert main(["study", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1

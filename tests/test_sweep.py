@@ -73,6 +73,17 @@ def test_nothing_is_tried_twice_not_even_by_another_process(tmp_path: Path) -> N
     assert len(counted) == before
 
 
+def test_a_sweep_says_how_far_it_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    done = sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=said.append)
+    assert said == [f"setting {place + 1}, about {3 - place} s of searching left" for place in range(3)]
+    said.clear()
+    assert sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=said.append) == done
+    assert said == [], "nothing is left to be tried"
+    scored_again(Trials(tmp_path / "front.jsonl", bowl), done, said.append)
+    assert said[1] == "the best again on other images: 2 of 3, about 2 s left"
+
+
 def test_a_sweep_spends_its_budget_and_nears_the_best(tmp_path: Path) -> None:
     trials = Trials(tmp_path / "trials.jsonl", bowl)
     done = sweep(trials, START, GRIDS, seconds=120.0)

@@ -16,6 +16,7 @@ from strait.decoding.config import DecodingConfig
 from strait.evaluation.cost import describe
 from strait.model.strait import StraIT
 from strait.tables import speed
+from strait.tables.countdown import Countdown
 from strait.tables.methods import as_named, at_base_size
 from strait.tables.report import distance_title, markdown, means, verdicts
 from strait.tables.rows import batch_perplexities
@@ -267,6 +268,38 @@ def test_the_figures_of_a_table_are_the_papers(number: int) -> None:
 def cells_of(row: Row) -> dict[str, Cell]:
     spread = {name: f"{row.paper[name]:.0f} ± {value}" for name, value in row.spread.items()}
     return {**row.paper, **spread, **row.quoted}
+
+
+def test_a_page_says_why_rows_were_decoded_with_fewer_steps() -> None:
+    def page(number: int, steps: list[int]) -> str:
+        table = find_table(number)
+        decoding = {**dataclasses.asdict(DecodingConfig()), "steps": steps}
+        row = {"row": table.rows[0].name, "seed": 0, "scores": {}, "provenance": {"samples": {"decoding": decoding}}}
+        return markdown(table, [row], None, [])
+
+    assert "all steps shrink in proportion: 3+21 is decoded as 2+14\n" in page(7, [2, 14])
+    assert "shrink" not in page(7, [3, 21])
+    assert "18+6 is decoded as 12+4" in page(10, [12, 4])
+
+
+def test_a_countdown_counts_rows_that_are_still_to_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    countdown = Countdown(["a", "b", "c", "d"], [True, False, False, False], 300.0, lambda: now[0])
+    countdown.begin(0)
+    countdown.end(0)
+    countdown.begin(1)
+    now[0] += 360.0
+    countdown.end(1)
+    countdown.begin(2)
+    now[0] += 240.0
+    countdown.end(2)
+    countdown.begin(3)
+    assert capsys.readouterr().err.splitlines() == [
+        "row 2 of 4 (b), at least 15 min left",
+        "row 3 of 4 (c), about 12 min left",
+        "row 4 of 4 (d), about 5 min left",
+    ]
+    assert Countdown(["a"], [False]).line(0) == "row 1 of 1 (a)"
 
 
 def test_steps_shrink_with_the_grid() -> None:

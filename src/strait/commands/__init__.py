@@ -10,6 +10,7 @@ VERBS = (
     "sweep",
     "describe",
     "export",
+    "push",
     "bench",
     "web",
     "serve",

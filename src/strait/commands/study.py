@@ -22,7 +22,7 @@ _OPTIONS = {
     "create": ("title", "quality", "diversity", "raters", "sheet", "checks", "set_size", "seed"),
     "links": ("url", "json"),
     "serve": ("host", "port", "allowed_host"),
-    "results": ("allowed_failures", "include_unfinished", "chart", "overwrite", "json"),
+    "results": ("allowed_failures", "include_unfinished", "chart", "page", "overwrite", "json"),
 }
 
 
@@ -56,7 +56,8 @@ def parser() -> ArgumentParser:
         "--include-unfinished", action="store_true", help="results: include raters with unanswered checks"
     )
     parser.add_argument("--chart", help="results: PNG file for a chart like the paper's Figure 4")
-    parser.add_argument("--overwrite", action="store_true", help="results: replace the chart")
+    parser.add_argument("--page", help="results: HTML file for the table and its bars")
+    parser.add_argument("--overwrite", action="store_true", help="results: replace the chart and the page")
     parser.add_argument("--json", action="store_true", help="links, results: JSON on standard output")
     return parser
 
@@ -66,6 +67,8 @@ def run(argv: list[str]) -> int:
     args = parse(options, argv)
     if args.chart is not None:
         new_picture("--chart", args.chart)
+    if args.page is not None and not args.page.endswith(".html"):
+        raise ValueError(f"--page: {args.page} must end in .html")
     if args.methods and args.what != "create":
         raise ValueError(f"{args.methods[0]}: methods are given only to strait study create")
     _check_options(args, options)
@@ -147,11 +150,15 @@ def _serve(args: Namespace) -> int:
 def _results(args: Namespace) -> int:
     from strait.apps.study.results import read_results, results_chart, results_table
     from strait.apps.study.storage import Study
+    from strait.runtime.files import write_new
 
-    results = read_results(Study(Path(args.study)), args.allowed_failures, args.include_unfinished)
+    study = Study(Path(args.study))
+    results = read_results(study, args.allowed_failures, args.include_unfinished)
+    if args.page is not None:
+        from strait.apps.study.results_page import results_page
+
+        write_new(Path(args.page), results_page(results, study.settings["title"]), args.overwrite)
     if args.chart is not None:
-        from strait.runtime.files import write_new
-
         write_new(Path(args.chart), results_chart(results), args.overwrite)
     print(json.dumps(results.as_json()) if args.json else results_table(results))
     return 0

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -64,6 +65,7 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     start = model.default_decoding()
     upsampled = len(start.steps) > model.config.tokenizer.num_levels
     sample_set = SampleSet(args.samples, args.seed, start, args.batch_size)
+    say = partial(print, file=sys.stderr, flush=True) if ranks.first else lambda line: None
     with orderly_stop(None) as stop:
 
         def trials(judge: Judge, kind: str, seed: int) -> Trials:
@@ -78,10 +80,10 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
         with contextlib.suppress(Stopped):
             photographs = open_images(args.data, args.split)
             judge = Judge(model, photographs, network, args.split, upsampled, ranks, stop.wanted)
-            done = sweep(trials(judge, "trials", args.seed), start, model.config.grids, 60 * args.budget)
+            done = sweep(trials(judge, "trials", args.seed), start, model.config.grids, 60 * args.budget, say)
             if done:
                 # Not part of the budget: on the samples that selected it, the front looks better than it is.
-                again = scored_again(trials(judge, "front", args.seed + 1), front(done))
+                again = scored_again(trials(judge, "front", args.seed + 1), front(done), say)
                 written = ranks.on_first(lambda: write_sweep(output, judge, sample_set, done, again))
                 print(json.dumps(written.content) if args.json else written.text)
         if any(ranks.any([stop.wanted()])):

@@ -53,6 +53,7 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
             else:
                 networks = level_networks(module)
                 for level, network in networks.items():
+                    # Not the training pass, whose number of masked tokens is unknown on the meta device.
                     network.bind(Condition(labels, tuple(tokens[:level])))(Canvas.blank(1, network.grid, "meta"))
                     totals.append(counter.get_total_flops() // 2)
                 source = f"class, {' + '.join(sides[: max(networks) + 1])} tokens"

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
+from strait.model.sharing import moved
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
+from strait.runtime.messages import first_line
 from strait.types import DecodingStep, Images
 
 StepCallback = Callable[["StraITPipeline", int, int, dict[str, Any]], Any]
@@ -53,6 +55,37 @@ class StraITPipeline:
     def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> StraITPipeline:
         """Load a model; arguments as of ``StraIT.from_pretrained``."""
         return cls(StraIT.from_pretrained(source, **options))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None
+    ) -> StraITPipeline:
+        """Move the model: ``pipe.to("cuda")``, ``pipe.to("cuda", torch.bfloat16)``, ``pipe.to(torch.bfloat16)``.
+
+        ``pipe.model`` becomes a new model, for inference; the one before stays as it is. A compiled model must be
+        compiled again.
+
+        Args:
+            device: where to; a dtype in its place changes that alone.
+            dtype: of the transformers, as in ``StraIT.from_pretrained``. The tokenizer is always float32.
+
+        Returns:
+            This pipeline.
+
+        Raises:
+            ValueError: if there is no such device.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        before = next(self.model.part(self.model.config.parts[-1]).parameters()).dtype
+        place = self.device if device is None else _device(device)
+        if place != self.device or dtype not in (None, before):
+            self.model = moved(self.model, place, dtype or before).pack()
+        return self
 
     def __call__(
         self,
@@ -135,6 +168,13 @@ class StraITPipeline:
             taken += 1
 
         return watch
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name} is not available here ({first_line(error)})") from error
 
 
 def _seeds(generator: int | torch.Generator | Sequence[torch.Generator] | None, count: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from strait.model.card import model_card, with_metadata
+from strait.model.card import is_generated, model_card, signed, with_metadata
 from strait.model.folder import (
     check_part,
     check_sizes,
@@ -55,9 +55,22 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
         else:
             for value in model.part(part).parameters():
                 nn.init.zeros_(value)
-    model.card = read_card(folder)
+    card = read_card(folder)
+    model.card = "" if is_generated(card) else card
     model.to(device)
     return model
+
+
+def moved(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
+    """The same model on another device, or with transformers of another dtype; the model itself stays as it is.
+
+    Packed weights cannot be moved. These are copies of what they were before, and are not packed.
+    """
+    copy = type(model).shaped(model.config, model.classes, model.decoding, usable_dtype(dtype, device))
+    copy.to_empty(device=device)
+    copy.load_state_dict(model.state_dict())
+    copy.trained, copy.card = set(model.trained), model.card
+    return copy
 
 
 def save(model: StraIT, folder: Path, parts: Sequence[str] | None, dtype: Any) -> None:
@@ -65,8 +78,20 @@ def save(model: StraIT, folder: Path, parts: Sequence[str] | None, dtype: Any) -
     write_description(folder, model.config, list(model.classes), model.decoding)
     for part in sorted(model.trained) if parts is None else parts:
         save_part(folder, part, model.part(part).state_dict(), dtype)
-    if model.card and not (folder / "README.md").exists():
-        write_text(folder / "README.md", model.card)
+    before = read_card(folder)
+    if not before or is_generated(before):
+        write_text(folder / "README.md", model.card or signed(_card_of(model, None)))
+
+
+def _card_of(model: StraIT, repo_id: str | None) -> str:
+    """The card that a model can write of itself."""
+    sizes = {
+        part: sum(value.numel() for value in model.part(part).state_dict().values())
+        for part in model.config.parts
+        if part in model.trained
+    }
+    decoding, digest = model.default_decoding(), model.weights_hash()
+    return model_card(repo_id, model.config, list(model.classes), decoding, sizes, digest)
 
 
 def push(
@@ -83,17 +108,7 @@ def push(
     """``StraIT.push_to_hub``."""
     model.require("tokenizer")
     text = card or model.card
-    if text:
-        text = with_metadata(text, bool(model.classes))
-    else:
-        sizes = {
-            part: sum(value.numel() for value in model.part(part).state_dict().values())
-            for part in model.config.parts
-            if part in model.trained
-        }
-        text = model_card(
-            repo_id, model.config, list(model.classes), model.default_decoding(), sizes, model.weights_hash()
-        )
+    text = with_metadata(text, bool(model.classes)) if text else _card_of(model, repo_id)
     with TemporaryDirectory() as folder:
         write_text(Path(folder) / "README.md", text)
         save(model, Path(folder), None, dtype)

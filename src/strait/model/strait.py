@@ -351,7 +351,8 @@ class StraIT(nn.Module):
         """Write the model folder: its description and the trained parts (or those named).
 
         Args:
-            folder: created if needed; files of other parts and an existing README.md are left as they are.
+            folder: created if needed; files of other parts are left as they are. Its README.md becomes ``self.card``,
+                or if that is empty a generated card; a README.md written or changed by a person is left as it is.
             parts: to write; all trained parts by default.
             dtype: of the stored weights, such as ``torch.bfloat16``; their own by default.
         """

@@ -26,7 +26,7 @@ from strait.data.token_cache import TokenCache
 from strait.model.config import ModelError
 from strait.model.hub import find_folder
 from strait.model.memory import refuse_what_cannot_fit
-from strait.runs.announcements import closing, opening
+from strait.runs.announcements import closing, estimate, opening
 from strait.runs.budget import Budget
 from strait.runs.classifier_part import ClassifierPart
 from strait.runs.part import ModelRun, Part
@@ -122,7 +122,9 @@ class ModelTraining:
                 for network, prefix in part.networks().items():
                     trainee = part.trainee(network, config)
                     model.begin(network, config)
-                    done = train(trainee, model.run_folder(network), _steps(config, name), config.run, job)
+                    whole = self.budget is None and len(part.networks()) == 1
+                    say = partial(self._say_time, config, names[names.index(name) :]) if whole else None
+                    done = train(trainee, model.run_folder(network), _steps(config, name), config.run, job, say)
                     weights.update({f"{prefix}{key}": value for key, value in trainee.weights().items()})
                     if not done:
                         break
@@ -135,6 +137,11 @@ class ModelTraining:
             job.stop.agreed(job.ranks)
             return True
         return False
+
+    def _say_time(self, config: Config, parts: Sequence[str], seconds: float) -> None:
+        line = estimate(config, len(self.model.classes), parts, seconds)
+        if line is not None and self.job.ranks.first:
+            print(f"\n{line}", file=sys.stderr, flush=True)
 
     def encode(self) -> TokenCache | None:
         """The token cache of the training images, built if it is missing; None if the job was stopped first."""

@@ -230,7 +230,8 @@ def markdown(
             f" Ours use the features of {network}, the paper's those of Inception: orders can be compared, values "
             "cannot."
         )
-    lines += [f"- {line}" for line in [*table.notes, *verdicts(table, row_means, network), *about]]
+    notes = [*table.notes, *_fewer_steps(table, results)]
+    lines += [f"- {line}" for line in [*notes, *verdicts(table, row_means, network), *about]]
     return "\n".join(lines) + "\n"
 
 
@@ -254,6 +255,20 @@ def _words(row: Row, name: str, results: Sequence[Mapping[str, Any]]) -> str:
     if name in row.quoted:
         texts.append(f"({row.quoted[name]})")
     return " ".join(filter(None, texts))
+
+
+def _fewer_steps(table: Table, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why rows were decoded with fewer steps than the paper's, which many are named after (``steps_here``)."""
+    for row in table.rows:
+        if row.steps is None or row.steps_open:
+            continue
+        for steps in {_steps(result) for result in results if result["row"] == row.name} - {(), row.steps}:
+            papers, ours = ("+".join(map(str, numbers)) for numbers in (row.steps, steps))
+            return [
+                "steps: the paper's are for grids of 16x16 and 32x32 tokens; the top here has fewer tokens than the "
+                f"paper takes steps, so all steps shrink in proportion: {papers} is decoded as {ours}"
+            ]
+    return []
 
 
 def _steps(result: Mapping[str, Any]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from strait.evaluation.reconstruction import evaluate_reconstruction, reconstruc
 from strait.model.strait import StraIT
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import Stopped
+from strait.tables.countdown import Countdown
 from strait.tables.row_models import Trainer, slug
 from strait.tables.search import Trials, best_decoding
 from strait.tables.summary import costs
@@ -96,14 +97,25 @@ class TableRun:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the result of every row and seed; ends early if stopped."""
-        for row in self.table.rows:
-            for seed in range(self.measuring.seeds if row.ours else 0):
-                try:
-                    self.ranks.stop_if(self.trainer.stop.wanted())
-                    result = self._row(row, seed)
-                except Stopped:
-                    return
-                yield result
+        stop, seeds = self.trainer.stop.wanted, self.measuring.seeds
+        chosen = [(row, seed) for row in self.table.rows for seed in range(seeds if row.ours else 0)]
+        paths = [self._result_path(row, seed) for row, seed in chosen]
+        names = [row.name + (f", seed {seed}" if seeds > 1 else "") for row, seed in chosen]
+        countdown = Countdown(names, [path.exists() for path in paths], 60 * (self.trainer.budget or 0.0))
+        for place, (row, seed) in enumerate(chosen):
+            try:
+                self.ranks.stop_if(stop())
+                if self.ranks.first:
+                    countdown.begin(place)
+                result = self._row(row, seed, paths[place])
+            except Stopped:
+                return
+            countdown.end(place)
+            yield result
+
+    def _result_path(self, row: Row, seed: int) -> Path:
+        config = None if self.config is None else _seeded(row.config(self.config), seed)
+        return self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
 
     def floor(self) -> dict[str, Any] | None:
         """The scores of real photographs in the place of ours; None if there is no validation split.
@@ -129,9 +141,8 @@ class TableRun:
             self.trainer.stop.wanted,
         )
 
-    def _row(self, row: Row, seed: int) -> dict[str, Any]:
+    def _row(self, row: Row, seed: int, path: Path) -> dict[str, Any]:
         config = None if self.config is None else _seeded(row.config(self.config), seed)
-        path = self.folder / f"{slug(row.name)}-seed{seed}-{self._key(row, config)}.json"
         result = self.ranks.on_first(lambda: read_json(path, None))
         if result is not None:
             if self._judge is None and not self.table.tokenizer_alone and self.split != "train":

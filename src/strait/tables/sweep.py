@@ -18,6 +18,7 @@ from strait.model.config import from_dict
 from strait.randomness import permutation
 from strait.runtime.ranks import Stopped
 from strait.tables.search import SHARES, TEMPERATURES, Trials
+from strait.training.progress import duration
 
 TOTALS = (3, 4, 6, 8, 12, 16, 24, 36, 48)
 GUIDANCE = (0.0, 0.2, 0.5, 1.0, 2.0)
@@ -79,6 +80,7 @@ def sweep(
     start: DecodingConfig,
     grids: tuple[tuple[int, int], ...],
     seconds: float,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Try settings until the budget is spent or the search is stopped; the time of earlier runs counts.
 
@@ -87,26 +89,41 @@ def sweep(
         start: the first settings to try; settings that are not searched stay as here.
         grids: of the levels.
         seconds: the budget.
+        say: is given a line before each trial.
 
     Returns:
         All trials: ``decoding`` and ``scores``.
     """
     with contextlib.suppress(Stopped):
-        _search(trials, start, grids, seconds)
+        _search(trials, start, grids, seconds, say)
     return trials.done
 
 
-def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int], ...], seconds: float) -> None:
+def _search(
+    trials: Trials,
+    start: DecodingConfig,
+    grids: tuple[tuple[int, int], ...],
+    seconds: float,
+    say: Callable[[str], None],
+) -> None:
+    def spent() -> float:
+        return sum(trial["scores"]["seconds"] for trial in trials.done)
+
     def has_time(share: float) -> bool:
-        return sum(trial["scores"]["seconds"] for trial in trials.done) < share * seconds
+        return spent() < share * seconds
+
+    def attempt(decoding: DecodingConfig) -> None:
+        if trials.find(decoding) is None:
+            say(f"setting {len(trials.done) + 1}, about {duration(seconds - spent())} of searching left")
+        trials(decoding)
 
     if has_time(1.0):
-        trials(start)
+        attempt(start)
     settings = {decoding_of(setting, start, grids): setting for setting in everywhere()}
     for decoding in settings:
         if not has_time(_EXPLORED):
             break
-        trials(decoding)
+        attempt(decoding)
     while has_time(1.0):
         neighbours = (
             decoding_of(neighbour, start, grids)
@@ -118,22 +135,27 @@ def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int],
         untried = next((decoding for decoding in candidates if trials.find(decoding) is None), None)
         if untried is None:
             break
-        trials(untried)
+        attempt(untried)
 
 
-def scored_again(trials: Trials, chosen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def scored_again(
+    trials: Trials, chosen: Sequence[dict[str, Any]], say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Score selected trials again on other samples, since the scores that they were selected by are biased.
 
     Args:
         trials: measures settings on other samples.
         chosen: the selected trials.
+        say: receives a line before each.
 
     Returns:
         For each trial ``decoding``, the new ``scores`` (None if stopped first) and ``searched``, the scores that it
         was selected by.
     """
     with contextlib.suppress(Stopped):
-        for trial in chosen:
+        for place, trial in enumerate(chosen):
+            left = sum(other["scores"]["seconds"] for other in chosen[place:])
+            say(f"the best again on other images: {place + 1} of {len(chosen)}, about {duration(left)} left")
             trials(from_dict(DecodingConfig, trial["decoding"], "decoding"))
     return [
         {

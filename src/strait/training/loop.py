@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,14 @@ class Trainee(Protocol):
         ...
 
 
-def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Job) -> bool:
+def train(
+    trainee: Trainee,
+    folder: Path,
+    steps: int,
+    config: RunConfig,
+    job: Job,
+    timed: Callable[[float], None] | None = None,
+) -> bool:
     """Train a network to its last step, resuming from its newest checkpoint if there is one.
 
     Args:
@@ -65,6 +73,7 @@ def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Jo
         steps: total number of steps.
         config: logging and checkpoints.
         job: its stop request is checked after every step; a request to one process stops all.
+        timed: receives the seconds of a step once, after the first steps.
 
     Returns:
         True after the last step, False if the job was stopped first; the state is saved in both cases.
@@ -89,6 +98,9 @@ def train(trainee: Trainee, folder: Path, steps: int, config: RunConfig, job: Jo
             is_best = run.log(step, metrics, is_last)
             pace.pause()
             progress.advance(loss=run.loss)
+            if timed is not None and (seconds := pace.seconds_per_step()) is not None:
+                timed(seconds)
+                timed = None
             # All processes agree: steps are skipped on all or none, and validation losses are equal.
             stopping, due = job.stop.agreed(job.ranks, run.saving_is_due())
             if is_last or stopping or due or is_best:

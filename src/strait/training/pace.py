@@ -15,6 +15,7 @@ from strait.runtime.files import naming
 
 WARM_UP = 3
 """Steps at the start that are not timed (they compile, for example)."""
+_ENOUGH, _SECONDS = 3, 2.0  # steps and their time, from which a mean says something
 
 
 class Pace:
@@ -40,6 +41,11 @@ class Pace:
         """Stop timing: checkpoints and sample grids before the next step do not count."""
         if self.steps > WARM_UP:
             self._seconds += time.perf_counter() - self._since
+
+    def seconds_per_step(self) -> float | None:
+        """The mean so far; None before there are enough steps for one."""
+        counted = self.steps - WARM_UP
+        return self._seconds / counted if counted >= _ENOUGH and self._seconds >= _SECONDS else None
 
     def write(self) -> None:
         """Append the run to the file, unless it ended during warm-up."""

@@ -85,7 +85,8 @@ def _replies() -> dict[str, Any]:
     }
     about = (
         "the images in the form requested by the header Accept: JSON, one image as a PNG file, or server-sent events: "
-        "`step` (StepEvent) after each step, and finally `images` (ImagesReply) or `problem` (Problem)"
+        "`step` (StepEvent) after each step, and finally `images` (ImagesReply) or `problem` (Problem). The `note` of "
+        "a PNG is in the header X-Strait-Note"
     )
     refusals = {code: {"description": why, "content": content("Problem")} for code, why in _REFUSALS.items()}
     return {"200": {"description": about, "content": kinds}, **refusals}

@@ -28,6 +28,7 @@ class Reply(NamedTuple):
         media_type: of the content.
         rows: size of the batch it was decoded in; 0 for none.
         is_last: False if more replies to the task follow.
+        note: for the user; also in the content if that is JSON.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Reply(NamedTuple):
     media_type: str
     rows: int = 0
     is_last: bool = True
+    note: str | None = None
 
 
 FREE = "free"

@@ -38,7 +38,7 @@ from strait.data.classes import ClassNames
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.config import EditConfig
-from strait.editing.edits import Edit
+from strait.editing.edits import Edit, infilling_note
 from strait.editing.extension import Sides
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
@@ -113,11 +113,11 @@ class Replier:
             yield from ((number, refusal(number, error)) for number in asked)
         for task in edits:
             try:
-                results = self._edit(task, until, finish)
+                results, note = self._edit(task, until, finish)
             except Exception as error:
                 yield task.number, refusal(task.number, error)
             else:
-                yield task.number, partial(self._reply, task.number, task.form, results, 1)
+                yield task.number, partial(self._reply, task.number, task.form, results, 1, note)
 
     def _requests(self, body: GenerateBody, form: Form) -> list[ImageRequest]:
         self._check_count(body.images, form)
@@ -205,7 +205,7 @@ class Replier:
 
         return watch
 
-    def _edit(self, task: Task, until: float, finish: _Finish) -> list[_Result]:
+    def _edit(self, task: Task, until: float, finish: _Finish) -> tuple[list[_Result], str | None]:
         body = task.body
         assert isinstance(body, EditBody)
         self._check_count(body.count, task.form)
@@ -223,6 +223,9 @@ class Replier:
         edit = Edit(self.model, label, body.count, body.seed, self._decoding(body), self.rows, watch=watch)
         pictures = edited(edit, body.action, picture, mask, options)
         self._check_passes(passes_of(edit, body.action, picture, mask, options, self.limits.passes))
+        note = None
+        if mask is not None and body.action in ("infill", "relabel"):
+            note = infilling_note(self.model, mask, options.config)
         results: list[_Result] = []
         for index, pixels in enumerate(pictures):
             if body.count * pixels.shape[0] * pixels.shape[1] > _PICTURES * self.limits.pixels:
@@ -230,7 +233,7 @@ class Replier:
                 raise ValueError(f"count: all results together would have more than {most} million pixels")
             settings = edit_settings(edit, self.digest, body.action, mask, options, index)
             results.append((Image.fromarray(pixels), settings))
-        return results
+        return results, note
 
     def _check_passes(self, count: int) -> None:
         if count > self.limits.passes:
@@ -239,11 +242,12 @@ class Replier:
                 f"model, counted for each image, but a request may take {self.limits.passes}; ask for less"
             )
 
-    def _reply(self, number: int, form: Form, results: list[_Result], rows: int) -> Reply:
+    def _reply(self, number: int, form: Form, results: list[_Result], rows: int, note: str | None = None) -> Reply:
         if form == "png":
             ((picture, settings),) = results
-            return Reply(number, 200, png_bytes(picture, settings), "image/png", rows)
-        content = {"images": [_as_json(picture, settings) for picture, settings in results], "model": self.digest}
+            return Reply(number, 200, png_bytes(picture, settings), "image/png", rows, note=note)
+        images = [_as_json(picture, settings) for picture, settings in results]
+        content = {"note": note, "images": images, "model": self.digest}
         if form == "events":
             return Reply(number, 200, event("images", json.dumps(content).encode()), EVENTS, rows)
         return Reply(number, 200, json.dumps(content).encode(), "application/json", rows)

@@ -113,6 +113,9 @@ class ImagesReply(BaseModel):
 
     images: list[MadeImage]
     model: str = Field(description="hash of the model's weights")
+    note: str | None = Field(
+        None, description="what to know of the result, as that it could not follow the picture; null for nothing"
+    )
 
 
 class StepEvent(BaseModel):

@@ -34,6 +34,7 @@ from strait.model.folder import read_description
 from strait.model.hub import find_folder
 
 BATCH_HEADER = "x-strait-batch"
+NOTE_HEADER = "x-strait-note"
 _DOCS = Path(__file__).parent / "docs.html"
 _POLICY = (
     "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
@@ -117,7 +118,7 @@ def build_service(source: str | None, config: ServiceConfig, limits: Limits) -> 
             allow_origins=config.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
-            expose_headers=["Retry-After", BATCH_HEADER],
+            expose_headers=["Retry-After", BATCH_HEADER, NOTE_HEADER],
         )
     app.add_middleware(HostCheck, hosts=config.hosts)
     metrics.ready.set_function(pool.ready)
@@ -174,6 +175,8 @@ async def _answer(pool: Pool, body: DecodingBody, request: Request) -> Response:
     if not first.is_last or first.media_type == EVENTS:
         return StreamingResponse(_events(first, replies), media_type=EVENTS, headers={"Cache-Control": "no-store"})
     headers = {"Vary": "Accept"} | ({BATCH_HEADER: str(first.rows)} if first.rows else {})
+    if first.note is not None:
+        headers[NOTE_HEADER] = first.note
     return Response(first.content, first.status, headers, first.media_type)
 
 

@@ -131,14 +131,27 @@ def _preference(kind: str, other: str, answers: list[Answer]) -> Preference:
     )
 
 
+def why_nothing_counts(results: Results) -> str:
+    """For people, where there are no preferences: nobody has answered, all failed a check, or some are not done."""
+    raters = results.invitations
+    if not raters:
+        return "no answers yet"
+    if results.left_out == raters:
+        who = "the only rater" if raters == 1 else f"all {raters} raters"
+        return (
+            f"no answers count: {who} failed an attention check (--allowed-failures N counts raters who failed N at "
+            "most)"
+        )
+    return (
+        f"no answers count yet: of {raters} raters {results.left_out} failed an attention check, and "
+        f"{results.unfinished} have attention checks still to answer (--include-unfinished counts them)"
+    )
+
+
 def results_table(results: Results) -> str:
     """The results as text."""
     if not results.preferences:
-        reason = (
-            f"; of {results.invitations} raters {results.left_out} failed their checks, and {results.unfinished} have "
-            "unanswered checks"
-        )
-        return "no answers count yet" + (reason if results.invitations else "")
+        return why_nothing_counts(results)
     lines = [
         f"how often {results.first} was preferred (95% intervals: answers as independent; pairs as independent)",
         f"{'question':<10} {'over':<20} {'rate':>6}  {'answers':^13}  {'pairs':^13} "
@@ -174,7 +187,7 @@ def results_chart(results: Results) -> bytes:
         ValueError: if no answer counts, or matplotlib is missing.
     """
     if not results.preferences:
-        raise ValueError("--chart: no answers count yet")
+        raise ValueError(f"--chart: {why_nothing_counts(results)}")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
