@@ -105,7 +105,7 @@ def parts_of(config: Config, classes: int) -> list[Part]:
 
             def run(networks: Any = networks) -> None:
                 for level, network in networks.items():
-                    network(Condition(labels, tuple(tokens[:level])), Canvas.blank(1, network.grid, "meta"))
+                    network.bind(Condition(labels, tuple(tokens[:level])))(Canvas.blank(1, network.grid, "meta"))
 
             adds, kept = counted(run, attention=True)
             total, parameters = 3.0 * adds, size_of(module)

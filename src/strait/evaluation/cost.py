@@ -53,7 +53,8 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
             else:
                 networks = level_networks(module)
                 for level, network in networks.items():
-                    network(Condition(labels, tuple(tokens[:level])), Canvas.blank(1, network.grid, "meta"))
+                    # Not the pass of training: how many tokens are masked is nothing that this device knows.
+                    network.bind(Condition(labels, tuple(tokens[:level])))(Canvas.blank(1, network.grid, "meta"))
                     so_far.append(counter.get_total_flops() // 2)
                 given = f"class, {' + '.join(sides[: max(networks) + 1])} tokens"
                 sizes = config.level_codebook_sizes
