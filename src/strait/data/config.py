@@ -52,5 +52,10 @@ class DataConfig:
             )
         if self.balance and self.streaming:
             raise ValueError("data.balance: a stream is read in the order of its shards; set data.streaming to false")
+        if self.balance and self.unlabelled:
+            raise ValueError("data.balance: without classes none is rare; set data.unlabelled to false")
+        for name in ("shuffle_buffer", "stream_lanes"):
+            if not self.streaming and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"data.{name}: it is for a stream; set data.streaming to true, or leave it out")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers: {self.workers} must not be negative")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from strait.config import Config
+from strait.data.errors import DataError
 from strait.data.job import Job
 from strait.data.sources import ClassesOf, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
@@ -78,6 +79,8 @@ class ModelTraining:
         opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
         unlabelled = self.config.data.unlabelled
         photographs = opened(data, "train", unlabelled)
+        if self.config.data.balance and not photographs.classes:
+            raise DataError("data.balance: these pictures have no classes, and so none is rare; set it to 0")
         validation = None
         if apart(data, "validation"):
             validation = ClassesOf(opened(data, "validation", unlabelled), photographs.classes)

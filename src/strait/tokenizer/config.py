@@ -27,7 +27,8 @@ class TokenizerConfig:
         patch: side in pixels of the squares that become the channels of the first layer (space to depth), a power of
             two. 1 starts at full resolution, as in the paper; 4 leaves nearly all work to wide convolutions at a
             quarter of the resolution, which suits a CPU.
-        stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features.
+        stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features
+            (vqgan2 only).
         codebook_size: codes in the codebook; of the top alone where the bottom has its own.
         bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's. The two
             VQGANs of a cascade always have a codebook each, of the top's size by default.
@@ -79,6 +80,11 @@ class TokenizerConfig:
     def num_levels(self) -> int:
         """How many token grids an image becomes: 1 or 2."""
         return 1 if self.kind == "vqgan" else 2
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the bottom is brought into the decoder that pixels come from: not by two separate VQGANs."""
+        return self.kind not in ("vqgan", "cascade")
 
     @property
     def shared_codebook(self) -> bool:
