@@ -282,7 +282,9 @@ def _changed(group: str, **settings: Any) -> dict[str, Any]:
     ],
 )
 def test_a_setting_of_a_bottom_that_is_not_there_is_refused(settings: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} does nothing with tokenizer.kind (vqgan|cascade), .*; set it to 0$"):
+    with pytest.raises(
+        ValueError, match=f"^{name} does nothing with tokenizer.kind (vqgan|cascade), .*; set it to 0$"
+    ):
         dataclasses.replace(_SMOKE, **settings)
 
 

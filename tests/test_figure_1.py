@@ -130,7 +130,10 @@ def test_a_row_alone_and_several_seeds(write: Any) -> None:
     [
         ({"rows": [{"row": "R", "seed": 0, "scores": {"psnr": 20.0}, "provenance": {}}]}, "holds no score of generat"),
         ([1, 2], "holds no score of generat"),
-        ({"rows": [result("a", 1, 1, [2]), result("b", 1, 1, [2], "b.pt")]}, "a.pt and b.pt, which cannot be compared"),
+        (
+            {"rows": [result("a", 1, 1, [2]), result("b", 1, 1, [2], "b.pt")]},
+            "a.pt and b.pt, which cannot be compared",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_a_line(

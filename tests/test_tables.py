@@ -278,8 +278,8 @@ def test_steps_shrink_with_the_grid() -> None:
     assert steps_here((18, 6), ((1, 1), (2, 2))) == (1, 1)
 
 
-# A top of 4x4 tokens has place for 16 of 24 steps: what a row declares shrinks to two thirds, and what it leaves to its
-# named configuration would not.
+# A top of 4x4 tokens has place for 16 of 24 steps: what a row declares shrinks to two thirds, and what it leaves to
+# its named configuration would not.
 ON_SMALL_GRIDS: dict[int, list[list[int]]] = {
     2: [[5], [8], [16], [12, 4]],
     3: [[12, 4]] * 2,

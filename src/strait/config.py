@@ -93,8 +93,8 @@ class Config:
         dropout, kind = self.tokenizer_training.bottom_dropout, self.tokenizer.kind
         if dropout and not self.tokenizer.fuses:
             raise ValueError(
-                f"tokenizer_training.bottom_dropout: {dropout} does nothing with tokenizer.kind {kind}, which fuses no "
-                "bottom; set it to 0"
+                f"tokenizer_training.bottom_dropout: {dropout} does nothing with tokenizer.kind {kind}, which fuses "
+                "no bottom; set it to 0"
             )
         share = self.bottom_training.condition_augmentation
         if share and self.tokenizer.num_levels == 1:

@@ -5,6 +5,9 @@
     train/cats/1.jpg, Val/cats/2.jpg      splits, by the usual names in any case; also seg_train beside seg_test
     flowers/cats/1.jpg                    a lone folder that was unpacked one level too deep: what lies in it counts
 
+    00000/00000.png, 01000/01000.png  folders that only number the pictures (FFHQ, StyleGAN's tools): no classes
+    1.jpg, 2.jpg, metadata.jsonl      classes that a file beside the pictures says
+
 Hidden files and those of systems, model folders and images that this package made are no photographs.
 """
 
@@ -13,8 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from PIL import Image
 from strait.data.classes import ClassNames
 from strait.data.errors import DataError
 from strait.data.fingerprint import fingerprint_of
-from strait.data.rows import is_hidden, is_picture, picture_kinds
+from strait.data.labels_beside import labels_beside
+from strait.data.rows import is_hidden, is_picture, numbered, picture_kinds
+from strait.data.tree import Tree, holds_files, subfolders, tree_of
 from strait.pictures.reading import open_picture
-from strait.pictures.recipe import is_made_here
 from strait.runtime.messages import say_once
 
 SPLITS = {
@@ -36,23 +38,8 @@ _UNUSED_SPLITS = ("pred", "predict", "prediction", "unlabeled", "unlabelled", "e
 _NO_CLASS = ("images", "image", "imgs", "img", "pictures", "photos", "photographs", "data", "dataset", "jpegimages")
 """A lone folder of this name holds pictures; it is no class."""
 _SHOWN = 5
-
-
-@dataclass
-class _Tree:
-    """The pictures of a folder by the subfolder in which they lie, and what else there is.
-
-    Attributes:
-        loose: pictures directly in it.
-        inside: of each subfolder, at any depth.
-        kinds: of the files that were left out, how many of each suffix.
-        made_here: images that this package made.
-    """
-
-    loose: list[Path] = field(default_factory=list)
-    inside: dict[Path, list[Path]] = field(default_factory=dict)
-    kinds: Counter[str] = field(default_factory=Counter)
-    made_here: list[Path] = field(default_factory=list)
+_TO_A_FOLDER = 1000
+"""Pictures that FFHQ and StyleGAN's tools put into a numbered folder."""
 
 
 class FolderSource:
@@ -70,20 +57,29 @@ class FolderSource:
 
     def __init__(self, folder: Path, unlabelled: bool = False, generated: bool = False) -> None:
         folder = _descended(folder)
-        tree = _tree(folder, generated)
+        tree = tree_of(folder, generated)
         if not generated and not tree.loose and not any(tree.inside.values()) and tree.made_here:
-            tree = _tree(folder, generated=True)
+            tree = tree_of(folder, generated=True)
             say_once(f"--data: all {_count(tree)} pictures in {folder} were made by this package; they are taken")
+        holding = [path for path, pictures in tree.inside.items() if pictures]
+        labels = None if unlabelled else _labels_of(folder, tree)
+        if unlabelled or labels is not None or _only_number(tree.inside):
+            if holding and labels is None and not unlabelled:
+                say_once(
+                    f"--data: the folders of {folder} only number the pictures ({holding[0].name}, ...): no classes"
+                )
+            tree.flatten()
         named = {path: pictures for path, pictures in tree.inside.items() if pictures}
-        if unlabelled:
-            tree.loose += [picture for pictures in named.values() for picture in pictures]
-            named = {}
         _refuse_unclear(folder, named, tree.loose)
-        _say_left_out(folder, tree, bool(named))
-        self.classes = ClassNames([path.name for path in named])
+        _say_left_out(folder, tree, holding, bool(named))
+        names, numbers = [path.name for path in named], [-1] * len(tree.loose)
+        if labels is not None:
+            names, found = numbered([labels.get(picture) for picture in tree.loose], [], lambda n: str(tree.loose[n]))
+            numbers = found.tolist()
+        self.classes = ClassNames(names)
         self._items = [(picture, label) for label, pictures in enumerate(named.values()) for picture in pictures]
         if not named:
-            self._items = [(picture, -1) for picture in tree.loose]
+            self._items = list(zip(tree.loose, numbers, strict=True))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,7 +105,7 @@ class FolderSource:
 def split_folders(folder: Path) -> dict[str, list[Path]]:
     """The subfolders of each split, the best name first: only if all that hold anything are splits, since a class may
     be called "train". Names may share more than the split's own word (``seg_train`` beside ``seg_test``)."""
-    filled = [path for path in _subfolders(folder) if _holds_files(path)]
+    filled = [path for path in subfolders(folder) if holds_files(path)]
     splits = [_split_of(path.name) for path in filled]
     if not filled or any(split is None for split in splits) or len({split[1] for split in splits if split}) > 1:
         return {}
@@ -129,7 +125,7 @@ def split_folder(folder: Path, split: str) -> Path:
         return folder
     chosen = (folders[split] or folders["train"] or folders["validation"])[0]
     used = [paths[0] for paths in folders.values() if paths]
-    unused = [path.name for path in _subfolders(folder) if path not in used and _holds_files(path)]
+    unused = [path.name for path in subfolders(folder) if path not in used and holds_files(path)]
     if unused:
         say_once(
             f"--data: {folder} is divided into {', '.join(path.name for path in used)}; not used: {', '.join(unused)}"
@@ -150,26 +146,14 @@ def _split_of(name: str) -> tuple[str, str] | None:
     return (chosen[0], " ".join(word for word in words if word != chosen[0])) if len(chosen) == 1 else None
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir() and not _is_model(path)
-    )
-
-
-def _is_model(folder: Path) -> bool:
-    """Whether a folder is a model's: its previews are no photographs."""
-    is_begun = (folder / "runs" / "config.yaml").is_file()
-    return is_begun or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors")))
-
-
 def _descended(folder: Path, is_split: bool = False) -> Path:
     """The folder that is meant: where there is nothing but a lone folder, that one, unless it is a class; or a split,
     except within a split."""
     while True:
-        inside = _subfolders(folder)
+        inside = subfolders(folder)
         files = [path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)]
-        filled = [path for path in inside if _holds_files(path)]
-        if len(filled) != 1 or any(is_picture(name) or name.endswith((".parquet", ".tar")) for name in files):
+        filled = [path for path in inside if holds_files(path)]
+        if len(filled) != 1 or any(is_picture(name) or name.lower().endswith((".parquet", ".tar")) for name in files):
             return folder
         (lone,) = filled
         has_pictures = any(is_picture(path.name) and not is_hidden(path.name) for path in lone.iterdir())
@@ -181,38 +165,43 @@ def _descended(folder: Path, is_split: bool = False) -> Path:
         folder = lone
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file at any depth that is not hidden, in the order of the names, without those of models."""
-    # Links to folders are not followed: they may lead round in circles.
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name) and not _is_model(Path(place, name))]
-        yield from (Path(place, name) for name in files if not is_hidden(name))
+def _only_number(inside: dict[Path, list[Path]]) -> bool:
+    """Whether folders only number the pictures: ``01000`` holds 01000.png to 01999.png, or ``00001`` does."""
+    filled = {path.name: pictures for path, pictures in inside.items() if pictures}
+    if not filled or not all(re.fullmatch(r"\d{4,}", name) for name in filled) or len(set(map(len, filled))) > 1:
+        return False
+    first, thousand = True, True
+    for name, pictures in filled.items():
+        for picture in pictures:
+            digits = re.findall(r"\d+", picture.stem)
+            start = int(digits[-1]) // _TO_A_FOLDER if digits else -1
+            first, thousand = first and start * _TO_A_FOLDER == int(name), thousand and start == int(name)
+    return first or thousand
 
 
-def _holds_files(folder: Path) -> bool:
-    return next(_walk(folder), None) is not None
+def _labels_of(folder: Path, tree: Tree) -> dict[Path, object] | None:
+    """What a file beside the pictures says of their classes, by picture; None without any, or if it names others.
+    It may lie in the folder above, beside those of the splits."""
+    pictures = [*tree.loose, *(picture for found in tree.inside.values() for picture in found)]
+    for place in (folder, folder.parent):
+        beside = labels_beside(place)
+        if beside is None:
+            continue
+        path, labels = beside
+        found = {picture: labels.get(picture.relative_to(place).as_posix()) for picture in pictures}
+        if any(label is not None for label in found.values()):
+            without = sum(label is None for label in found.values())
+            say_once(
+                f"--data: classes are those that {path} says"
+                + (f"; it names none for {without} of {len(found)} pictures" if without else "")
+            )
+            return found
+        if place == folder and pictures:
+            say_once(f"--data: {path} names none of the pictures in {folder}; it is left aside")
+    return None
 
 
-def _tree(folder: Path, generated: bool) -> _Tree:
-    tree = _Tree()
-
-    def add(files: Iterator[Path], pictures: list[Path]) -> None:
-        for path in files:
-            if not is_picture(path.name):
-                tree.kinds[path.suffix.lower() or "without a suffix"] += 1
-            elif not generated and is_made_here(path):
-                tree.made_here.append(path)
-            else:
-                pictures.append(path)
-        pictures.sort()
-
-    add((path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)), tree.loose)
-    for subfolder in _subfolders(folder):
-        add(_walk(subfolder), tree.inside.setdefault(subfolder, []))
-    return tree
-
-
-def _count(tree: _Tree) -> int:
+def _count(tree: Tree) -> int:
     return len(tree.loose) + sum(len(pictures) for pictures in tree.inside.values())
 
 
@@ -234,7 +223,7 @@ def _refuse_unclear(folder: Path, named: dict[Path, list[Path]], loose: list[Pat
         )
 
 
-def _say_left_out(folder: Path, tree: _Tree, has_classes: bool) -> None:
+def _say_left_out(folder: Path, tree: Tree, holding: list[Path], has_classes: bool) -> None:
     if has_classes and tree.loose:
         say_once(f"{folder}: {len(tree.loose)} pictures beside the class folders are left out")
     if tree.made_here:
@@ -242,7 +231,16 @@ def _say_left_out(folder: Path, tree: _Tree, has_classes: bool) -> None:
     if tree.kinds:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tree.kinds.most_common(_SHOWN))
         say_once(f"{folder}: {tree.kinds.total()} files of other kinds are left out ({kinds})")
-    empty = [path.name for path, pictures in tree.inside.items() if not pictures and _holds_files(path)]
+    if tree.odd.total():
+        counts = ", ".join(f"{count} {kind}" for kind, count in tree.odd.items() if count)
+        say_once(f"{folder}: left out: {counts}")
+    flat = [picture for picture in tree.loose if "\\" in picture.name]
+    if flat:
+        say_once(
+            f"{folder}: {len(flat)} names hold backslashes, such as {flat[0].name}: a zip that was unpacked wrongly; "
+            "unpack it with a newer unzip if those are folders"
+        )
+    empty = [path.name for path in tree.inside if path not in holding and holds_files(path)]
     if empty:
         shown = ", ".join(empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
         say_once(f"{folder}: folders without pictures ({picture_kinds()}) are no classes: {shown}")

@@ -24,6 +24,13 @@ LABELS = ("label", "labels", "fine_label", "cls")
 LARGEST_LABEL_FILE = 256
 """Bytes of a tar's ``cls`` member."""
 MOST_CLASSES = 100_000
+_CURES = (
+    ((".zip", ".7z", ".rar"), "unpack the archive first, and name the folder"),
+    ((".gz", ".tgz", ".bz2", ".xz", ".zst"), "unpack the archive first (tar -xf), and name the folder"),
+    ((".arrow",), "what save_to_disk of the library datasets wrote is read once to_parquet has written it"),
+    ((".tfrecord", ".tfrecords", ".h5", ".hdf5", ".npz", ".npy", ".mat"), "write the pictures as PNG files first"),
+    ((".heic", ".heif", ".avif", ".jxl"), "convert the pictures to JPEG or PNG first"),
+)
 _PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
 NO_LABEL = -1
@@ -43,6 +50,12 @@ def is_hidden(name: str) -> bool:
     """Whether any part of a relative path is of a system or hidden: ``__MACOSX``, ``._x.jpg``, any name with a dot in
     front."""
     return any(part.startswith(".") or part.lower() in _SYSTEM for part in PurePosixPath(name).parts if part != "..")
+
+
+def cure(names: Iterable[str]) -> str:
+    """What to do about files that hold pictures and cannot be read, as the end of a message; empty for others."""
+    suffixes = {PurePath(name).suffix.lower() for name in names}
+    return next((f"; {words}" for kinds, words in _CURES if suffixes & set(kinds)), "")
 
 
 def picture_kinds() -> str:

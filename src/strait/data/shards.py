@@ -20,6 +20,7 @@ from strait.data.errors import DataError
 from strait.data.rows import (
     LARGEST_LABEL_FILE,
     is_label,
+    is_picture,
     label_column,
     picture_bytes,
     picture_column,
@@ -27,6 +28,7 @@ from strait.data.rows import (
     tar_label,
     tar_rows,
 )
+from strait.runtime.messages import say_once
 
 TAR_ROWS = 128
 """Pictures of a tar that are read at once."""
@@ -227,8 +229,13 @@ class TarShard:
     def __init__(self, file: StoredFile) -> None:
         self.file = file
         members: list[tuple[str, int, int]] = []
+        links: dict[int, str] = {}  # which of the members is another name of an earlier one
+        left_out = 0
         small: dict[int, bytes] = {}  # read in passing: going back costs a request each on a hub
         with file.open() as handle:
+            if handle.read(2) == b"\x1f\x8b":
+                raise DataError(f"--data: {file.path} is compressed; unpack it first (gunzip)")
+            handle.seek(0)
             archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115 - closed with its file
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore - or it would remember them all
@@ -237,6 +244,17 @@ class TarShard:
                     content = archive.extractfile(member) if is_label(member.name) else None
                     if content is not None:
                         small[member.offset_data] = content.read(LARGEST_LABEL_FILE + 1)
+                elif member.islnk():
+                    links[len(members)] = member.linkname
+                    members.append((member.name, 0, 0))
+                elif member.issym() and is_picture(member.name):
+                    left_out += 1
+        if links:
+            places = {name: (place, size) for name, place, size in members if size}
+            for number, name in links.items():
+                members[number] = (members[number][0], *places.get(name, (0, 0)))
+        if left_out:
+            say_once(f"{file.path}: {left_out} symbolic links to pictures are left out; write the tar with -h")
         rows = tar_rows(members, file.path)
         self.labels: Sequence[Any] | None = None
         if any(place for _, _, _, place in rows):

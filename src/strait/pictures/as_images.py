@@ -39,8 +39,9 @@ Pictures: TypeAlias = Pixels | Sequence[Pixels]
 
 AnyPicture: TypeAlias = Picture | Image.Image | np.ndarray | Tensor | str | Path
 """A picture as a user may hand it over: what ``as_images`` understands, or a file's path."""
-AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | str | Path
-"""A mask as a user may hand it over: bools, 8 bits or a picture that is white where to fill, or its path."""
+AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | Sequence[Any] | str | Path
+"""A mask as a user may hand it over: bools, 8 bits or a picture that is white where to fill, or its path; lists of rows,
+too."""
 
 _SLACK = 1e-3  # what resampling or rounding may add at the ends of a range
 
@@ -104,7 +105,8 @@ def as_picture(picture: AnyPicture) -> Picture:
 
 def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
     """Whatever mask was handed over, bool ``[height, width]`` of the picture's ``size``; of integers those of 128 and
-    above are to be filled, or where none is above 1 those of 1.
+    above are to be filled, or where none is above 1 those of 1. Dimensions of one in front (a batch, a
+    channel) or behind are left aside.
 
     Raises:
         PictureError: if it is none, or of another size.
@@ -116,12 +118,15 @@ def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, Image.Image):
         mask = is_white(eight_bits(mask))
     values = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
     if np.issubdtype(values.dtype, np.integer):
         if values.size and not 0 <= values.min() <= values.max() <= 255:
             raise PictureError(f"mask: integers must lie in [0, 255], not [{values.min()}, {values.max()}]")
         values = is_filled(values)
     if values.dtype != bool:
-        raise PictureError(f"mask: it must hold bools, True where to fill, or integers, not {values.dtype}")
+        hint = "; for floats say mask > 0.5, for logits mask > 0" if np.issubdtype(values.dtype, np.floating) else ""
+        raise PictureError(f"mask: it must hold bools, True where to fill, or integers, not {values.dtype}{hint}")
     if values.shape != size:
         raise PictureError(f"mask: its shape is {values.shape}, and the picture's (height, width) {size}")
     return values

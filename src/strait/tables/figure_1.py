@@ -2,7 +2,7 @@
 
 strait figure 1 tables/table-7.json sweep/NAME.json --output figure-1.png
 
-The paper's Figure 1 shows methods of its Table 2, none of them with guidance or a classifier. It times none but StraIT.
+The paper's Figure 1 shows methods of its Table 2, none of them with guidance or a classifier. It times StraIT alone.
 """
 
 from __future__ import annotations
