@@ -147,7 +147,7 @@ def test_a_mask_that_does_not_fit_says_so() -> None:
         as_mask(np.zeros((3, 4), bool), (4, 3))
     with pytest.raises(PictureError, match="must hold bools"):
         as_mask(np.zeros((3, 4)), (3, 4))
-    with pytest.raises(PictureError, match="not float32; for floats say mask > 0.5, for logits mask > 0"):
+    with pytest.raises(PictureError, match=r"not float32; for floats say mask > 0\.5, for logits mask > 0"):
         as_mask(np.zeros((3, 4), np.float32), (3, 4))
     with pytest.raises(PictureError, match=r"its shape is \(2, 3, 4\)"):
         as_mask(np.zeros((2, 3, 4), bool), (3, 4))
