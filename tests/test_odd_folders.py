@@ -97,6 +97,7 @@ def as_somebody() -> Iterator[Path]:
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such rights here")
 def test_a_folder_that_may_not_be_read_is_not_passed_over(as_somebody: Path) -> None:
     put(as_somebody / "data", "cats/1.png", "dogs/2.png", "dogs/deep/3.png")
+    (as_somebody / "data" / "lost+found").mkdir(mode=0)  # at the root of a disk; nobody's photographs
     closed = as_somebody / "data" / "dogs" / "deep"
     closed.chmod(0)
     try:

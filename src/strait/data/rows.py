@@ -32,7 +32,9 @@ _CURES = (
     ((".heic", ".heif", ".avif", ".jxl"), "convert the pictures to JPEG or PNG first"),
 )
 _PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
-_SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
+_SYSTEM = frozenset(
+    ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini", "lost+found", "system volume information")
+)
 NO_LABEL = -1
 
 

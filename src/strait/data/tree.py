@@ -52,8 +52,8 @@ def tree_of(folder: Path, generated: bool) -> Tree:
                 pictures.append(path)
         pictures.sort()
 
-    here = (path for path in folder.iterdir() if not is_hidden(path.name) and (path.is_symlink() or not path.is_dir()))
-    add((path for path in here if not path.is_dir() and _is_file(path, tree.odd)), tree.loose)
+    here = (path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir())
+    add((path for path in here if _is_file(path, tree.odd)), tree.loose)
     for subfolder in subfolders(folder):
         add(_walk(subfolder, tree.odd), tree.inside.setdefault(subfolder, []))
     return tree
