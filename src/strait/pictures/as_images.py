@@ -40,7 +40,7 @@ Pictures: TypeAlias = Pixels | Sequence[Pixels]
 AnyPicture: TypeAlias = Picture | Image.Image | np.ndarray | Tensor | str | Path
 """A picture as a user may hand it over: what ``as_images`` understands, or a file's path."""
 AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | Sequence[Any] | str | Path
-"""A mask as a user may hand it over: bools, 8 bits, lists of rows, a picture that is white where to fill, or its path."""
+"""A mask as a user may hand it over: bools, 8 bits, lists of rows, a picture white where to fill, or its path."""
 
 _SLACK = 1e-3  # what resampling or rounding may add at the ends of a range
 
