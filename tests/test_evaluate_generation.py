@@ -530,7 +530,7 @@ def test_any_number_of_processes_gives_the_same_set_of_images(
 def test_photographs_in_both_splits_are_counted_aloud(
     what: str, model: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = {"train": range(8), "val": range(5, 11)}
+    names = {"train": range(8), "val": range(5, 12)}
     for split, numbers in names.items():
         (tmp_path / "data" / split / "a").mkdir(parents=True)
         for number in numbers:
@@ -540,7 +540,7 @@ def test_photographs_in_both_splits_are_counted_aloud(
     words += ["--samples", "6", "--json"]
     assert main(words) == 0
     said = capsys.readouterr().err
-    assert f"--data: 3 of the 6 validation images of {tmp_path / 'data'} are among the training images" in said
+    assert f"--data: 3 of the 7 validation images of {tmp_path / 'data'} are among the training images" in said
     assert main([*words, "--split", "train"]) == 0
     assert "are among the training images" not in capsys.readouterr().err
     for number in range(5, 8):
