@@ -17,6 +17,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -179,7 +180,7 @@ def _only_number(inside: dict[Path, list[Path]]) -> bool:
     return first or thousand
 
 
-def _labels_of(folder: Path, tree: Tree) -> dict[Path, object] | None:
+def _labels_of(folder: Path, tree: Tree) -> dict[Path, Any] | None:
     """What a file beside the pictures says of their classes, by picture; None without any, or if it names others.
     It may lie in the folder above, beside those of the splits."""
     pictures = [*tree.loose, *(picture for found in tree.inside.values() for picture in found)]

@@ -108,7 +108,7 @@ def one_network(points: Sequence[Point]) -> str:
 def figure_1_table(points: Sequence[Point], network: str) -> str:
     """The same for people: the measured points, then the published ones with their sources."""
     head = ("", "steps", "seconds an image", distance_title(network), "source")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for point in points:
         distance = figure(point.fid, 2) + ("" if point.error is None else f" ± {figure(point.error, 2)}")
         lines.append((point.name, str(point.steps), figure(point.seconds, 4), distance, "measured"))
