@@ -2,7 +2,7 @@
 #
 #   docker build --tag strait .
 #   docker run --publish 8000:8000 strait                                          the service
-#   docker run --volume "$PWD:/work" strait generate --labels teddy --output out   any verb; files land here
+#   docker run --volume "$PWD:/work" strait generate --labels lemon --output out   any verb; files land here
 #
 # On a Linux PC, torch from the package index brings CUDA along: some gigabytes. For a CPU alone, give the address of an
 # index with CPU builds: --build-arg TORCH_INDEX=ADDRESS.

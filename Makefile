@@ -7,7 +7,7 @@ DEV = .venv-dev
 
 # Core dependencies alone, then images from the model that ships with the package.
 demo: $(DEMO)/installed
-	$(DEMO)/bin/strait generate --labels goldfish,"school bus",jellyfish,alp,teddy --count 6 --seed 0 \
+	$(DEMO)/bin/strait generate --labels mountain,forest,lemon,tomato,sunflower --count 6 --seed 0 \
 		--grid demo.png --overwrite
 	@echo "look at demo.png"
 

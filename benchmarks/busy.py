@@ -1,9 +1,9 @@
-"""What a command takes beside other busy programs, by how its threads wait: as the libraries have it, and as we do.
+"""The time of a command beside other busy programs, for several settings of how its threads wait.
 
-OpenMP's threads spin while they wait for each other. Beside other programs that takes the processor from the very
-thread that is waited for. The load is made here: as many busy programs as there are processors.
+OpenMP's threads spin while they wait for each other. Beside other programs this takes processor time from the thread
+that they wait for. The load is created here: as many busy programs as there are processors.
 
-python benchmarks/busy.py                     strait generate --count 16, quiet, beside busy programs, and two at once
+python benchmarks/busy.py                     strait generate --count 16: alone, beside busy programs, and two at once
 python benchmarks/busy.py --count 4 --repeats 1
 """
 
@@ -20,19 +20,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 WAYS: dict[str, dict[str, str]] = {
-    "as the libraries have it": {},
+    "default of the libraries": {},
     "GOMP_SPINCOUNT=1000 (strait's own)": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
 }
 _NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
-# The libraries' own way has no variable that says so; this starts a verb without ours.
+# No variable selects the libraries' default; this runs a verb without the package's own settings.
 _PROGRAM = "import sys; from strait.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @contextmanager
 def busy(programs: int) -> Iterator[None]:
-    """So many programs that do nothing but compute, on any processor."""
+    """Run programs that only compute."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)]
     try:
         yield
@@ -42,8 +42,8 @@ def busy(programs: int) -> Iterator[None]:
             program.wait()
 
 
-def seconds(words: Sequence[str], variables: dict[str, str], at_once: int) -> float:
-    """The time until the last of some equal commands that start together is done.
+def seconds(arguments: Sequence[str], variables: dict[str, str], at_once: int) -> float:
+    """The time until the last of ``at_once`` equal, simultaneous commands has ended.
 
     Raises:
         RuntimeError: if one fails.
@@ -53,7 +53,7 @@ def seconds(words: Sequence[str], variables: dict[str, str], at_once: int) -> fl
         start = time.perf_counter()
         commands = [
             subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *words, "--output", f"{folder}/{number}"],
+                [sys.executable, "-c", _PROGRAM, *arguments, "--output", f"{folder}/{number}"],
                 env={**environment, **variables},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -62,26 +62,26 @@ def seconds(words: Sequence[str], variables: dict[str, str], at_once: int) -> fl
         ]
         statuses = [command.wait() for command in commands]
         if any(statuses):
-            raise RuntimeError(f"{' '.join(words)} failed")
+            raise RuntimeError(f"{' '.join(arguments)} failed")
         return time.perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
-    parser.add_argument("--count", type=int, default=16, help="images of a command")
-    parser.add_argument("--repeats", type=int, default=5, help="of each; the ways take turns, medians are reported")
+    parser.add_argument("--count", type=int, default=16, help="images per command")
+    parser.add_argument("--repeats", type=int, default=5, help="of each setting, in turns; medians are reported")
     args = parser.parse_args()
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    words = ["generate", "--count", str(args.count), *([] if args.model is None else ["--model", args.model])]
+    arguments = ["generate", "--count", str(args.count), *([] if args.model is None else ["--model", args.model])]
     loads = {"alone": (0, 1), f"beside {processors} busy programs": (processors, 1), "two at once": (0, 2)}
     taken: dict[tuple[str, str], list[float]] = {(way, load): [] for way in WAYS for load in loads}
     for _ in range(args.repeats):
         for load, (programs, at_once) in loads.items():
             for way, variables in WAYS.items():
                 with busy(programs):
-                    taken[way, load].append(seconds(words, variables, at_once))
-    print(f"strait {' '.join(words)}, the whole command in seconds, on {processors} processors")
+                    taken[way, load].append(seconds(arguments, variables, at_once))
+    print(f"strait {' '.join(arguments)}, the whole command in seconds, on {processors} processors")
     print(f"| threads wait | {' | '.join(loads)} |\n|---|{'---|' * len(loads)}")
     for way in WAYS:
         cells = [

@@ -1,15 +1,15 @@
-"""What edits are worth on photographs the model never saw: infilling, transfer, and their time.
+"""The quality of edits on photographs outside the training set: infilling, transfer, and their time.
 
     python benchmarks/editing.py --data DIR --features NETWORK.pt --samples 1000 --seeds 3 --sheet sheet.png
 
-Infilling: one half of each photograph (left, right, upper or lower) is drawn anew under its own class and under
-another, and is compared with the mean colour of the kept half, with the same half of another photograph, and with the
-tokenizer's reconstruction of the half itself. The kept half is the photograph's own in all of them. Transfer: a share
-of each photograph's top tokens is kept under another class, with and without bottom-level re-prediction.
+Infilling: one half of each photograph (left, right, upper or lower) is redrawn under its own class and under another.
+It is compared with the mean colour of the kept half, with the same half of another photograph, and with the
+tokenizer's reconstruction of the half. The kept half is always the photograph's own. Transfer: a share of each
+photograph's top tokens is kept under another class, with and without bottom-level re-prediction.
 
-Halves, other classes and other photographs are the same for every seed; a seed draws tokens. Errors are standard
-errors over photographs, the seeds of each averaged. What is claimed is tested photograph by photograph: see
-``strait.evaluation.paired``.
+Halves, other classes and other photographs are the same for every seed, which only affects the drawn tokens. Errors
+are standard errors over photographs, averaged over seeds. Claims are tested by paired differences
+(``strait.evaluation.paired``).
 """
 
 from __future__ import annotations
@@ -54,40 +54,40 @@ Row = dict[str, tuple[float, float]]
 
 @dataclass
 class Score:
-    """What is gathered of one kind of picture, by seed; what needs no drawing has one."""
+    """The results of one kind of picture, by seed; kinds without randomness have a single seed."""
 
     features: dict[int, list[Features]] = field(default_factory=dict)
     psnr: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def values(self) -> list[Tensor]:
-        """Of each seed ``[images, width]``."""
-        return [torch.cat([some.values for some in of_seed]) for of_seed in self.features.values()]
+        """Features of each seed, ``[images, width]``."""
+        return [torch.cat([batch.values for batch in of_seed]) for of_seed in self.features.values()]
 
     def by_photograph(self, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Scores ``[images]``, each the mean over the seeds."""
-        found: dict[str, list[Tensor]] = {}
+        scores: dict[str, list[Tensor]] = {}
         for seed, batches in self.features.items():
-            logits = torch.cat([some.logits for some in batches if some.logits is not None]).double()
-            found.setdefault(ACCURACY, []).append((logits.argmax(1) == labels).double())
-            found.setdefault("accuracy, new class", []).append((logits.argmax(1) == targets).double())
-            found.setdefault(CHANCE, []).append(logits.softmax(1).gather(1, targets[:, None])[:, 0])
+            logits = torch.cat([batch.logits for batch in batches if batch.logits is not None]).double()
+            scores.setdefault(ACCURACY, []).append((logits.argmax(1) == labels).double())
+            scores.setdefault("accuracy, new class", []).append((logits.argmax(1) == targets).double())
+            scores.setdefault(CHANCE, []).append(logits.softmax(1).gather(1, targets[:, None])[:, 0])
             if seed in self.psnr:
-                found.setdefault(PSNR, []).append(torch.cat(self.psnr[seed]).double())
-        return {name: torch.stack(seeds).mean(0) for name, seeds in found.items()}
+                scores.setdefault(PSNR, []).append(torch.cat(self.psnr[seed]).double())
+        return {name: torch.stack(seeds).mean(0) for name, seeds in scores.items()}
 
     def distance(self, reference: Tensor, images: Tensor | None = None) -> float:
-        """Fréchet distance of these images (all of them by default), the mean over the seeds."""
+        """Fréchet distance of these images (all by default), averaged over the seeds."""
         chosen = [values if images is None else values[images] for values in self.values()]
         return sum(frechet_distance(values, reference) for values in chosen) / len(chosen)
 
     def row(self, labels: Tensor, targets: Tensor, reference: Tensor | None) -> Row:
-        """Each figure with its standard error."""
+        """Each score with its standard error."""
         row = {
             name: (float(values.mean()), standard_error(values))
             for name, values in self.by_photograph(labels, targets).items()
         }
         if reference is not None:
-            # The seeds' errors come from the same photographs: their mean, not their mean over a root.
+            # The seeds share their photographs, so their errors are averaged without dividing by a root.
             errors = [frechet_error(values, reference) for values in self.values()]
             row[FRECHET] = (self.distance(reference), sum(errors) / len(errors))
         return row
@@ -95,7 +95,7 @@ class Score:
 
 @dataclass
 class Gathered:
-    """All of it, in the order of the photographs, and the first pictures for the sheet."""
+    """All results, in the order of the photographs, and the first pictures for the sheet."""
 
     scores: dict[str, Score] = field(default_factory=dict)
     labels: list[Tensor] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Claim:
-    """One kind of picture scores more than another, or less."""
+    """The claim that one kind of picture scores higher than another, or lower."""
 
     ours: str
     theirs: str
@@ -117,16 +117,16 @@ class Claim:
     ) -> Difference:
         ours, theirs = scores[self.ours], scores[self.theirs]
         if self.figure != FRECHET or reference is None:
-            one, other = (score.by_photograph(labels, targets)[self.figure] for score in (ours, theirs))
-            return paired_mean(one, other)
+            first, second = (score.by_photograph(labels, targets)[self.figure] for score in (ours, theirs))
+            return paired_mean(first, second)
         return paired_jackknife(
             lambda images: ours.distance(reference, images) - theirs.distance(reference, images), len(labels)
         )
 
 
 def claims(names: Sequence[str]) -> list[Claim]:
-    """What the rows that there are let one claim."""
-    wanted = [
+    """The claims that the available rows allow."""
+    candidates = [
         Claim(_OWN, _MEAN, FRECHET, more=False),
         Claim(_OWN, _MEAN, ACCURACY),
         Claim(_OWN, _ANOTHER, FRECHET, more=False),
@@ -136,12 +136,12 @@ def claims(names: Sequence[str]) -> list[Claim]:
     ]
     for name in names:
         if name.endswith("bottom re-predicted"):
-            wanted += [
+            candidates += [
                 Claim(name, "photographs", CHANCE),
                 Claim(name, "reconstruction", CHANCE),
                 Claim(name, name.replace("re-predicted", "kept"), CHANCE),
             ]
-    return [claim for claim in wanted if {claim.ours, claim.theirs} <= set(names)]
+    return [claim for claim in candidates if {claim.ours, claim.theirs} <= set(names)]
 
 
 def half_masks(indices: Tensor, size: int) -> Tensor:
@@ -154,7 +154,7 @@ def half_masks(indices: Tensor, size: int) -> Tensor:
 
 
 def psnr_inside(ours: Images, theirs: Images, masks: Tensor) -> Tensor:
-    """PSNR of the masked halves alone, ``[batch]``: what lies outside is equal, and is half of the pixels."""
+    """PSNR within the masked halves, ``[batch]``: the other half of the pixels is equal."""
     inside = torch.where(masks[:, None], ours, theirs)
     return peak_signal_to_noise(inside, theirs) - 10 * torch.log10(torch.tensor(2.0))
 
@@ -163,7 +163,7 @@ def filled(
     model: StraIT, images: Images, masks: Tensor, labels: dict[str, Tensor], at: Tensor, config: EditConfig,
     decoding: DecodingConfig, seeds: Sequence[int],
 ) -> dict[tuple[str, int], Images]:  # fmt: skip
-    """Each way to fill the masked halves, composited, by name and seed; ``labels`` name the infillings."""
+    """Each method of filling the masked halves, composited, by name and seed; ``labels`` names the infillings."""
     blank = hidden(images, masks)
     first = seeds[0]
     ways = {
@@ -173,7 +173,7 @@ def filled(
     }
     ways |= {(_MEAN, first): blank, (_HALF_OF_ANOTHER, first): images.roll(1, 0)}
     ways["reconstruction of the half", first] = model.decode(model.encode(images))
-    return {way: torch.where(masks[:, None], made, images) for way, made in ways.items()}
+    return {way: torch.where(masks[:, None], pictures, images) for way, pictures in ways.items()}
 
 
 def transferred(
@@ -182,7 +182,7 @@ def transferred(
 ) -> dict[tuple[str, int], Images]:  # fmt: skip
     """Transfers at several shares of top tokens kept, with and without bottom-level re-prediction."""
     top = model.encode(images).levels[0]
-    made = {("reconstruction", seeds[0]): model.decode(model.encode(images))}
+    results = {("reconstruction", seeds[0]): model.decode(model.encode(images))}
     for share in shares:
         ways: dict[str, Callable[[int], Tensor]] = {
             "random": lambda seed, share=share: random_kept(top, share, image_seeds(seed, at))
@@ -194,12 +194,12 @@ def transferred(
             for keep_bottom, name in ((False, "bottom re-predicted"), (True, "bottom kept")):
                 for seed in seeds:
                     title = f"top tokens kept: {share:.0%} {way}; {name}", seed
-                    made[title] = transfer(model, images, others, kept(seed), seed, at, keep_bottom, decoding)
-    return made
+                    results[title] = transfer(model, images, others, kept(seed), seed, at, keep_bottom, decoding)
+    return results
 
 
 def table(rows: dict[str, Row]) -> str:
-    """Markdown."""
+    """The rows as a Markdown table."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
@@ -221,8 +221,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--features", required=True, help="TorchScript network with logits over the same classes")
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="the first")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="number of consecutive seeds")
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--margin", type=int, default=0)
     parser.add_argument("--guidance", type=float)
@@ -238,38 +238,38 @@ def arguments() -> argparse.Namespace:
 
 
 def gathered(model: StraIT, network: FeatureNetwork, args: argparse.Namespace, order: list[int]) -> Gathered:
-    """Edit the photographs of these indices in every way, and look at them."""
+    """Edit the photographs of these indices with every method, and compute the features of the results."""
     size, decoding, seeds = model.config.image_size, decoding_of(model, args), range(args.seed, args.seed + args.seeds)
     source = ClassesOf(open_images(args.data, "validation"), model.classes)
-    found = Gathered()
+    results = Gathered()
     for batch in tqdm(in_order(source, size, args.batch_size, order), total=-(-len(order) // args.batch_size)):
         images, labels, at = batch.images(torch.device("cpu")), batch.labels, batch.indices
         masks = half_masks(at, size)
         others = (labels + 1 + key(0, _OTHER, at).remainder(len(model.classes) - 1)) % len(model.classes)
-        made = {("photographs", args.seed): images}
+        edits = {("photographs", args.seed): images}
         halves: set[tuple[str, int]] = set()
         if args.only != "transfer":
             config, named = EditConfig(margin=args.margin), {_OWN: labels, _ANOTHER: others}
             fillings = filled(model, images, masks, named, at, config, decoding, seeds)
-            made, halves = made | fillings, set(fillings)
+            edits, halves = edits | fillings, set(fillings)
         if args.only != "infilling":
-            made |= transferred(model, images, others, at, args.keep, decoding, seeds)
-        found.labels.append(labels)
-        found.targets.append(others)
-        for (name, seed), pictures in made.items():
-            score = found.scores.setdefault(name, Score())
+            edits |= transferred(model, images, others, at, args.keep, decoding, seeds)
+        results.labels.append(labels)
+        results.targets.append(others)
+        for (name, seed), pictures in edits.items():
+            score = results.scores.setdefault(name, Score())
             score.features.setdefault(seed, []).append(network(pictures))
             if (name, seed) in halves:
                 score.psnr.setdefault(seed, []).append(psnr_inside(pictures, images, masks))
-        if not found.first:
-            # Later seeds do not replace the first one's.
-            for (name, _), pictures in made.items():
-                found.first.setdefault(name, pictures[:_COLUMNS])
-    return found
+        if not results.first:
+            # Only pictures of the first seed are shown.
+            for (name, _), pictures in edits.items():
+                results.first.setdefault(name, pictures[:_COLUMNS])
+    return results
 
 
 def decoding_of(model: StraIT, args: argparse.Namespace) -> DecodingConfig:
-    """The model's own settings, with those of the command in their place."""
+    """The model's decoding settings, overridden by those of the command."""
     decoding = base_decoding(model)
     if args.guidance is not None:
         decoding = replace(decoding, guidance=args.guidance)
@@ -286,24 +286,24 @@ def main() -> None:
     if list(photographs.classes) != list(model.classes):
         raise ValueError("--data: its classes must be the model's, in the same order, as the network's must")
     count = min(args.samples, len(photographs))
-    # Evenly spread with a stride between neighbours, so that "another photograph" is one of another class.
+    # Evenly spaced, with a stride between neighbours, so that "another photograph" is of another class.
     order = [(place * 37 % count) * len(photographs) // count for place in range(count)]
-    found = gathered(model, network, args, order)
-    labels, targets = torch.cat(found.labels), torch.cat(found.targets)
+    results = gathered(model, network, args, order)
+    labels, targets = torch.cat(results.labels), torch.cat(results.targets)
     reference = None
     if args.only != "transfer":
         reference = reference_features(network, args, model.config.image_size, set(order))
-    rows = {name: score.row(labels, targets, reference) for name, score in found.scores.items()}
-    tested = [(claim, claim.tested(found.scores, labels, targets, reference)) for claim in claims(list(rows))]
-    image = found.first["photographs"][:1]
+    rows = {name: score.row(labels, targets, reference) for name, score in results.scores.items()}
+    tested = [(claim, claim.tested(results.scores, labels, targets, reference)) for claim in claims(list(rows))]
+    image = results.first["photographs"][:1]
     edit, command = seconds_an_edit(model, image, decoding_of(model, args)), seconds_a_command(image, args.model)
-    said = [
+    verdicts = [
         {**asdict(claim), **asdict(difference), "verdict": difference.verdict(claim.more)}
         for claim, difference in tested
     ]
     if args.json:
         seconds = {"an edit": edit, "a command": command, "threads": torch.get_num_threads()}
-        print(json.dumps({"samples": len(labels), "seconds": seconds, "scores": rows, "claims": said}, indent=1))
+        print(json.dumps({"samples": len(labels), "seconds": seconds, "scores": rows, "claims": verdicts}, indent=1))
     else:
         print(f"{len(labels)} photographs, {args.seeds} seed(s); one infilling takes {edit:.3f} s, ", end="")
         print(f"the whole command {command:.2f} s, with {torch.get_num_threads()} threads\n")
@@ -311,12 +311,12 @@ def main() -> None:
         for claim, difference in tested:
             print(in_words(claim, difference))
     if args.sheet is not None:
-        sheet = contact_sheet(torch.cat(list(found.first.values())), min(_COLUMNS, count), list(found.first))
+        sheet = contact_sheet(torch.cat(list(results.first.values())), min(_COLUMNS, count), list(results.first))
         write_new(args.sheet, png_bytes(sheet.quantize(), {"model": model.weights_hash()}), overwrite=True)
 
 
 def in_words(claim: Claim, difference: Difference) -> str:
-    """One line of Markdown."""
+    """A claim and its verdict as a line of Markdown."""
     order = "above" if claim.more else "below"
     figures = f"{difference.value:+.4g} ± {difference.error:.2g}"
     return f"- *{difference.verdict(claim.more)}*: {claim.figure}, {claim.ours} {order} {claim.theirs}: {figures}"

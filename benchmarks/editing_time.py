@@ -1,6 +1,6 @@
-"""How long an edit takes: in a running process, and as a whole command with the start of Python and torch.
+"""The time of an edit: in a running process, and as a whole command including the start of Python and torch.
 
-python benchmarks/editing_time.py       a picture of noise; the time does not depend on what a picture shows
+python benchmarks/editing_time.py       on noise; the time does not depend on the content of a picture
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from strait.types import Images
 
 
 def seconds_an_edit(model: StraIT, image: Images, decoding: DecodingConfig) -> float:
-    """The quickest of five infillings of one image's left half ``[1, 3, size, size]``, after one to warm up."""
+    """The fastest of five infillings of an image's left half ``[1, 3, size, size]``, after one warm-up."""
     mask = torch.zeros(1, *image.shape[2:], dtype=torch.bool)
     mask[..., : image.shape[3] // 2] = True
     label = torch.tensor([0])
@@ -33,14 +33,14 @@ def seconds_an_edit(model: StraIT, image: Images, decoding: DecodingConfig) -> f
 
 
 def seconds_a_command(image: Images, model: str | None = None) -> float:
-    """The quickest of three processes of ``strait edit infill`` on it, from the start of Python to its end."""
+    """The fastest of three processes of ``strait edit infill``, from the start of Python to its end."""
     (picture,) = to_pictures(image)
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / "photo.png"
         picture.save(photo)
         box = f"0,0,{picture.width // 2},{picture.height}"
-        words = ["edit", "infill", str(photo), "--box", box, "--label", "0", "--device", "cpu", "--output", folder]
-        command = [sys.executable, "-m", "strait.cli", *words, *([] if model is None else ["--model", model])]
+        arguments = ["edit", "infill", str(photo), "--box", box, "--label", "0", "--device", "cpu", "--output", folder]
+        command = [sys.executable, "-m", "strait.cli", *arguments, *([] if model is None else ["--model", model])]
         return _quickest(lambda: subprocess.run(command, check=True, capture_output=True), 3)
 
 

@@ -1,4 +1,4 @@
-"""Four photographs that the model never saw, made wider by four top tokens on either side: a sheet.
+"""A sheet of four photographs outside the training set, extended by four top tokens on either side.
 
 python benchmarks/extension.py --data DIR --sheet sheet.png
 """
@@ -37,13 +37,13 @@ def main() -> None:
     source = ClassesOf(open_images(args.data, "validation"), model.classes)
     chosen = [(2 * place + 1) * len(source) // (2 * _PHOTOGRAPHS) for place in range(_PHOTOGRAPHS)]
     (batch,) = in_order(source, model.config.image_size, _PHOTOGRAPHS, chosen)
-    made = []
+    extended = []
     pictures = to_pictures(batch.images(torch.device("cpu")))
     for picture, label in zip(pictures, batch.labels.tolist(), strict=True):
         edit = Edit(model, label, seed=args.seed)
         (pixels,) = extend_picture(edit, Picture(np.asarray(picture)), Sides(left=4, right=4))
-        made.append(to_images(Image.fromarray(pixels)))
-    sheet = contact_sheet(torch.cat(made), 2)
+        extended.append(to_images(Image.fromarray(pixels)))
+    sheet = contact_sheet(torch.cat(extended), 2)
     settings = {"model": model.weights_hash(), "seed": args.seed, "photographs": chosen}
     write_new(args.sheet, png_bytes(sheet, settings), overwrite=True)
 

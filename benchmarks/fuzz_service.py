@@ -1,4 +1,4 @@
-"""schemathesis against the service's own description: no reply may be a 5xx, and the service lives on.
+"""schemathesis on the service's OpenAPI description: no reply may be a 5xx, and the service must survive.
 
 pip install ".[serve]" schemathesis
 python benchmarks/fuzz_service.py --cases 5000 [--seed 0]
@@ -18,7 +18,7 @@ import httpx
 
 PORT = 8199
 URL = f"http://127.0.0.1:{PORT}"
-OPERATIONS = 2  # that take a body: generate and edit; the others have no more than a few cases
+OPERATIONS = 2  # with a body: generate and edit; the others have only a few cases
 HOOKS = "benchmarks.fuzz_hooks"
 
 
@@ -28,9 +28,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent)) or "schemathesis"
-    # Small limits: what is tried here is the door, not the model.
-    words = ("--port", str(PORT), "--device", "cpu", "--max-images", "2", "--max-steps", "18")
-    service = subprocess.Popen([sys.executable, "-m", "strait.cli", "serve", *words])
+    # Small limits: this tests the handling of requests, not the model.
+    service_options = ("--port", str(PORT), "--device", "cpu", "--max-images", "2", "--max-steps", "18")
+    service = subprocess.Popen([sys.executable, "-m", "strait.cli", "serve", *service_options])
     try:
         _wait(service)
         start = time.monotonic()
@@ -56,14 +56,14 @@ def main() -> int:
         replies = [
             line for line in httpx.get(f"{URL}/metrics").text.splitlines() if line.startswith("strait_replies_t")
         ]
-        made = httpx.post(f"{URL}/v1/images/generate", json={}, timeout=60)
+        final = httpx.post(f"{URL}/v1/images/generate", json={}, timeout=60)
         print("\n".join(replies))
-        print(f"{time.monotonic() - start:.0f} s; afterwards, a request: {made.status_code}")
+        print(f"{time.monotonic() - start:.0f} s; afterwards, a request: {final.status_code}")
         failed = [line for line in replies if 'status="5' in line]
         edited = any("images/edit" in line and 'status="200"' in line for line in replies)
         if not edited:
             print("no picture was edited: the cases did not reach the editing")
-        return int(done.returncode != 0 or bool(failed) or not edited or made.status_code != 200)
+        return int(done.returncode != 0 or bool(failed) or not edited or final.status_code != 200)
     finally:
         service.terminate()
         service.wait(60)

@@ -1,10 +1,10 @@
-"""The shipped model against the plain loop: 16 images, warm, in one process, both in turns.
+"""The shipped model against the plain loop: 16 images, after warm-up, in one process, alternately.
 
     python benchmarks/generation.py [--model M] [--images 16] [--dtype float32] [--repeats 9] [--compile] [--json]
     python benchmarks/generation.py --profile
 
-The plain loop is always in float32. In float32 ours draws the same tokens (checked); in bfloat16, which rounds
-otherwise, the report says how many are the same. Times are medians over the repeats.
+The plain loop always runs in float32. In float32 the package draws the same tokens (checked); in bfloat16, with other
+rounding, the report states the share of equal tokens. Times are medians over the repeats.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of our transformers")
     parser.add_argument("--compile", action="store_true", help="draw by one compiled kernel")
-    parser.add_argument("--profile", action="store_true", help="show what operations our tokens are made of instead")
+    parser.add_argument("--profile", action="store_true", help="show the operations of the package's decoding instead")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     plain = StraIT.from_pretrained(args.model, pack=False)
@@ -61,13 +61,13 @@ def main() -> None:
             grids = [ids.view(-1, *grid) for ids, grid in zip(expected, plain.config.grids, strict=False)]
             plain.decode(Tokens(tuple(grids)))
             marks.append(time.perf_counter())
-            found = final_tokens(ours.decoding_steps(labels, 0, None, decoding))
+            tokens = final_tokens(ours.decoding_steps(labels, 0, None, decoding))
             marks.append(time.perf_counter())
-            ours.decode(found)
+            ours.decode(tokens)
             marks.append(time.perf_counter())
             for name, (start, end) in zip(names, pairwise(marks), strict=True):
                 times[name].append(end - start)
-            equal = torch.cat([(a == b).flatten() for a, b in zip(grids, found.levels, strict=True)])
+            equal = torch.cat([(a == b).flatten() for a, b in zip(grids, tokens.levels, strict=True)])
             if machine.dtype == torch.float32 and not equal.all():
                 raise SystemExit("the two drew different tokens")
         medians = {name: statistics.median(values[1:]) for name, values in times.items()}

@@ -1,10 +1,10 @@
-"""How the cost of generation grows: seconds against batch, steps, image size and model size, above the physical floor.
+"""How the cost of generation grows with batch size, steps, image size and model size, compared with a lower bound.
 
     python benchmarks/growth.py [--repeats 3] [--plot docs/images/growth.png] [--json]
 
-Each axis moves alone away from one batch of 8 images of the configuration `tiny-imagenet64-cpu`: random weights,
-packed, without guidance. The floor is the operations that the forward passes must do at the rate of this machine's own
-matrix product, measured in turns with them. Needs `pip install ".[eval]"` for the plot.
+Each axis is varied alone, starting from a batch of 8 images of the configuration `tiny-imagenet64-cpu`, with random
+weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the rate of
+the matrix product of this machine, measured alternately with them. The plot needs `pip install ".[eval]"`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLASSES = [str(index) for index in range(200)]
 
 
 def wider(config: ModelConfig, times: int) -> ModelConfig:
-    """Transformers so many times as wide, with heads of the same width."""
+    """The model with transformers ``times`` as wide, and heads of the same width."""
 
     def grown(part: Any) -> Any:
         return replace(part, width=times * part.width, mlp=times * part.mlp, heads=times * part.heads)
@@ -37,7 +37,7 @@ def wider(config: ModelConfig, times: int) -> ModelConfig:
 
 
 def points(base: ModelConfig) -> dict[str, list[tuple[str, ModelConfig, int, tuple[int, int]]]]:
-    """Axis -> (what it is there, model, batch, steps)."""
+    """Axis -> (position on the axis, model, batch, steps)."""
     return {
         "images in a batch": [(str(count), base, count, STEPS) for count in (1, 2, 4, 8, 16, 32)],
         "steps, top+bottom": [
@@ -64,14 +64,14 @@ def measured(
     }
 
 
-def plot(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+def plot(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(3.4 * len(found), 3.2), sharey=True, layout="constrained")
-    for axis, (title, rows) in zip(axes, found.items(), strict=True):
+    figure, axes = plt.subplots(1, len(results), figsize=(3.4 * len(results), 3.2), sharey=True, layout="constrained")
+    for axis, (title, rows) in zip(axes, results.items(), strict=True):
         axis.plot(list(rows), [row["seconds"] for row in rows.values()], "o-", label="a batch, pixels included")
         axis.plot(list(rows), [row["floor"] for row in rows.values()], "k--", label="floor of its forward passes")
         axis.set(xlabel=title, yscale="log")
@@ -89,16 +89,16 @@ def main() -> None:
     args = parser.parse_args()
     machine = Machine(torch.device("cpu"), torch.float32)
     base = read_config(config_path("tiny-imagenet64-cpu")).model
-    found = {
+    results = {
         axis: {name: measured(machine, *point, args.repeats) for name, *point in rows}
         for axis, rows in points(base).items()
     }
     if args.plot is not None:
-        plot(found, args.plot)
+        plot(results, args.plot)
     if args.json:
-        print(json.dumps({**machine.describe(), "growth": found}))
+        print(json.dumps({**machine.describe(), "growth": results}))
         return
-    for axis, rows in found.items():
+    for axis, rows in results.items():
         print(f"\n| {axis} | seconds | forward passes | floor | over the floor |\n|---|---|---|---|---|")
         for name, row in rows.items():
             over = row["seconds"] / row["floor"]

@@ -1,10 +1,10 @@
-"""Boxes at every offset filled: how many top tokens stay known, and whether the filling fits.
+"""Infilling of boxes at every offset: how many top tokens stay known, and whether the filling fits.
 
 python benchmarks/infilling_boxes.py --data DIR [--photographs 8] [--side 128] [--offsets 4]
 
-A box of each size stands at evenly spaced places of each photograph. "Centred, any pixel" is what an editor does
-that looks at the box in the middle of its window and makes every token unknown that the box touches; the other rows
-place the window, and let a top token stay known up to a share of it (``EditConfig.cover``).
+Boxes of several sizes are placed at evenly spaced positions of each photograph. "Centred, any pixel" centres the
+window on the box and makes every token unknown that the box touches; the other rows place the window, and keep a top
+token known if at most a share of it is masked (``EditConfig.cover``).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Row:
     """Sums over boxes.
 
     Attributes:
-        unknown: top tokens that are drawn.
-        none_known: boxes where all of them are.
+        unknown: number of top tokens that are drawn.
+        none_known: number of boxes for which all top tokens are drawn.
         error: root mean square distance to the photograph inside the box, in levels of 0..255.
-        colour: distance of the mean colour inside to that of a band around the box.
+        colour: distance between the mean colour inside and that of a band around the box.
     """
 
     count: int = 0
@@ -75,8 +75,8 @@ def filled(
     images, masks = cut(picture.rgb(), mask, window, model.config.image_size, hide=True)
     tokens = encode_for_infilling(model, images, masks)
     canvases = infill_canvases(expanded(tokens, 1), masks, edit.seeds(torch.tensor([0])), config)
-    (made,) = edit.results(lambda _: canvases)
-    return int(canvases[0].masked.sum()), put_back(picture.pixels, made, mask, window, config.feather)
+    (image,) = edit.results(lambda _: canvases)
+    return int(canvases[0].masked.sum()), put_back(picture.pixels, image, mask, window, config.feather)
 
 
 def main() -> None:

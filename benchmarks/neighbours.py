@@ -1,12 +1,13 @@
-"""One forward pass of the paper's top transformer beside two others', each against the machine's ceiling in one run.
+"""A forward pass of the paper's top transformer and of two similar models, each relative to the machine's peak.
 
     pip install transformers einops
     git clone https://github.com/valeoai/Halton-MaskGIT
     python benchmarks/neighbours.py --halton-maskgit Halton-MaskGIT [--dtype float32] [--repeats 5] [--json]
 
-Ours is packed, as `strait generate` has it. transformers' BertModel has the same layers, width, MLP, heads and tokens;
-Halton-MaskGIT's is its large model (24 layers, width 1024) on 16x16 tokens. Weights are random; all three are taken in
-turns, so that a machine that slows down slows all. Operations are counted on the meta device for each alike.
+The package's transformer is packed, as for `strait generate`. BertModel of transformers has the same layers, width,
+MLP, heads and tokens; that of Halton-MaskGIT is its large model (24 layers, width 1024) on 16x16 tokens. Weights are
+random. All three are measured alternately, so that a slowing machine affects all. Operations are counted on the meta
+device.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def halton(folder: str) -> tuple[Callable[[], nn.Module], Pass]:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--halton-maskgit", help="a checkout of it; without one it is left out")
+    parser.add_argument("--halton-maskgit", help="folder of a checkout; omitted without")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -112,11 +113,11 @@ def main() -> None:
         "forward": {
             name: {
                 "parameters": parameters[name],
-                "seconds": statistics.median(found),
+                "seconds": statistics.median(times),
                 "flops": flops[name],
-                "fraction_of_ceiling": flops[name] / statistics.median(found) / ceiling,
+                "fraction_of_ceiling": flops[name] / statistics.median(times) / ceiling,
             }
-            for name, found in seconds.items()
+            for name, times in seconds.items()
         },
     }
     print(json.dumps(report) if args.json else json.dumps(report, indent=1))

@@ -1,9 +1,9 @@
-"""One training step of each part and one generated image of a configuration, with random weights: seconds and memory.
+"""Time and memory of a training step of each part, and of generating an image, with random weights.
 
     python benchmarks/paper_size.py --config imagenet256 --json paper-size.json
 
-Each part is measured in a process of its own, whose peak memory is that part's (VmHWM). The data are random too, and
-LPIPS is left out: it would download VGG. ``--part top`` measures one part alone, in this process. On a CPU.
+Each part is measured in its own process, whose peak memory (VmHWM) is reported. The data is random too, and LPIPS is
+omitted, which would download VGG. ``--part top`` measures a single part, in this process. On a CPU.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ CPU = torch.device("cpu")
 
 
 def peak_gib() -> float:
-    """The most memory that this process has held, in GiB."""
+    """The peak memory of this process, in GiB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (found,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return found / 2**20
+    (kibibytes,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kibibytes / 2**20
 
 
 def timed(run: Callable[[int], object], times: int) -> list[float]:
-    """Seconds of each of some calls; the first one sets things up."""
-    found = []
+    """The seconds of each call; the first includes one-time setup."""
+    seconds = []
     for number in range(times):
         start = time.perf_counter()
         run(number)
-        found.append(time.perf_counter() - start)
-    return found
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def measure(config: Config, part: str, batch: int, times: int) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def measure(config: Config, part: str, batch: int, times: int) -> dict[str, Any]
         config = runnable(dataclasses.replace(config, run=run), CPU)
         training = dataclasses.replace(config.tokenizer_training, steps=10**6)
         config = dataclasses.replace(config, tokenizer_training=training)
-        # Where losses that begin later have begun.
+        # Late in training, when all losses are active.
         first = 9 * 10**5 if part == "tokenizer" else 0
         network = tokenizer_networks(config)[0] if part == "tokenizer" else None
         with random_trainee(config, part, batch, CLASSES, CPU, network) as trainee:
@@ -83,24 +83,24 @@ def main() -> None:
     if args.part is not None:
         print(json.dumps(measure(config, args.part, args.batch, args.times)))
         return
-    found = []
+    reports = []
     for part in ("image", *config.model.parts):
-        words = [sys.executable, __file__, "--config", args.config, "--part", part]
-        words += ["--batch", str(args.batch), "--times", str(args.times)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+        command = [sys.executable, __file__, "--config", args.config, "--part", part]
+        command += ["--batch", str(args.batch), "--times", str(args.times)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        reports.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{part}: done", file=sys.stderr)
     rows = [("", "batch", "seconds", "first call", "peak GiB", "precision")]
-    for one in found:
-        what = "one generation" if one["part"] == "image" else f"{one['part']}, a training step"
-        seconds = one["seconds"]
-        figures = f"{seconds[-1]:.2f}", f"{seconds[0]:.2f}", f"{one['peak_gib']:.2f}"
-        rows.append((what, str(one["batch"]), *figures, one["precision"]))
+    for report in reports:
+        what = "one generation" if report["part"] == "image" else f"{report['part']}, a training step"
+        seconds = report["seconds"]
+        figures = f"{seconds[-1]:.2f}", f"{seconds[0]:.2f}", f"{report['peak_gib']:.2f}"
+        rows.append((what, str(report["batch"]), *figures, report["precision"]))
     print(aligned(rows, right=range(1, 5)))
     about = {"config": args.config, **versions_and_hardware(CPU)}
     print(json.dumps(about))
     if args.json is not None:
-        args.json.write_text(json.dumps({"parts": found, **about}, indent=1), encoding="utf-8")
+        args.json.write_text(json.dumps({"parts": reports, **about}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

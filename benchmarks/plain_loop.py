@@ -1,8 +1,8 @@
-"""Generation as one would write it down first: the reference that the package's own is compared with.
+"""A straightforward implementation of generation, the reference for the speed of the package.
 
-Every level's keys and values of its context are computed once, and that is all: each step runs the whole network in
-float32 through torch's own layers, takes logits at every position, draws every id with its noise at once, and keeps
-the most confident. The noise is the package's, so that both must find the same tokens (`tests/test_speed.py`).
+Its only optimization is to compute the keys and values of each level's context once. Each step runs the whole network
+in float32 with torch's layers, computes logits at every position, draws every id, and keeps the most confident. The
+noise is the package's, so that both must draw the same tokens (`tests/test_speed.py`).
 """
 
 from __future__ import annotations

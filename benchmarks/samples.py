@@ -1,11 +1,11 @@
-"""What the shipped model draws, unselected, as three sheets: 8 classes by 8 seeds, 8 images at growing numbers of
-steps, and 8 images above the training photographs that are nearest to them.
+"""Unselected samples of the shipped model, as three sheets: 8 classes by 8 seeds, 8 images at increasing numbers of
+steps, and 8 images above their nearest training photographs.
 
     python benchmarks/samples.py --data DIR --features NETWORK --folder docs/images
 
-Whether the model repeats photographs is measured on 64 images: how far each is from the nearest training photograph,
-in the network's features, beside the same for validation photographs after the tokenizer, which nobody can have
-memorised. The classes are spread evenly over the list, the seeds are 0 to 7.
+Memorisation is measured on 64 images: the distance, in the network's features, of each image to the nearest training
+photograph, and the same for reconstructed validation photographs, which cannot be memorised. The classes are evenly
+spaced in the list; the seeds are 0 to 7.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     names = [model.classes.title(label) for label in labels]
 
     by_seed = [model.generate(labels, seed=seed) for seed in range(_SEEDS)]
-    samples = torch.stack(by_seed, 1).flatten(0, 1)  # a class a row
+    samples = torch.stack(by_seed, 1).flatten(0, 1)  # a row per class
     write(args.folder / "samples.png", samples, names, about)
 
     steps = [model.generate(labels, decoding=replace(model.default_decoding(), steps=count)) for count in _STEPS]
@@ -74,18 +74,15 @@ def main() -> None:
         "the nearest training photographs in pixels",
     ]
     write(args.folder / "sample-neighbours.png", sheet, titles, about, columns=_CLASSES)
-    own, theirs = far[: len(samples)], far[len(samples) :]
-    print(
-        json.dumps(
-            {
-                "training_photographs": len(train),
-                "generated": quartiles(own),
-                "reconstructed_validation": quartiles(theirs),
-                "generated_nearer_than_1_percent_of_validation": (own < theirs.quantile(0.01)).float().mean().item(),
-            },
-            indent=1,
-        )
-    )
+    generated, reconstructed = far[: len(samples)], far[len(samples) :]
+    nearer = (generated < reconstructed.quantile(0.01)).float().mean().item()
+    report = {
+        "training_photographs": len(train),
+        "generated": quartiles(generated),
+        "reconstructed_validation": quartiles(reconstructed),
+        "generated_nearer_than_1_percent_of_validation": nearer,
+    }
+    print(json.dumps(report, indent=1))
 
 
 def write(path: Path, images: Images, titles: Sequence[str], about: dict[str, str], columns: int = _SEEDS) -> None:
@@ -99,17 +96,17 @@ def photographs(source: ImageSource, indices: list[int], size: int) -> Images:
 def nearest(
     images: Images, source: ImageSource, size: int, network: FeatureNetwork
 ) -> tuple[list[int], list[int], Tensor]:
-    """For each image the photograph nearest in features, that nearest in pixels, and the distance of the former."""
-    own = torch.cat([network(part).values for part in images.split(_BATCH)]), images.flatten(1)
-    least = [torch.full((len(images),), float("inf")) for _ in own]
-    where = [torch.zeros(len(images), dtype=torch.int64) for _ in own]
+    """For each image, the nearest photograph in features and in pixels, and the distance in features."""
+    queries = torch.cat([network(part).values for part in images.split(_BATCH)]), images.flatten(1)
+    least = [torch.full((len(images),), float("inf")) for _ in queries]
+    where = [torch.zeros(len(images), dtype=torch.int64) for _ in queries]
     for batch in tqdm(in_order(source, size, _BATCH), total=-(-len(source) // _BATCH), desc="comparing"):
         pixels = batch.images(torch.device("cpu"))
-        for kind, theirs in enumerate((network(pixels).values, pixels.flatten(1))):
-            found, place = torch.cdist(own[kind], theirs).min(1)
-            better = found < least[kind]
-            least[kind][better] = found[better]
-            where[kind][better] = batch.indices[place[better]]
+        for kind, candidates in enumerate((network(pixels).values, pixels.flatten(1))):
+            distances, positions = torch.cdist(queries[kind], candidates).min(1)
+            better = distances < least[kind]
+            least[kind][better] = distances[better]
+            where[kind][better] = batch.indices[positions[better]]
     return where[0].tolist(), where[1].tolist(), least[0]
 
 

@@ -1,13 +1,13 @@
-"""What training on many GPUs asks for: memory and communication per process, and the plan that follows.
+"""The requirements of training on many GPUs: memory and communication per process, and a plan derived from them.
 
     python benchmarks/scaling.py --config imagenet256 --gpus 8 64 512
-    python benchmarks/scaling.py --config imagenet256 --measure --measure-images 16     # on one GPU of the kind
+    python benchmarks/scaling.py --config imagenet256 --measure --measure-images 16     # on one GPU of the same type
 
-Parameters and multiply-adds are counted on the meta device, activations as what autograd keeps of one image there.
-``--measure`` times real training steps of each part on this device, and its matrix products; on a GPU these times
-then stand in the table in the place of ``--peak`` and ``--efficiency``; on a CPU a second table takes each part's
-share of the matrix products' rate over to the GPU. Everything else (bandwidths, overlap, usable memory) is an
-assumption with an option of its own: nothing here was measured on a cluster.
+Parameters, multiply-adds and the activations that autograd stores for one image are counted on the meta device.
+``--measure`` times real training steps of each part, and matrix products, on this device; on a GPU these times replace
+``--peak`` and ``--efficiency`` in the table; on a CPU a second table transfers each part's share of the matrix
+products' rate to the GPU. Everything else (bandwidths, overlap, usable memory) is an assumption with its own option:
+nothing here was measured on a cluster.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from strait.tokenizer.discriminator import Discriminator
 from strait.types import Canvas, Condition
 
 FLOAT32, BFLOAT16 = 4, 2
-# Weights, gradients, both moments of Adam; the average where there is one.
+# Weights, gradients and both moments of Adam; the moving average, if used.
 STATE, AVERAGE = 4 * FLOAT32, FLOAT32
-# Passes through the discriminator a step, forward or backward each counted as one: the tokenizer's loss 2 (forward,
-# and back to its input), its own 3 for photographs and 3 for reconstructions, R1 6 (a gradient of a gradient).
+# Forward and backward passes of the discriminator per step: 2 for the tokenizer's loss (forward, and backward to its
+# input), 3 each for photographs and reconstructions in its own loss, 6 for R1 (a gradient of a gradient).
 DISCRIMINATOR_PASSES = 14
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part in training: parameters, multiply-adds of one image's forward and backward passes, activations of one
-    image in bytes, and the parameters of its largest FSDP unit."""
+    """A part in training: parameters, multiply-adds of an image's forward and backward passes, activations of an image
+    in bytes, and the parameters of its largest FSDP unit."""
 
     name: str
     parameters: int
@@ -53,10 +53,10 @@ class Part:
 
 
 def kept_bytes(run: Callable[[], object], attention: bool) -> int:
-    """What autograd keeps of a pass for its way back, in bfloat16; without parameters and, with ``attention``, without
-    its matrices, which fused kernels do not keep."""
+    """Bytes that autograd stores for the backward pass, in bfloat16, without parameters and, with ``attention``,
+    without attention matrices, which fused kernels do not store."""
     seen: dict[int, int] = {}
-    tensors: list[Tensor] = []  # held, so that no address comes twice
+    tensors: list[Tensor] = []  # kept alive, so that no id is reused
 
     def pack(value: Tensor) -> Tensor:
         base = value if value._base is None else value._base
@@ -72,7 +72,7 @@ def kept_bytes(run: Callable[[], object], attention: bool) -> int:
 
 
 def counted(run: Callable[[], object], attention: bool) -> tuple[int, int]:
-    """Multiply-adds of a pass, and the bytes it keeps."""
+    """Multiply-adds of a pass, and the bytes stored for its backward pass."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2, kept_bytes(run, attention)
@@ -89,14 +89,14 @@ def parts_of(config: Config, classes: int) -> list[Part]:
         discriminator = Discriminator(
             config.image_size, adversary.channels, adversary.max_channels, adversary.normalize
         )
-    found = []
+    parts = []
     for name in config.model.parts:
         module = model.part(name).requires_grad_(True).train()
         training = getattr(config, f"{name}_training")
         if name == "tokenizer":
             adds, kept = counted(partial(module, images), attention=False)
             judged, judged_kept = counted(partial(discriminator, images), attention=False)
-            # The discriminator's own step holds photographs and reconstructions at once, and R1 a graph more.
+            # The discriminator's own step processes photographs and reconstructions together, and R1 adds a graph.
             total, kept = 3 * adds + DISCRIMINATOR_PASSES * judged, max(kept + judged_kept, 4 * judged_kept)
             parameters = size_of(module) + size_of(discriminator)
             unit = parameters
@@ -111,8 +111,8 @@ def parts_of(config: Config, classes: int) -> list[Part]:
             total, parameters = 3.0 * adds, size_of(module)
             layers = [size_of(layer) for network in networks.values() for layer in network.layers]
             unit = max(*layers, parameters - sum(layers))
-        found.append(Part(name, parameters, total, kept, unit, training.ema_decay > 0, training.batch_size))
-    return found
+        parts.append(Part(name, parameters, total, kept, unit, training.ema_decay > 0, training.batch_size))
+    return parts
 
 
 def size_of(module: nn.Module) -> int:
@@ -120,7 +120,7 @@ def size_of(module: nn.Module) -> int:
 
 
 def plan(part: Part, gpus: int, how: argparse.Namespace, reached: dict[str, float]) -> list[str]:
-    """One line of the table; ``reached`` are the operations a second of parts for which they are not assumed."""
+    """A row of the table; ``reached`` has measured operations per second, by part, instead of assumed ones."""
     batch = part.batch_size
     while batch < gpus * how.least_images:
         batch *= 2
@@ -128,7 +128,7 @@ def plan(part: Part, gpus: int, how: argparse.Namespace, reached: dict[str, floa
     state = part.parameters * (STATE + (AVERAGE if part.average else 0))
     memory = how.memory * 1e9 * how.usable
     whole_fits = state + part.activations <= memory
-    # Two units stand whole at a time, the one at work and the next, with their gradients.
+    # Two units are gathered at a time, the current and the next, with their gradients.
     in_shards = state / gpus + 2 * part.unit * 2 * FLOAT32
     resident = state if whole_fits else in_shards
     room = max(memory - resident, part.activations)
@@ -138,7 +138,7 @@ def plan(part: Part, gpus: int, how: argparse.Namespace, reached: dict[str, floa
     rate = reached.get(part.name, how.peak * 1e12 * how.efficiency)
     compute = 2 * part.multiply_adds * each / rate
     share = (gpus - 1) / gpus
-    # A ring sends each byte of the gradients twice; shards are gathered for both passes, and gradients scattered.
+    # A ring sends each byte of the gradients twice; FSDP gathers shards for both passes and scatters gradients.
     sent = (2 if whole_fits else 2 * pieces + pieces) * share * part.parameters * FLOAT32
     bandwidth = (how.inside if gpus <= how.node else how.between) * 1e9
     transfer = sent / bandwidth
@@ -173,22 +173,22 @@ HEADER = [
 
 
 def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[str, float]:
-    """Steps of each part on this device, one after the other, and how they compare with its matrix products.
+    """Time the steps of each part on this device, and compare them with its matrix products.
 
     Returns:
-        The operations a second that a GPU reaches: on one, as measured; on a CPU, the measured share of its matrix
-        products, of the GPU's peak.
+        The operations per second of a GPU: on a GPU, as measured; on a CPU, the measured share of its matrix products
+        times the GPU's peak.
     """
     device = torch.device(how.device)
     dtype = usable_dtype(torch.bfloat16, device)
     rate = matrix_rate(device, dtype)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"Measured on {name}: a matrix product reaches {rate / 1e12:.3g} TFLOP/s in {str(dtype)[6:]}\n")
-    found, rows = {}, [MEASURED, ["---"] * len(MEASURED)]
+    rates, rows = {}, [MEASURED, ["---"] * len(MEASURED)]
     for part in parts:
         images = min(how.measure_images, part.batch_size)
         took = step_time(config, part.name, images, how.classes, part.multiply_adds, device, how.measure_steps)
-        found[part.name] = took.flops if device.type == "cuda" else took.flops / rate * how.peak * 1e12
+        rates[part.name] = took.flops if device.type == "cuda" else took.flops / rate * how.peak * 1e12
         rows.append(
             [
                 part.name,
@@ -200,7 +200,7 @@ def measure(config: Config, parts: list[Part], how: argparse.Namespace) -> dict[
             ]
         )
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
-    return found
+    return rates
 
 
 MEASURED = [

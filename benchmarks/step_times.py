@@ -1,4 +1,4 @@
-"""Training steps of each part on noise, and the rate of matrix products: for ``scaling.py --measure`` and
+"""Training steps of each part on noise, and the rate of matrix products, for ``scaling.py --measure`` and
 ``paper_size.py``.
 """
 
@@ -25,12 +25,12 @@ from strait.training.loop import Trainee
 from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 
-_LATE = 0.9  # of training: every loss has begun
+_LATE = 0.9  # share of the training after which all losses are active
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """One part's step: images in it, seconds, and the multiply-adds a second that it comes to."""
+    """A part's step: number of images, seconds, and multiply-adds."""
 
     images: int
     seconds: float
@@ -38,7 +38,7 @@ class StepTime:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations a second, two for each multiply-add."""
+        """Floating-point operations per second, two for each multiply-add."""
         return 2 * self.multiply_adds / self.seconds
 
 
@@ -51,15 +51,15 @@ def random_trainee(
     device: torch.device,
     network: TrainableTokenizer | None = None,
 ) -> Iterator[Trainee]:
-    """One part with its optimizer and, in stage 1, its adversary, in training on noise.
+    """A part with its optimizer and, in stage 1, its adversary, for training on noise.
 
     Args:
-        config: whose part.
-        part: which.
+        config: of the model.
+        part: name of the part.
         images: of a step, in one piece.
         classes: of the model.
-        device: where.
-        network: of the tokenizer's two, where it is a cascade.
+        device: to train on.
+        network: the network of the tokenizer to train; a cascade has two.
     """
     if network is not None:
         yield _tokenizer(config, network, images, device)
@@ -75,7 +75,7 @@ def random_trainee(
 
 
 def tokenizer_networks(config: Config) -> list[TrainableTokenizer]:
-    """What is trained for a tokenizer, one after the other: itself, or the two of a cascade."""
+    """The networks that are trained for a tokenizer: itself, or the two of a cascade."""
     return list(trainable_networks(build_tokenizer(config.tokenizer)).values())
 
 
@@ -101,17 +101,18 @@ def _nothing() -> Any:
 def step_time(
     config: Config, part: str, images: int, classes: int, multiply_adds: float, device: torch.device, steps: int
 ) -> StepTime:
-    """Real training steps of one part on noise: the optimizer, the average and, in stage 1, the discriminator and the
-    care for codes are in them; reading images, perceptual networks, checkpoints and other processes are not.
+    """Time real training steps of a part on noise, including the optimizer, the moving average and, in stage 1, the
+    discriminator and the codebook care, but not the reading of images, perceptual networks, checkpoints and
+    communication.
 
     Args:
-        config: whose part; its precision, compilation and recomputation hold.
-        part: which.
+        config: with the precision, compilation and recomputation to use.
+        part: name of the part.
         images: of a step.
         classes: of the model.
-        multiply_adds: of one image's forward and backward passes.
-        device: where.
-        steps: how many are timed, after two that are not.
+        multiply_adds: of an image's forward and backward passes.
+        device: to train on.
+        steps: number of timed steps, after two of warm-up.
     """
     config = replace(config, run=replace(config.run, sample_every=0))
     if usable_dtype(torch.bfloat16, device) != torch.bfloat16:
@@ -125,7 +126,7 @@ def step_time(
 
 
 def _timed(trainee: Trainee, first: int, steps: int, device: torch.device) -> float:
-    """Seconds a step, after two to warm up."""
+    """Seconds per step, after two steps of warm-up."""
     trainee.begin(first)
     for step in range(2):
         trainee.step(first + step)
@@ -136,7 +137,7 @@ def _timed(trainee: Trainee, first: int, steps: int, device: torch.device) -> fl
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix product on a device: the best of five."""
+    """Floating-point operations per second of a large matrix product on a device, the best of five."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / min(_seconds(lambda: left @ right, device) for _ in range(5))

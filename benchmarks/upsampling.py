@@ -1,10 +1,10 @@
-"""Does the upsampler say more than a smooth enlargement? PSNR and token accuracy on photographs it never saw.
+"""The upsampler compared with a smooth enlargement: PSNR and token accuracy on photographs outside the training set.
 
     python benchmarks/upsampling.py --model M --data DIR --samples 500 --sheet sheet.png
 
-Each photograph, at twice the model's base size, is compared with: the tokenizer's own reconstruction at that size
-(what the upsampler could reach), what the upsampler makes of the true low-resolution tokens, the same under the tokens
-of another photograph, and a bicubic enlargement of the low-resolution reconstruction.
+Each photograph, at twice the model's base size, is compared with: the tokenizer's reconstruction at that size (an
+upper bound for the upsampler), the upsampler's result for the true low-resolution tokens, its result for the tokens of
+another photograph, and a bicubic enlargement of the low-resolution reconstruction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from strait.types import Canvas, Tokens
 
 
 def upsampled(model: StraIT, labels: Tensor, low: tuple[Tensor, ...], indices: Tensor) -> Tokens:
-    """All four levels, the first two given."""
+    """All four levels, of which the first two are given."""
     grids = model.config.grids[2:]
     canvases = [Canvas.known(grid) for grid in low] + [Canvas.blank(len(labels), grid) for grid in grids]
     return final_tokens(model.decoding_steps(labels, seed=0, indices=indices, canvases=canvases))
@@ -49,7 +49,7 @@ def main() -> None:
     model.require("tokenizer", "top", "bottom", "upsampler")
     source = ClassesOf(open_images(args.data, "validation"), model.classes)
     size = 2 * model.config.image_size
-    # Evenly spread with a stride between neighbours, so that "another photograph" is one of another class.
+    # Evenly spaced, with a stride between neighbours, so that "another photograph" is of another class.
     count = min(args.samples, len(source))
     order = [(place * 37 % count) * len(source) // count for place in range(count)]
     sums: dict[str, float] = {}
@@ -59,20 +59,20 @@ def main() -> None:
         indices = torch.arange(seen, seen + len(labels))
         tokens = encode_at_two_sizes(model.tokenizer, images)
         low, high = tokens.levels[:2], tokens.levels[2:]
-        made = upsampled(model, labels, low, indices)
+        drawn = upsampled(model, labels, low, indices)
         mixed = upsampled(model, labels, tuple(grid.roll(1, 0) for grid in low), indices)
         small = model.tokenizer.decode(Tokens(low))
         pictures = {
             "bicubic enlargement of the low-resolution reconstruction": F.interpolate(
                 small, scale_factor=2, mode="bicubic", align_corners=False
             ).clamp(-1, 1),
-            "upsampler": model.decode(made),
+            "upsampler": model.decode(drawn),
             "upsampler, tokens of another photograph": model.decode(mixed),
             "reconstruction at the high resolution": model.decode(tokens),
         }
         for name, picture in pictures.items():
             sums[f"psnr: {name}"] = sums.get(f"psnr: {name}", 0.0) + float(peak_signal_to_noise(picture, images).sum())
-        for name, ours, true in zip(("top", "bottom"), made.levels[2:], high, strict=True):
+        for name, ours, true in zip(("top", "bottom"), drawn.levels[2:], high, strict=True):
             hits = float((ours == true).float().mean((1, 2)).sum())
             sums[f"tokens drawn as in the photograph: {name}"] = (
                 sums.get(f"tokens drawn as in the photograph: {name}", 0.0) + hits

@@ -54,7 +54,7 @@ def _study(page: Any, width: int, folder: Path) -> None:
 
 
 def _web(page: Any, width: int) -> None:
-    _choose(page, "goldfish")
+    _choose(page, "lemon")
     page.locator("#generate-button").click()
     page.locator("#gallery .grid-container img").first.wait_for()
     page.wait_for_timeout(1500)
@@ -65,13 +65,13 @@ def _web(page: Any, width: int) -> None:
     page.get_by_text("step 9 of").wait_for()
     page.wait_for_timeout(1500)
     _shoot(page, f"web-process-{width}")
-    _choose(page, "alp")
+    _choose(page, "mountain")
     page.get_by_role("tab", name="Edit").click()
     page.wait_for_timeout(1500)
     with tempfile.TemporaryDirectory() as folder:
-        picture = to_pictures(StraIT.from_pretrained().generate(["alp"], seed=3))[0]
-        picture.resize((384, 384), Image.Resampling.BICUBIC).save(Path(folder) / "alp.png")
-        page.locator("#editor input[type=file]").set_input_files(Path(folder) / "alp.png")
+        picture = to_pictures(StraIT.from_pretrained().generate(["mountain"], seed=3))[0]
+        picture.resize((384, 384), Image.Resampling.BICUBIC).save(Path(folder) / "mountain.png")
+        page.locator("#editor input[type=file]").set_input_files(Path(folder) / "mountain.png")
         page.wait_for_timeout(3000)
     page.locator("#editor").scroll_into_view_if_needed()
     box = page.locator("#editor canvas").first.bounding_box()

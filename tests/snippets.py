@@ -90,7 +90,7 @@ class _Colours(nn.Module):
         return features, self.head(features) * 20
 
 
-CLASSES = ("alp", "goldfish", "jellyfish", "teddy")
+CLASSES = ("daisy", "lemon", "mountain", "sunflower")
 _DATA = ("DIR", "FOLDER", "tiny-imagenet", "imagenette-128")
 _MODELS = ("A", "B", "M", "MODEL", "OTHER", "SHIPPED")
 _NETWORKS = ("NETWORK.pt", "tiny-imagenet-resnet.pt")

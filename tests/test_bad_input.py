@@ -22,7 +22,7 @@ from strait.model.strait import StraIT, random_model
 from strait.randomness import image_seeds
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.config import TokenizerConfig, TokenizerKind
-from strait.training.config import AdversarialConfig, TokenizerTrainingConfig, TransformerTrainingConfig
+from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas
 
@@ -172,7 +172,7 @@ def test_transformers_of_another_codebook(
     file.write_bytes((tmp_path / "other" / file.name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{file} predicts {codes} codes, and the tokenizer of config.json has {allowed}",
+        f"{file} predicts {codes} codes, but the tokenizer of config.json has {allowed}",
         "tokenizer.codebook_size",
         "must be the same",
     )
@@ -214,7 +214,7 @@ def test_a_stage_2_beside_the_tokenizer_of_another_model(folder: Path, tmp_path:
         (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
     refused(
         lambda: StraIT.from_pretrained(folder),
-        f"{folder / 'bottom.safetensors'} predicts 12 codes, and the tokenizer of config.json has 7",
+        f"{folder / 'bottom.safetensors'} predicts 12 codes, but the tokenizer of config.json has 7",
         "bottom_codebook_size",
     )
 
@@ -253,8 +253,16 @@ def test_settings_of_stage_2_name_themselves_and_their_value(name: str, value: o
 
 @pytest.mark.parametrize("part", ["top", "upsampler"])
 def test_conditional_augmentation_belongs_to_the_bottom(part: str) -> None:
-    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: it belongs to bottom_training"):
+    with pytest.raises(ValueError, match=f"{part}_training.condition_augmentation: only bottom_training supports it"):
         Config(**{f"{part}_training": TransformerTrainingConfig(condition_augmentation=0.1)})
+
+
+@pytest.mark.parametrize("part", ["top", "bottom", "upsampler"])
+def test_muon_needs_whole_matrices(part: str) -> None:
+    settings: dict[str, Any] = {f"{part}_training": TransformerTrainingConfig(optimizer="muon")}
+    assert Config(**settings).run.parallel == "ddp"
+    with pytest.raises(ValueError, match=rf"{part}_training.optimizer: muon needs whole matrices; .*run.parallel"):
+        Config(**settings, run=RunConfig(parallel="fsdp"))
 
 
 _SMOKE = read_config(config_path("smoke"))

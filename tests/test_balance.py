@@ -90,5 +90,5 @@ def test_pictures_without_classes_have_no_rare_ones(tmp_path: Path, capsys: pyte
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "data" / f"{number}.png")
     words = ["train", "tokenizer", "--config", "smoke", "--data", str(tmp_path / "data"), "--data.balance", "1"]
     assert main([*words, "--model", str(tmp_path / "model")]) == 2
-    assert "data.balance: these pictures have no classes, and so none is rare" in capsys.readouterr().err
+    assert "data.balance: these pictures have no classes; set it to 0" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()

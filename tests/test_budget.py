@@ -45,7 +45,7 @@ def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = Budget(tmp_path, 30.0)
     assert again.divide(["tokenizer", "top", "bottom"], config).tokenizer_training.steps == 200
     assert again.settle("tokenizer", config, []) == settled
-    with pytest.raises(ModelError, match=r"was begun with 10\.00 minutes of it, not 20\.00"):
+    with pytest.raises(ModelError, match=r"was started with 10\.00 minutes, not 20\.00"):
         Budget(tmp_path, 60.0).divide(["tokenizer", "top", "bottom"], config)
     with pytest.raises(ValueError, match="--budget: -1 must be above 0"):
         Budget(tmp_path, -1)

@@ -118,7 +118,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
     DAMAGE[damage](tmp_path / "step-00000030")
     assert loaded_step(tmp_path) == 20
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path / 'step-00000030'} is passed over: ")
+    assert line.startswith(f"skipped the checkpoint {tmp_path / 'step-00000030'}: ")
     DAMAGE[damage](tmp_path / "step-00000020")
     assert loaded_step(tmp_path) == 10
     # Each is named once, and set aside rather than deleted.

@@ -87,7 +87,7 @@ def test_an_index_out_of_range_names_the_range(label: int | str) -> None:
 def test_a_model_without_classes_says_so() -> None:
     assert len(ClassNames([])) == 0
     assert not ClassNames([])
-    with pytest.raises(ValueError, match="'teddy' was asked for, but this model has no classes"):
+    with pytest.raises(ValueError, match="'teddy' was given, but this model has no classes"):
         ClassNames([]).find("teddy")
 
 
@@ -111,11 +111,11 @@ def test_where_classes_are_called_by_numbers_names_win_and_a_sign_means_the_inde
     assert [classes.find(label) for label in ("1", "10", "2", "3", 1, "#1", " #0 ", "#3")] == [0, 1, 2, 3, 1, 1, 0, 3]
     said = capsys.readouterr().err.splitlines()
     # 10 is no index, 2 is of the class number 2, and 3 of the number 3: nothing to be said.
-    assert said == ["label: 1 is the class of this name; the one of this number is #1"]
+    assert said == ["label: 1 is read as a class name; for the class with this index, type #1"]
     classes.find("1")
     assert capsys.readouterr().err == ""
     assert classes.numbers_as_names() == (
-        "classes are called by numbers: the label 1 is the class of this name, #1 the class number 1, '10'"
+        "class names are numbers: label 1 means the class with this name; #1 means class number 1, '10'"
     )
     with pytest.raises(ValueError, match="index 4 is not among the 4 classes"):
         classes.find("#4")
@@ -151,7 +151,7 @@ def test_commas_within_names_are_found_in_any_case(names: list[str], text: str) 
 def test_an_index_among_classes_that_are_called_by_numbers_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     folders = ClassNames(["1", "10", "2", "3"])
     assert folders.find("0") == 0
-    assert "no class is called 0; it is taken as the index of '1'" in capsys.readouterr().err
+    assert "no class is called 0; it is read as the index of '1'" in capsys.readouterr().err
     assert ClassNames(["0", "1"]).find("1") == 1
     assert capsys.readouterr().err == ""
 

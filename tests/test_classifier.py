@@ -24,7 +24,7 @@ from strait.randomness import key
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig
 from strait.tokenizer.perceptual import StageDistance, build_perceptual
-from strait.training.random_crops import crop_windows, random_crops
+from strait.training.classifier_loop import crop_windows, random_crops
 from test_resume import environment, finish, wait_for_checkpoint
 
 TINY = ClassifierConfig(channels=8, multipliers=(1, 2, 2))
@@ -257,7 +257,7 @@ def test_it_is_trained_before_the_tokenizer_that_asks_for_it(
     (tmp_path / "classifier.safetensors").rename(model / "classifier.safetensors")
     assert main(arguments) == 0
     said = capsys.readouterr().err
-    assert all(f"{part}: finished already" in said for part in ("classifier", "tokenizer", "top", "bottom"))
+    assert all(f"{part}: already finished" in said for part in ("classifier", "tokenizer", "top", "bottom"))
 
 
 def test_its_features_change_what_a_tokenizer_learns_and_nothing_else_does(
@@ -305,7 +305,7 @@ def test_images_without_classes_are_refused(
     for data, found in (("loose", "no classes"), ("single", "one class")):
         for part in ("classifier", "tokenizer"):
             said = refused(words(tmp_path / data, tmp_path / "model", part, *WANTED), capsys)
-            assert f"have {found}, and it has to tell at least two apart" in said
+            assert f"have {found}, but it needs at least two" in said
     assert not (tmp_path / "model").exists()
 
 
@@ -316,7 +316,7 @@ def test_a_classifier_of_another_shape_is_refused(
     shutil.copytree(learned, model)
     wider = ["--classifier.channels", "16", *WANTED]
     said = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
-    assert "classifier differs from what" in said
+    assert "classifier differs from the settings" in said
     shutil.rmtree(model / "runs" / "classifier")
     said = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
     assert "classifier.safetensors does not fit" in said

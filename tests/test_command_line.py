@@ -242,7 +242,7 @@ def test_the_classes_are_listed_as_labels_that_find_them(
     classes = StraIT.from_pretrained(trained).classes
     assert [classes.find(label) for label, _ in lines] == list(range(len(names)))
     assert run("generate", "--list", "--model", trained, "--grid", tmp_path / "g.png") == 2
-    assert "--list: it makes no images" in capsys.readouterr().err
+    assert "--list: it generates no images" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -254,7 +254,7 @@ def test_training_says_once_that_classes_are_called_by_numbers(
     words = ("train", "--config", "smoke", "--data", tmp_path / "data", "--model", tmp_path / "model", *SMALL)
     assert run(*words, "--stop-after", "0") == 0
     said = capsys.readouterr().err
-    assert said.count("classes are called by numbers: the label 1 is the class of this name, #1 the class") == 1
+    assert said.count("class names are numbers: label 1 means the class with this name; #1 means class") == 1
 
 
 def test_a_missing_part_says_which_command_makes_it(

@@ -143,7 +143,7 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ("top: {heads: 5}", "transformer.heads: 5 does not divide the width 768"),
         ("image_size: 100", "image_size: 100 is not a multiple of the downsampling 16"),
         ("decoding: {steps: [8], temperature: [1.0]}", "must give steps for 2 level"),
-        ("bottom: null", "a bottom transformer must be there"),
+        ("bottom: null", "so add a bottom transformer"),
         ("[1, 2]", "config must be an object, not list"),
         ("image_size: [", "while parsing"),
     ],
@@ -166,8 +166,8 @@ def test_a_number_is_a_number_however_it_is_written(tmp_path: Path, text: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run: {seed: 1}\ntop: {layers: 2}\nrun: {seed: 2}", "line 3: run is there twice, in line 1 before"),
-        ("top:\n  layers: 2\n  width: 64\n  layers: 3\n", "line 4: layers is there twice, in line 2 before"),
+        ("run: {seed: 1}\ntop: {layers: 2}\nrun: {seed: 2}", "line 3: run is set twice, first in line 1"),
+        ("top:\n  layers: 2\n  width: 64\n  layers: 3\n", "line 4: layers is set twice, first in line 2"),
     ],
 )
 def test_a_setting_that_is_there_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles
+from strait.data.job import BadFiles
 from strait.data.sources import FolderSource
 from strait.data.training_images import training_batches
 from test_resume import environment

@@ -85,7 +85,7 @@ def test_a_rotten_checkpoint_costs_time_and_nothing_else(
     assert len(checkpoints) > 1
     DAMAGE[damage](checkpoints[-1])
     finish(training(photo_folder, model))
-    assert f"{checkpoints[-1]} is passed over: " in capsys.readouterr().err
+    assert f"skipped the checkpoint {checkpoints[-1]}: " in capsys.readouterr().err
     assert (model / "tokenizer.safetensors").read_bytes() == whole
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_grow(photo_folder: Path, tmp_path: Path, stopped: Pa
     reached = step_of(model)
     line = refused(training(photo_folder, model), preexec_fn=limit_files(100_000))
     assert "could not be written" in line
-    assert "is whole" in line
+    assert "is intact" in line
     assert step_of(model) == reached
     finish(training(photo_folder, model))
     assert (model / "tokenizer.safetensors").read_bytes() == whole
@@ -132,7 +132,7 @@ def test_a_full_disk(
         file.write(b"\0" * (free.f_bavail * free.f_bsize - 200_000))
     line = refused_here(training(photo_folder, model), capsys)
     assert "No space left" in line
-    assert "is whole" in line
+    assert "is intact" in line
     assert step_of(model) == reached
     ballast.unlink()
     finish(training(photo_folder, model))

@@ -192,7 +192,7 @@ def test_the_death_of_one_process_is_a_line_and_costs_nothing(photo_folder: Path
     assert process.returncode
     own = [line for line in said.splitlines() if line.startswith("strait: ")]
     assert len(own) <= 1  # torchrun may end the other before it notices
-    assert all(re.search("another process of this run is gone", line) for line in own)
+    assert all(re.search("another process of this run has died", line) for line in own)
     assert "strait/cli.py" not in said
     finish(command(photo_folder, model, *SHORT, "--top_training.steps", "60"))
     assert logged_steps(model, "top")[-1] >= 60
@@ -261,5 +261,5 @@ def test_what_is_said_of_the_data_is_said_once(photo_folder: Path, tmp_path: Pat
     settings = ("--tokenizer_training.steps", "2", "--tokenizer_training.codebook.start", "0")
     codes, said = exit_codes(data, tmp_path, None, *settings, "--run.sample_every", "0")
     assert codes == ["0", "0"]
-    assert said.count("1 files of other kinds are left out (.txt 1)") == 1
+    assert said.count("ignored 1 files that are not pictures (.txt 1)") == 1
     assert said.count("to train on") == 1

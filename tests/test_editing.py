@@ -28,7 +28,7 @@ from strait.tokenizer.stratification import peak_signal_to_noise
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas, Condition, DecodingStep, Images, Tokens
 
-LABELS = torch.tensor([3, 40])
+LABELS = torch.tensor([3, 20])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def model() -> StraIT:
 @pytest.fixture(scope="module")
 def images(model: StraIT) -> Images:
     """Two pictures with edges in them: a disc and stripes."""
-    down, right = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    along = torch.linspace(-1, 1, model.config.image_size)
+    down, right = torch.meshgrid(along, along, indexing="ij")
     disc = ((down**2 + right**2) < 0.4).float() * 1.6 - 0.8
     return torch.stack([torch.stack([disc, right, -disc]), torch.stack([torch.sin(12 * down), down, right])])
 
@@ -47,9 +48,9 @@ def images(model: StraIT) -> Images:
 @pytest.fixture(scope="module")
 def blob() -> Tensor:
     """A mask whose edges lie across tokens, another for each image."""
-    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks = torch.zeros(2, 128, 128, dtype=torch.bool)
     masks[0, 10:41, 5:20] = True
-    masks[1, 50:, 33:64] = True
+    masks[1, 114:, 97:] = True
     return masks
 
 
@@ -99,7 +100,7 @@ def test_a_top_token_is_known_up_to_a_share_of_it(density: float, seed: int, cov
 
 
 def test_a_mask_that_no_grid_divides_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask: its 10x16 pixels are no whole number of 4x4 tokens"):
+    with pytest.raises(ValueError, match=r"mask: its 10x16 pixels are not divisible into 4x4 tokens"):
         token_masks(torch.zeros(1, 10, 16, dtype=torch.bool), [(2, 2), (4, 4)])
 
 
@@ -191,13 +192,13 @@ def test_known_tokens_never_change_in_any_step(model: StraIT, images: Images, bl
 
 
 def test_a_mask_of_everything_is_generation(model: StraIT, images: Images) -> None:
-    everything = torch.ones(2, 64, 64, dtype=torch.bool)
+    everything = torch.ones(2, 128, 128, dtype=torch.bool)
     made = infill(model, images, everything, LABELS, seed=5)
     assert torch.equal(made, model.generate(LABELS.tolist(), seed=5))
 
 
 def test_an_empty_mask_is_the_reconstruction(model: StraIT, images: Images) -> None:
-    nothing = torch.zeros(2, 64, 64, dtype=torch.bool)
+    nothing = torch.zeros(2, 128, 128, dtype=torch.bool)
     assert torch.equal(infill(model, images, nothing, LABELS), model.decode(model.encode(images)))
 
 
@@ -245,7 +246,7 @@ def test_an_edit_takes_less_than_two_seconds(model: StraIT, images: Images, blob
 def test_transfer_masks_every_bottom_token_or_none(model: StraIT, images: Images) -> None:
     tokens = model.encode(images)
     kept = random_kept(tokens.levels[0], 0.5, image_seeds(0, torch.arange(2)))
-    assert kept.flatten(1).sum(1).tolist() == [8, 8]
+    assert kept.flatten(1).sum(1).tolist() == [32, 32]
     for keep_bottom in (False, True):
         canvases = transfer_canvases(tokens, kept, keep_bottom)
         last = {step.level: step for step in model.decoding_steps(LABELS, canvases=canvases)}
@@ -295,10 +296,10 @@ def test_the_probability_given_all_others_equals_one_mask_at_a_time(model: StraI
     top = model.levels()[0]
     tokens = model.encode(images).levels[0]
     log_p, agree = redraw(top, tokens, Condition(LABELS), guidance=0.7, batch_size=5)
-    for place in (0, 6, 15):
-        masked = torch.zeros(2, 16, dtype=torch.bool)
+    for place in (0, 27, 63):
+        masked = torch.zeros(2, 64, dtype=torch.bool)
         masked[:, place] = True
-        canvas = Canvas(tokens.flatten(1), masked, (4, 4))
+        canvas = Canvas(tokens.flatten(1), masked, (8, 8))
         with torch.no_grad():
             yes = top.bind(Condition(LABELS))(canvas)[:, place]
             no = top.bind(Condition(LABELS).without_label())(canvas)[:, place]
@@ -313,7 +314,7 @@ def test_the_confident_are_those_the_new_class_finds_likely(model: StraIT, image
     kept = confident_kept(model, top, LABELS, 0.25)
     log_p = redraw(model.levels()[0], top, Condition(LABELS))[0]
     for row in range(2):
-        assert int(kept[row].sum()) == 4
+        assert int(kept[row].sum()) == 16
         assert log_p[row][kept[row]].min() > log_p[row][~kept[row]].max()
 
 
@@ -392,14 +393,15 @@ def test_an_infilling_is_nearer_to_the_picture_than_another_ones_half(model: Str
 
     Of a thousand photographs: docs/editing.md.
     """
-    labels = torch.arange(0, 200, 5)
-    pictures = model.generate(labels.tolist(), seed=0)
-    half = torch.zeros(len(labels), 64, 64, dtype=torch.bool)
-    half[:, :, 32:] = True
-    made = infill(model, pictures, half, labels, seed=1)  # not with the noise that the pictures were drawn with
+    labels, decoding = torch.arange(len(model.classes)), replace(model.decoding, steps=(6, 3))
+    pictures = model.generate(labels.tolist(), seed=0, decoding=decoding)
+    half = torch.zeros(len(labels), 128, 128, dtype=torch.bool)
+    half[:, :, 64:] = True
+    # Not with the noise that the pictures were drawn with.
+    made = infill(model, pictures, half, labels, seed=1, decoding=decoding)
 
     def inside(others: Images) -> Tensor:
-        return peak_signal_to_noise(others[..., 32:], pictures[..., 32:])
+        return peak_signal_to_noise(others[..., 64:], pictures[..., 64:])
 
     nearer = inside(made) - inside(pictures.roll(1, 0))
     assert float(nearer.mean()) > 2 * float(nearer.std()) / len(labels) ** 0.5

@@ -225,7 +225,7 @@ def test_the_reference_is_read_once_and_a_damaged_cache_is_made_again(
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(reference_features(reference, features, CPU).values, first.values)
     assert reads == 12
-    assert "damaged and is made again" in capsys.readouterr().err
+    assert "damaged and is computed again" in capsys.readouterr().err
     # Another size, count or way through is another entry.
     reference_features(ReferenceSet(reference.source, "validation", 8, 12), features, CPU)
     reference_features(ReferenceSet(reference.source, "validation", 16, 13), features, CPU)
@@ -242,7 +242,7 @@ def test_features_that_cannot_be_kept_are_used_all_the_same(
     shutil.rmtree(cache)
     cache.write_text("")  # a file in the folder's place: nothing can be put there, whoever asks
     assert torch.equal(reference_features(reference, features, CPU).values, first.values)
-    assert "cannot be written, and is worked out again the next time" in capsys.readouterr().err
+    assert "cannot be written; it is computed again the next time" in capsys.readouterr().err
 
 
 def rewritten(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -284,7 +284,7 @@ def test_a_cache_that_reads_well_but_was_changed_is_made_again(
     assert "damaged" not in capsys.readouterr().err, "the control: the same content is accepted"
     rewritten(file, change)
     again = reference_features(reference, features, CPU)
-    assert "is damaged and is made again" in capsys.readouterr().err
+    assert "is damaged and is computed again" in capsys.readouterr().err
     assert torch.equal(again.values, first.values)
     assert file.read_bytes() == content
     # Nor is one set's file another's.
@@ -293,7 +293,7 @@ def test_a_cache_that_reads_well_but_was_changed_is_made_again(
     (second,) = set(cache.glob("features-*")) - {file}
     second.write_bytes(content)
     assert len(reference_features(other, features, CPU)) == 13
-    assert "its content is not what was kept" in capsys.readouterr().err
+    assert "its content does not match its hash" in capsys.readouterr().err
 
 
 class Blind(nn.Module):
@@ -396,7 +396,7 @@ def test_networks_that_cannot_be_used_say_so(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match="is not a TorchScript file"):
         open_features(str(tmp_path / "text.pt"), CPU)
     torch.jit.script(ThreeThings()).save(str(tmp_path / "three.pt"))
-    with pytest.raises(FeatureError, match=r"three\.pt must give features \[batch, width\], not tuple"):
+    with pytest.raises(FeatureError, match=r"three\.pt must return features \[batch, width\], not tuple"):
         open_features(str(tmp_path / "three.pt"), CPU)(torch.zeros(2, 3, 8, 8))
 
 

@@ -159,7 +159,7 @@ def test_inception_is_loaded_and_called_as_the_library_wants(monkeypatch: pytest
         raise OSError("no way out")
 
     monkeypatch.setattr(theirs, "load_state_dict_from_url", unreachable)
-    with pytest.raises(FeatureError, match="the weights of inception could not be fetched"):
+    with pytest.raises(FeatureError, match="the weights of inception could not be downloaded"):
         open_features("inception", torch.device("cpu"))
 
 
@@ -262,7 +262,7 @@ def test_features_that_are_no_numbers_are_named() -> None:
     logits[11, 0] = math.inf
     with pytest.raises(FeatureError, match="those of reference image 11"):
         check_finite(Features(sample(20, 4, 2), logits), "reference")
-    with pytest.raises(FeatureError, match="4 dimensions against the reference's 5"):
+    with pytest.raises(FeatureError, match="4 dimensions, but the reference has 5"):
         fidelity(Features(sample(20, 5, 2), None), Features(sample(20, 4, 2), None))
     with pytest.raises(FeatureError, match="3 generated images are too few for k = 3"):
         precision_and_recall(sample(20, 4, 1), sample(3, 4, 1))

@@ -176,7 +176,7 @@ def test_what_was_noted_is_read_or_its_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": 1}')
     assert read_json(tmp_path / "a.json", {}) == {"a": 1}
     (tmp_path / "a.json").write_text('{"a"')
-    with pytest.raises(ValueError, match=r"a\.json is damaged \(.*\); without it, it is made again$"):
+    with pytest.raises(ValueError, match=r"a\.json is damaged \(.*\); delete it, and it is created again$"):
         read_json(tmp_path / "a.json", {})
 
 

@@ -73,7 +73,7 @@ def test_a_truncated_part_is_made_again_from_its_checkpoint(
     finish(words)
     said = capsys.readouterr().err
     assert said.count("is damaged (it has ") == 2
-    assert "bottom: finished already" in said
+    assert "bottom: already finished" in said
     assert {path.name: path.read_bytes() for path in model.glob("*.safetensors")} == before
 
     (model / "runs" / "top" / "tokenizer.txt").write_bytes(b"\xff\xfe\x00")

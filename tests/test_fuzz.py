@@ -217,9 +217,9 @@ def test_a_token_cache_described_in_any_way(cache: Path, tmp_path: Path, data: s
 @pytest.mark.parametrize(
     ("name", "place", "value", "reason"),
     [
-        ("top", (1, 2, 3), 60_000, "the token 60000 of 40"),
-        ("labels", 2, 77, "the label 77, and there are 5 classes"),
-        ("labels", 4, -5, "the label -5, and there are 5 classes"),
+        ("top", (1, 2, 3), 60_000, "the token 60000, but the codebook only 40 codes"),
+        ("labels", 2, 77, "the label 77, but the model only 5 classes"),
+        ("labels", 4, -5, "the label -5, but the model only 5 classes"),
         ("top", (0, 0, 0), 39, None),  # in range: the hash alone can tell
     ],
 )
@@ -236,7 +236,7 @@ def test_other_tokens_than_were_written(
     about = json.loads((folder / "cache.json").read_text())
     (folder / "cache.json").write_text(json.dumps({**about, "sha256": hashes(folder)}))
     if reason is not None:  # even where somebody has hashed them anew
-        with pytest.raises(DataError, match=rf"{folder} is not this model's \(.*{reason}\); delete it"):
+        with pytest.raises(DataError, match=rf"{folder} does not fit this model \(.*{reason}\); delete it"):
             TokenCache(folder).require([(2, 2)], [40], 5)
     else:
         TokenCache(folder).require([(2, 2)], [40], 5)

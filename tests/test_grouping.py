@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strait.apps.jobs import Wanted, batches
+from strait.apps.jobs import ImageRequest, batches
 from strait.decoding.config import DecodingConfig
 
 STEPS = st.integers(1, 64)
@@ -14,7 +14,7 @@ STEPS = st.integers(1, 64)
 @given(st.lists(st.tuples(STEPS, STEPS, st.sampled_from([0.0, 0.5, 2.0])), min_size=1, max_size=40), st.integers(1, 9))
 def test_no_row_takes_part_in_twice_its_own_passes(rows: list[tuple[int, int, float]], size: int) -> None:
     wanted = [
-        Wanted(0, 0, index, DecodingConfig((top, bottom), guidance=guidance))
+        ImageRequest(0, 0, index, DecodingConfig((top, bottom), guidance=guidance))
         for index, (top, bottom, guidance) in enumerate(rows)
     ]
     found = list(batches(wanted, size))
@@ -27,5 +27,5 @@ def test_no_row_takes_part_in_twice_its_own_passes(rows: list[tuple[int, int, fl
 
 
 def test_like_steps_fill_one_batch() -> None:
-    wanted = [Wanted(0, seed, 0, DecodingConfig((9 + seed % 8, 5 + seed % 4))) for seed in range(32)]
+    wanted = [ImageRequest(0, seed, 0, DecodingConfig((9 + seed % 8, 5 + seed % 4))) for seed in range(32)]
     assert [len(places) for places in batches(wanted, 32)] == [32]

@@ -102,7 +102,7 @@ def test_the_run_is_counted_over_a_resume(tmp_path: Path) -> None:
     for step in range(3):
         assert not train(Toy(bad_loss=set(range(100))), tmp_path, 50, settings(), Job(CPU, stop=StopsAt()))
         assert load_checkpoint(tmp_path / "checkpoints")[0] == step + 1  # type: ignore[index]
-    with pytest.raises(TrainingFailed, match="4 steps in a row, the last of them 4"):
+    with pytest.raises(TrainingFailed, match="4 steps in a row up to step 4"):
         train(Toy(bad_loss=set(range(100))), tmp_path, 50, settings(), Job(CPU))
 
 
@@ -244,4 +244,4 @@ def test_other_threads_than_before_are_mentioned(tmp_path: Path, capsys: pytest.
         train(Toy(), tmp_path / "toy", 7, settings(), Job(CPU))
     finally:
         torch.set_num_threads(1)
-    assert "toy: begun with 1 threads, resumed with 2" in capsys.readouterr().err
+    assert "toy: started with 1 threads, resumed with 2" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_a_hub_that_is_gone_leaves_what_the_cache_has(hub: Hub, monkeypatch: pyt
     wanted = StraIT.from_pretrained(NAME).weights_hash()
     point_at("http://127.0.0.1:9", monkeypatch)
     assert StraIT.from_pretrained(NAME).weights_hash() == wanted
-    assert refused("someone/else").endswith("the cache does not have it, and http://127.0.0.1:9 cannot be reached")
+    assert refused("someone/else").endswith("it is not cached, and http://127.0.0.1:9 cannot be reached")
 
 
 def test_a_cache_of_ones_own(hub: Hub, tmp_path: Path) -> None:
@@ -115,16 +115,16 @@ def test_a_cache_of_ones_own(hub: Hub, tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(NAME, local_files_only=True) == (
-        f"--model: {NAME} is no folder here, and no hub gave it: "
-        "the cache does not have it, and local_files_only forbids to download it"
+        f"--model: {NAME} is not a folder, and could not be downloaded: "
+        "it is not cached, and local_files_only forbids downloading it"
     )
-    assert "the hub does not know it, or it is private" in refused("someone/nothing")
+    assert "the hub does not have it, or it is private" in refused("someone/nothing")
     hub.models["someone/gated"] = Repository(gated=True)
-    assert "gives it to those who ask" in refused("someone/gated")
+    assert "access must be requested" in refused("someone/gated")
     hub.models["someone/empty"] = Repository()
     hub.models["someone/empty"].commit({"README.md": b"# Nothing\n"})
     assert refused("someone/empty").endswith("is not a model folder (it has no config.json)")
-    assert "no folder here, and no hub gave it" in refused("some one/else")
+    assert "not a folder, and could not be downloaded" in refused("some one/else")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE forbids" in refused("someone/nothing")
 
@@ -146,7 +146,9 @@ def test_a_folder_goes_before_a_hub_and_has_no_revisions(
     assert find_folder(NAME) == Path(NAME)
     assert StraIT.from_pretrained(NAME).weights_hash() == random_model(CONFIG, CLASSES, 9).weights_hash()
     assert hub.asked == []
-    assert refused(NAME, revision="v1") == f"revision: {NAME} is a folder, which has no v1; only a hub's models have"
+    assert (
+        refused(NAME, revision="v1") == f"revision: {NAME} is a folder and has no v1; only hub models have revisions"
+    )
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub) -> None:
@@ -195,7 +197,7 @@ def test_a_card_of_ones_own_stays_and_gets_its_metadata(hub: Hub) -> None:
     model = random_model(CONFIG, CLASSES)
     model.push_to_hub("me/copy", card="# Mine\n")
     assert ModelCard(hub.models["me/copy"].files()["README.md"].decode()).text.strip() == "# Mine"
-    with pytest.raises(ModelError, match="metadata are not YAML"):
+    with pytest.raises(ModelError, match="metadata is not YAML"):
         model.push_to_hub("me/copy", card="---\ntags: [\n---\n# Mine\n")
 
 
@@ -242,7 +244,7 @@ def test_a_branch_and_half_precision(hub: Hub) -> None:
 def test_what_the_hub_does_not_take_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(CONFIG, CLASSES)
     hub.models["other/one"] = Repository(token="theirs")
-    with pytest.raises(ModelError, match=r"push_to_hub: other/one was not taken: .*private") as caught:
+    with pytest.raises(ModelError, match=r"push_to_hub: other/one could not be uploaded: .*private") as caught:
         model.push_to_hub("other/one", token="mine")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -265,7 +267,7 @@ def test_the_environment_counts_on_the_command_line_too(hub: Hub, tmp_path: Path
 
     missing = describe(NAME, HF_HUB_OFFLINE="1")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
-    assert "HF_HUB_OFFLINE forbids to download it" in missing.stderr
+    assert "HF_HUB_OFFLINE forbids downloading it" in missing.stderr
     found = describe(f"{NAME}@v1")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["hash"] == random_model(CONFIG, CLASSES, 1).weights_hash()

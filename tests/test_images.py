@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from strait.data.config import DataConfig
-from strait.data.images import BadFiles, ImageBatch, augment, in_order, read_square
+from strait.data.images import ImageBatch, augment, in_order, read_square
+from strait.data.job import BadFiles
 from strait.data.sources import DataError, FolderSource, ImageSource, has_split, open_images
 from strait.data.training_images import ShuffledPositions, default_workers, training_batches
 from strait.pictures.reading import to_square
@@ -429,7 +430,7 @@ def test_pictures_beside_class_folders_are_left_out_and_said(
     source = open_images(str(tmp_path), "train")
     assert list(source.classes) == ["cats", "dogs"]
     assert len(source) == 3
-    assert "1 pictures beside the class folders are left out" in capsys.readouterr().err
+    assert "ignored 1 pictures beside the class folders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -573,7 +574,7 @@ def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
         open_images(str(tmp_path / "nowhere"), "train")
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
-    with pytest.raises(DataError, match="empty holds no pictures"):
+    with pytest.raises(DataError, match="empty has no pictures"):
         open_images(str(tmp_path / "empty"), "train")
     (tmp_path / "photo.txt").write_text("hello")
     with pytest.raises(DataError, match="neither parquet nor tar"):
@@ -691,7 +692,7 @@ def test_a_cpu_model_keeps_the_cores_for_itself() -> None:
     [
         ({"shift": -1}, "data.shift"),
         ({"cache_variants": 0}, "data.cache_variants"),
-        ({"cache_variants": 2, "flip": False}, "data.cache_variants: 2 versions of an image would all be the same"),
+        ({"cache_variants": 2, "flip": False}, "data.cache_variants: 2 versions of an image would all be identical"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes: dict[str, int], name: str) -> None:

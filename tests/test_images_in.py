@@ -91,17 +91,17 @@ def test_transparency_and_grey() -> None:
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (np.zeros((3, 16, 16)), "an array of shape (3, 16, 16) is no picture; it must be [height, width, 3]"),
-        (np.zeros((0, 16, 3)), "an array of shape (0, 16, 3) is no picture"),
-        (np.zeros((16, 16, 3), np.int64), "an array of int64 is no picture; it must be uint8, or floats in [0, 1]"),
-        (np.full((16, 16, 3), 255.0), "must lie in [0, 1]; this one reaches from 255 to 255"),
-        (np.full((16, 16, 3), np.nan), "must lie in [0, 1]; this one reaches from nan to nan"),
+        (np.zeros((3, 16, 16)), "an array of shape (3, 16, 16) is not a picture; it must be [height, width, 3]"),
+        (np.zeros((0, 16, 3)), "an array of shape (0, 16, 3) is not a picture"),
+        (np.zeros((16, 16, 3), np.int64), "an array of int64 is not a picture; it must be uint8, or floats in [0, 1]"),
+        (np.full((16, 16, 3), 255.0), "must lie in [0, 1]; this one ranges from 255 to 255"),
+        (np.full((16, 16, 3), np.nan), "must lie in [0, 1]; this one ranges from nan to nan"),
         (torch.zeros(1, 16, 16, 3), "a tensor must be [batch, 3, height, width], not [1, 16, 16, 3]"),
         (torch.zeros(3, 16, 16, dtype=torch.int64), "must hold floats in [-1, 1] or uint8, not torch.int64"),
-        (torch.full((1, 3, 16, 16), 128.0), "must lie in [-1, 1]; this one reaches from 128 to 128"),
+        (torch.full((1, 3, 16, 16), 128.0), "must lie in [-1, 1]; this one ranges from 128 to 128"),
         ([], "none were given"),
-        (["photo.jpg"], "str is no picture"),
-        ([torch.zeros(3, 32, 16), np.zeros((8, 8, 3))], "must be equally large, not 16x16 and 32x16"),
+        (["photo.jpg"], "str is not a picture"),
+        ([torch.zeros(3, 32, 16), np.zeros((8, 8, 3))], "must have the same size, not 16x16 and 32x16"),
     ],
 )
 def test_what_is_no_picture_says_so(model: StraIT, picture: object, message: str) -> None:

@@ -15,9 +15,8 @@ from PIL import Image
 
 from strait.data.images import ImageBatch
 from strait.pictures.images import to_pictures
-from strait.pictures.letters import _RANGES, in_letters_of_the_font, title_font
 from strait.pictures.recipe import edit_options, png_bytes, recipe, recipe_in
-from strait.pictures.sheets import contact_sheet
+from strait.pictures.sheets import _RANGES, contact_sheet, in_letters_of_the_font, title_font
 from strait.runtime.files import write_new
 
 WHITE = 255

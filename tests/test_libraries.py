@@ -38,8 +38,8 @@ def test_what_is_missing_is_named_whoever_asks_for_it(libraries: Path) -> None:
 def test_what_is_there_and_broken_shows_its_own_error(libraries: Path) -> None:
     (libraries / "lib_broken.py").write_text("raise RuntimeError('operator does not exist\\nand more')\n")
     assert library_needed(failure("lib_broken"), "eval") == (
-        "the library lib_broken, which is installed and cannot be imported (RuntimeError: operator does not exist); "
-        "bring one that fits: pip install --force-reinstall 'strait[eval]' lib_broken"
+        "the library lib_broken, which is installed but cannot be imported (RuntimeError: operator does not exist); "
+        "reinstall it: pip install --force-reinstall 'strait[eval]' lib_broken"
     )
 
 
@@ -68,9 +68,9 @@ def test_a_torchvision_of_another_build_is_to_blame_for_what_needs_it(libraries:
         text=True,
         check=True,
     )
-    why = "the library torchvision, which is installed and cannot be imported (RuntimeError: operator torchvision::nms"
+    why = "the library torchvision, which is installed but cannot be imported (RuntimeError: operator torchvision::nms"
     ssim = next(line for line in done.stderr.splitlines() if line.startswith("no SSIM"))
     assert ssim.startswith(f"no SSIM: it needs {why}")
     assert ssim.endswith("pip install --force-reinstall 'strait[eval]' torch torchvision")
     assert done.stdout.startswith(f"--features: inception needs {why}")
-    assert "pip install --force-reinstall 'strait[inception]' torch torchvision; or name a" in done.stdout
+    assert "pip install --force-reinstall 'strait[inception]' torch torchvision; or pass a" in done.stdout

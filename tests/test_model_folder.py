@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from strait.decoding.config import DecodingConfig
 from strait.model.config import ModelConfig, ModelError
+from strait.model.parts import WithoutWeights
 from strait.model.strait import StraIT, random_model
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig
@@ -222,7 +225,7 @@ def change_description(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda c: c["model"]["top"].update(layers="two"), "model.top.layers must be int, not 'two'"),
         (lambda c: c["model"]["tokenizer"].update(kind="vqgan3"), "model.tokenizer.kind: 'vqgan3' is not one of"),
         (lambda c: c["model"].update(image_size=18), "image_size: 18 is not a multiple of the downsampling 4"),
-        (lambda c: c["model"].update(bottom=None), "a bottom transformer must be there"),
+        (lambda c: c["model"].update(bottom=None), "so add a bottom transformer"),
         (lambda c: c.update(format=1), "not of format 2"),
         (lambda c: c.pop("format"), "not of format 2"),
         (lambda c: c.pop("model"), "it has no 'model'"),
@@ -293,3 +296,16 @@ def test_classes_that_are_gone_leave_no_file(folder: Path) -> None:
     random_model(CONFIG, []).save_pretrained(folder)
     assert not (folder / "classes.txt").exists()
     assert len(StraIT.from_pretrained(folder).classes) == 0
+
+
+def test_a_model_is_loaded_without_torchs_compiler() -> None:
+    """Drawing weights on the meta device would load it, for as long as torch itself takes."""
+    program = "import sys; from strait import StraIT; StraIT.from_pretrained(); print('torch._dynamo' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"
+
+
+def test_a_network_in_shape_alone_is_that_of_its_weights() -> None:
+    with WithoutWeights():
+        shapes = {name: (value.shape, value.device.type) for name, value in StraIT(CONFIG).state_dict().items()}
+    assert shapes == {name: (value.shape, "meta") for name, value in StraIT(CONFIG).state_dict().items()}

@@ -43,7 +43,7 @@ def test_a_link_that_leads_back_is_no_class(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "data" / "above").symlink_to(tmp_path)
     source = open_images(str(tmp_path / "data"), "train")
     assert classes_of(source, tmp_path / "data") == {"cats/1.png": "cats", "dogs/2.png": "dogs"}
-    assert said(capsys).count("is a link that leads back to what holds it; it is left out\n") == 2
+    assert said(capsys).count("is a link to a folder that contains it; it is ignored\n") == 2
 
 
 def test_a_class_may_be_a_link_and_what_is_not_followed_is_said(
@@ -153,7 +153,7 @@ def test_the_classes_of_stylegans_tools(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "dataset.json").write_text(json.dumps(DATASET))
     expected = {name: str(label) for name, label in DATASET["labels"]} | {"00001/img00001001.png": None}
     assert classes_of(open_images(str(tmp_path), "train"), tmp_path) == expected
-    assert f"classes are those that {tmp_path}/dataset.json says; it names none for 1 of 4 pictures" in said(capsys)
+    assert f"classes are read from {tmp_path}/dataset.json; it has none for 1 of 4 pictures" in said(capsys)
     assert list(open_images(str(tmp_path), "train", True).classes) == []
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": None}))
     assert list(open_images(str(tmp_path), "train").classes) == []
@@ -189,7 +189,7 @@ def test_a_file_of_classes_may_lie_above_the_splits_and_may_be_of_something_else
     said(capsys)
     (tmp_path / "captions" / "metadata.jsonl").write_text('{"file_name": "other.png", "label": 3}\n')
     assert list(open_images(str(tmp_path / "captions"), "train").classes) == ["cats", "dogs"]
-    assert "metadata.jsonl names none of the pictures" in said(capsys)
+    assert "metadata.jsonl lists none of the pictures" in said(capsys)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_picture_that_a_tar_has_under_two_names(tmp_path: Path, capsys: pytest
         assert [Path(source.name(index)).name for index in range(len(source))] == ["1.png", "2.png"]
         assert source.labels().tolist() == [0, 0]
         assert all(np.array_equal(read_square(source, index, SIDE)[0], pixels(1)) for index in range(2))
-    assert "1 symbolic links to pictures are left out; write the tar with -h" in said(capsys)
+    assert "ignored 1 symbolic links to pictures; write the tar with -h" in said(capsys)
 
 
 def test_suffixes_of_shards_in_any_case(reader: Reader, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_pictures_beside_a_tar_are_said(tmp_path: Path, capsys: pytest.CaptureFi
     put(tmp_path, "cats/1.png", "dogs/2.png")
     write_tar(tmp_path / "all.tar", [("1.png", png(1))])
     assert len(open_images(str(tmp_path), "train")) == 1
-    assert f".tar files in {tmp_path} are read; the pictures beside them are not" in said(capsys)
+    assert f".tar files in {tmp_path} are used, the pictures beside them are not" in said(capsys)
     (tmp_path / "all.tar").rename(tmp_path / "all.TAR")
     assert len(open_stream(str(tmp_path), "train")) == 1
 

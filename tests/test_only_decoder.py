@@ -98,7 +98,7 @@ def test_without_a_tokenizer_to_go_on_from_it_says_so() -> None:
 def test_the_command_goes_on_from_the_model_that_ships(
     photo_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "tokenizer", "--config", "tiny-imagenet64-cpu", "--data", str(photo_folder)]
+    words = ["train", "tokenizer", "--config", "nature128-cpu", "--data", str(photo_folder)]
     words += ["--run.compile", "false", "--tokenizer_training.steps", "2", "--tokenizer_training.batch_size", "4"]
     words += ["--tokenizer_training.codebook.start", "0", "--tokenizer_training.only_decoder", "true"]
     assert main([*words, "--model", str(tmp_path / "new")]) != 0

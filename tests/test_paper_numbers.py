@@ -82,7 +82,7 @@ def test_the_models_of_a_table_cost_what_the_papers_do(number: int, capsys: pyte
     if number == 2:
         assert main(["table", "2", "--config", name, "--rows"]) == 0
         assert (
-            "-1.1% parameters against the paper's: the paper says 1.3B and gives no shape" in capsys.readouterr().out
+            "-1.1% parameters relative to the paper: the paper says 1.3B and gives no shape" in capsys.readouterr().out
         )
 
 

@@ -88,7 +88,7 @@ def test_with_a_generator_each_an_image_depends_on_its_own_alone(pipe: StraITPip
         return pipe(num_images_per_label=len(seeds), generator=generators, output_type="pt").images
 
     assert torch.equal(drawn(1, 2)[1:], drawn(2)), "its class, too"
-    with pytest.raises(ValueError, match="generator: 2 of them were given for 3 images"):
+    with pytest.raises(ValueError, match="generator: 2 generators were given for 3 images"):
         pipe([0, 1, 2], generator=[torch.Generator(), torch.Generator()])
 
 
@@ -160,7 +160,7 @@ def test_a_model_of_one_level_takes_one_number() -> None:
         ({"num_inference_steps": (0, 2)}, "decoding.steps"),
         ({"temperature": (1.0,)}, "decoding.temperature"),
         ({"guidance_scale": float("nan")}, "decoding.guidance"),
-        ({"output_type": "latent"}, "output_type: 'latent' is none of pil, np, pt"),
+        ({"output_type": "latent"}, "output_type: 'latent' is not one of pil, np, pt"),
         ({"num_images_per_label": 0}, "num_images_per_label: 0 must be at least 1"),
         ({"class_labels": []}, "class_labels: the list is empty"),
         ({"class_labels": "nothing"}, "no class is called 'nothing'"),

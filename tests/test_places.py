@@ -44,9 +44,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("generate", "--grid", "."), "--grid: . is a folder; name a file in it"),
+        (("generate", "--grid", "."), "--grid: . is a folder; give a file in it"),
         (("generate", "--grid", "sheet.jpg"), "--grid: sheet.jpg must end in .png"),
-        (("generate", "--output", "file.txt"), "--output: file.txt is a file; name a folder"),
+        (("generate", "--output", "file.txt"), "--output: file.txt is a file; give a folder"),
         (("generate", "--grid", "x" * 252 + ".png"), "more than 255 bytes"),
         (("edit", "upsample", "file.txt", "--output", "file.txt"), "--output: file.txt is a file"),
         (("export", "--output", "file.txt"), "--output: file.txt is a file"),
@@ -71,11 +71,11 @@ def test_an_output_that_cannot_be_is_refused_first(
 def test_a_models_file_is_not_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = model / "top.safetensors"
     before = file.read_bytes()
-    assert f"{file} is a file; a model is the folder that it lies in, {model}" in refused(
+    assert f"{file} is a file; give the folder that contains it, {model}" in refused(
         capsys, "describe", "--model", file
     )
     said = refused(capsys, "train", "--config", "smoke", "--data", ".", "--model", file)
-    assert f"--model: {file} is a file; name a folder, such as {model}" in said
+    assert f"--model: {file} is a file; give a folder, such as {model}" in said
     assert file.read_bytes() == before
 
 
@@ -88,11 +88,11 @@ def test_pointers_to_weights_say_how_to_get_them(model: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        (["alp", "teddy", "zebra"], "its 3 classes are not the 2 that .* begun with \\(new: 'zebra'\\)"),
+        (["alp", "teddy", "zebra"], "its 3 classes are not the 2 that .* started with \\(new: 'zebra'\\)"),
         (["alp", "bee", "cat", "teddy"], "new: 'bee' and 1 more"),
-        (["alp"], "gone: 'teddy'"),
-        (["teddy", "alp"], "number 0 was 'alp' and is 'teddy'"),
-        ([], "gone: 'alp' and 1 more"),
+        (["alp"], "missing: 'teddy'"),
+        (["teddy", "alp"], "number 0 was 'alp' and is now 'teddy'"),
+        ([], "missing: 'alp' and 1 more"),
     ],
 )
 def test_other_classes_than_before_are_named(model: Path, now: list[str], said: str) -> None:
@@ -105,8 +105,8 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused(capsys, "web", "--port", port, "--model", "nowhere")
-    assert said.startswith(f"--port: 127.0.0.1:{port} cannot be listened at (Address already in use")
-    assert said.endswith("choose another, or leave --port out")
+    assert said.startswith(f"--port: 127.0.0.1:{port} is not available (Address already in use")
+    assert said.endswith("choose another, or omit --port")
 
 
 # Names
@@ -197,4 +197,4 @@ def test_a_user_without_a_home_trains_and_leaves_nothing_behind(
 
 
 def test_a_programmer_without_a_home_is_told_what_to_set() -> None:
-    assert "set HOME, or STRAIT_CACHE" in as_nobody("python").stderr
+    assert "set HOME, or set STRAIT_CACHE" in as_nobody("python").stderr

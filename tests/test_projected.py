@@ -17,9 +17,9 @@ from strait.config import read_config, write_config
 from strait.data.job import Job
 from strait.runtime.ranks import ALONE
 from strait.tokenizer.config import TokenizerConfig
+from strait.tokenizer.discriminator import ProjectedDiscriminator
 from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import over_heads
-from strait.tokenizer.projected import ProjectedDiscriminator
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
 from strait.training.adversary import Adversary
 from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig

@@ -75,7 +75,7 @@ def test_training_says_what_it_found_and_how_it_ended(
     assert main([*words, "--run.log_every", "2", "--run.sample_every", "2"]) == 0
     said = capsys.readouterr().err
     assert said.startswith(
-        "--data: 40 pictures of 4 classes (disc, gradient, square, ...) to train on, none kept apart"
+        "--data: 40 pictures of 4 classes (disc, gradient, square, ...) for training, none for validation"
     )
     assert f"{model}: tokenizer 4 steps; " in said
     assert f"tensorboard --logdir {model}/runs" in said or "tensorboard" not in said

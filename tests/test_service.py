@@ -53,6 +53,7 @@ from strait.apps.service.server import BATCH_HEADER, ServiceConfig, build_servic
 from strait.apps.service.worker import Work
 
 GENERATE, EDIT = "/v1/images/generate", "/v1/images/edit"
+FEW = [3, 2]
 
 
 def wait_until_ready(server: Server) -> Server:
@@ -115,9 +116,9 @@ def png(picture: Image.Image) -> str:
 
 def test_images_are_those_of_the_python_call(server: Server, model: StraIT) -> None:
     for body in (
-        {"labels": ["teddy", "goldfish", 3], "seed": 5},
-        {"count": 3, "seed": -(2**63)},
-        {"labels": ["TEDDY"], "steps": [4, 2], "temperature": [1, 0.5], "guidance": 0, "schedule": "linear"},
+        {"labels": ["lemon", "daisy", 3], "seed": 5, "steps": FEW},
+        {"count": 3, "seed": -(2**63), "steps": FEW},
+        {"labels": ["RED_APPLE"], "steps": [4, 2], "temperature": [1, 0.5], "guidance": 0, "schedule": "linear"},
         {},
     ):
         reply = server.post(GENERATE, json=body)
@@ -136,10 +137,16 @@ def test_images_are_those_of_the_python_call(server: Server, model: StraIT) -> N
 
 def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Server, model: StraIT) -> None:
     bodies: list[dict[str, Any]] = [
-        {"labels": [number], "seed": number, "temperature": 1 + number % 3, "guidance": 0.5 + number % 2}
+        {
+            "labels": [number],
+            "seed": number,
+            "steps": FEW,
+            "temperature": 1 + number % 3,
+            "guidance": 0.5 + number % 2,
+        }
         for number in range(12)
     ]
-    bodies += [{"labels": [number], "steps": [3, 2]} for number in range(4)]
+    bodies += [{"labels": [number], "steps": [2, 1]} for number in range(4)]
     with ThreadPoolExecutor(len(bodies)) as clients:
         replies = list(clients.map(lambda body: server.post(GENERATE, json=body), bodies))
     for body, reply in zip(bodies, replies, strict=True):
@@ -148,23 +155,23 @@ def test_requests_of_other_labels_seeds_and_settings_share_a_batch(server: Serve
 
 
 def test_a_count_is_of_each_label_as_on_the_command_line(server: Server, model: StraIT, tmp_path: Path) -> None:
-    reply = server.post(GENERATE, json={"labels": ["teddy", "goldfish"], "count": 2, "seed": 5})
-    words = ["--labels", "teddy,goldfish", "--count", "2", "--seed", "5", "--output", str(tmp_path)]
-    assert main(["generate", *words]) == 0
-    for name, images in (("teddy", reply.json()["images"][:2]), ("goldfish", reply.json()["images"][2:])):
+    reply = server.post(GENERATE, json={"labels": ["lemon", "daisy"], "count": 2, "seed": 5, "steps": FEW})
+    words = ["--labels", "lemon,daisy", "--count", "2", "--seed", "5", "--output", str(tmp_path)]
+    assert main(["generate", *words, "--steps", "3+2"]) == 0
+    for name, images in (("lemon", reply.json()["images"][:2]), ("daisy", reply.json()["images"][2:])):
         for index, image in enumerate(images):
             written = Image.open(tmp_path / f"{name}-seed5-{index:04d}.png")
             assert np.array_equal(np.asarray(opened(image["png"])), np.asarray(written))
             assert image["index"] == index
-    alone = server.post(GENERATE, json={"labels": ["goldfish"], "count": 1, "seed": 5}).json()["images"]
-    assert alone == reply.json()["images"][2:3]
+    alone = server.post(GENERATE, json={"labels": ["daisy"], "count": 1, "seed": 5, "steps": FEW}).json()
+    assert alone["images"] == reply.json()["images"][2:3]
 
 
 def test_one_image_comes_as_a_file_to_those_who_accept_one(server: Server, model: StraIT) -> None:
     small = png(make_photograph("stripes", 1))
     for path, body in (
-        (GENERATE, {"labels": ["teddy"], "seed": 5}),
-        (EDIT, {"action": "extend", "image": small, "left": 1}),
+        (GENERATE, {"labels": ["lemon"], "seed": 5, "steps": FEW}),
+        (EDIT, {"action": "extend", "image": small, "left": 1, "steps": FEW}),
     ):
         as_json = server.post(path, json=body)
         assert pictures(as_json)
@@ -202,7 +209,7 @@ def watched(server: Server, path: str, body: dict[str, Any]) -> list[tuple[str, 
 
 
 def test_steps_come_as_events_while_they_are_decoded(server: Server, model: StraIT) -> None:
-    body = {"labels": ["teddy", "goldfish"], "seed": 5, "steps": [12, 6]}
+    body = {"labels": ["lemon", "daisy"], "seed": 5, "steps": [12, 6]}
     *steps, (name, last, end) = watched(server, GENERATE, body)
     assert name == "images"
     assert last["images"] == server.post(GENERATE, json=body).json()["images"]
@@ -218,19 +225,19 @@ def test_steps_come_as_events_while_they_are_decoded(server: Server, model: Stra
         shown = [np.asarray(opened(image)) for image in steps[-1][1]["images"]]
         assert same(shown, by_hand(model, **body))
     photograph = png(make_photograph("stripes", 1))
-    *steps, (name, last, _) = watched(server, EDIT, {"action": "extend", "image": photograph, "right": 1, "count": 2})
+    body = {"action": "extend", "image": photograph, "right": 1, "count": 2}
+    *steps, (name, last, _) = watched(server, EDIT, body)
     assert (name, len(last["images"])) == ("images", 2)
     assert steps
-    assert all(opened(image).width >= 64 for _, data, _ in steps for image in data["images"])
+    assert all(opened(image).width >= 128 for _, data, _ in steps for image in data["images"])
     # What is refused before it begins is refused as always.
-    reply = server.post(GENERATE, json={"labels": ["tedy"]}, headers={"Accept": "text/event-stream"})
+    reply = server.post(GENERATE, json={"labels": ["lemn"]}, headers={"Accept": "text/event-stream"})
     assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
 
 
 def test_one_who_watches_and_leaves_disturbs_no_one(server: Server, model: StraIT) -> None:
-    with httpx.stream(
-        "POST", server.url + GENERATE, json={"count": 16}, headers={"Accept": "text/event-stream"}, timeout=60
-    ) as reply:
+    body, headers = {"count": 16, "steps": FEW}, {"Accept": "text/event-stream"}
+    with httpx.stream("POST", server.url + GENERATE, json=body, headers=headers, timeout=60) as reply:
         assert next(events(reply))[0] == "step"
     assert same(pictures(server.post(GENERATE, json={"seed": 3})), by_hand(model, seed=3))
     for _ in range(100):
@@ -245,17 +252,18 @@ def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> No
     mask = Image.new("L", photograph.size)
     mask.paste(255, (30, 20, 60, 50))
     picture, region = Picture(np.asarray(photograph)), np.asarray(mask) > 0
-    base = {"image": png(photograph), "seed": 4, "count": 2}
-    teddy = Edit(model, model.classes.find("teddy"), 2, 4)
-    none = Edit(model, count=2, seed=4)
+    base = {"image": png(photograph), "seed": 4, "count": 2, "steps": FEW}
+    decoding = model.default_decoding().chosen(2, steps=FEW)
+    lemon = Edit(model, model.classes.find("lemon"), 2, 4, decoding)
+    none = Edit(model, count=2, seed=4, decoding=decoding)
     for body, expected in (
         ({"action": "infill", "mask": png(mask)}, infill_picture(none, picture, region)),
-        ({"action": "relabel", "mask": png(mask), "label": "teddy"}, infill_picture(teddy, picture, region)),
+        ({"action": "relabel", "mask": png(mask), "label": "lemon"}, infill_picture(lemon, picture, region)),
         ({"action": "extend", "left": 1, "down": 1}, extend_picture(none, picture, Sides(left=1, down=1))),
-        ({"action": "transfer", "label": "teddy", "keep": 0.25}, transfer_picture(teddy, picture, 0.25)),
+        ({"action": "transfer", "label": "lemon", "keep": 0.25}, transfer_picture(lemon, picture, 0.25)),
         (
-            {"action": "transfer", "label": "teddy", "mask": png(mask), "keep_bottom": True},
-            transfer_picture(teddy, picture, region=region, keep_bottom=True),
+            {"action": "transfer", "label": "lemon", "mask": png(mask), "keep_bottom": True},
+            transfer_picture(lemon, picture, region=region, keep_bottom=True),
         ),
     ):
         reply = server.post(EDIT, json={**base, **body})
@@ -278,7 +286,7 @@ def test_every_picture_is_edited_or_refused(replier: Replier, data: st.DataObjec
         action=data.draw(st.sampled_from(["infill", "extend", "relabel", "transfer"])),
         image=png(picture),
         mask=data.draw(st.sampled_from([png(mask), None])),
-        label=data.draw(st.sampled_from(["teddy", None])),
+        label=data.draw(st.sampled_from(["lemon", None])),
         steps=[2, 1],
         strength=data.draw(st.floats(0.01, 1)),
         margin=data.draw(st.integers(0, 64)),
@@ -354,20 +362,26 @@ def test_the_work_of_an_edit_is_counted_before_it_begins(server: Server, model: 
         return server.post(EDIT, json=body), time.monotonic() - start
 
     with ThreadPoolExecutor(2) as clients:
-        too_far, beside = clients.submit(extended, 32), clients.submit(server.post, GENERATE, json={"seed": 8})
+        too_far, beside = (
+            clients.submit(extended, 32),
+            clients.submit(server.post, GENERATE, json={"seed": 8, "steps": FEW}),
+        )
         assert too_far.result()[0].status_code == 422
-        assert same(pictures(beside.result()), by_hand(model, seed=8))
-    # As far as it goes, but through 160 windows of 18 steps each.
+        assert same(pictures(beside.result()), by_hand(model, seed=8, steps=FEW))
+    # As far as it goes, but through 48 windows of 24 steps each.
     with ThreadPoolExecutor(2) as clients:
-        too_much, beside = clients.submit(extended, 16), clients.submit(server.post, GENERATE, json={"seed": 9})
+        too_much, beside = (
+            clients.submit(extended, 16),
+            clients.submit(server.post, GENERATE, json={"seed": 9, "steps": FEW}),
+        )
         reply, seconds = too_much.result()
-        assert same(pictures(beside.result()), by_hand(model, seed=9))
+        assert same(pictures(beside.result()), by_hand(model, seed=9, steps=FEW))
     assert (reply.status_code, "513 passes" in reply.text) == (422, True)
     assert seconds < 10
 
 
 @pytest.mark.parametrize(
-    ("size", "sides"), [((16, 16), (2, 0, 1, 3)), ((64, 200), (0, 5, 0, 0)), ((90, 70), (1, 1, 4, 2))]
+    ("size", "sides"), [((16, 16), (4, 0, 2, 6)), ((64, 200), (0, 10, 0, 0)), ((90, 70), (2, 2, 8, 4))]
 )
 def test_passes_are_those_that_are_taken(model: StraIT, size: tuple[int, int], sides: tuple[int, ...]) -> None:
     picture, options = Picture(np.zeros((*size, 3), np.uint8)), EditOptions(sides=Sides(*sides))
@@ -419,21 +433,21 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
     small = png(Image.new("RGB", (16, 16)))
     before = files_here(server)
     for path, body, status, reason in (
-        (GENERATE, {"labels": ["tedy"]}, 422, "no class is called 'tedy'; the nearest are teddy"),
+        (GENERATE, {"labels": ["lemn"]}, 422, "no class is called 'lemn'; the nearest are lemon"),
         (GENERATE, {"labels": ["../../etc/passwd"]}, 422, "no class is called"),
-        (GENERATE, {"labels": [200]}, 422, "index 200 is not among the 200 classes"),
+        (GENERATE, {"labels": [30]}, 422, "index 30 is not among the 30 classes"),
         (GENERATE, {"labels": []}, 422, "labels"),
-        (GENERATE, {"labels": ["teddy", "alp"], "count": 9}, 422, "a request may have 16"),
-        (GENERATE, {"labels": ["teddy"] * 17}, 422, "a request may have 16"),
-        (GENERATE, {"labels": ["teddy"] * 10_001}, 422, "labels: a request may have 16"),
-        (GENERATE, {"labels": [10**9]}, 422, "index 1000000000 is not among the 200 classes"),
+        (GENERATE, {"labels": ["lemon", "mountain"], "count": 9}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["lemon"] * 17}, 422, "a request may have 16"),
+        (GENERATE, {"labels": ["lemon"] * 10_001}, 422, "labels: a request may have 16"),
+        (GENERATE, {"labels": [10**9]}, 422, "index 1000000000 is not among the 30 classes"),
         (GENERATE, {"count": 17}, 422, "a request may have 16"),
         (GENERATE, {"count": 1_000_000}, 422, "a request may have 16"),
         (GENERATE, {"count": 10**1000}, 422, "a request may have 16"),
         (GENERATE, {"steps": [10**1000, 6]}, 422, "a request may have 64"),
-        (GENERATE, {"steps": [10**6, 6]}, 422, "steps: 1000006 in all, and a request may have 64"),
+        (GENERATE, {"steps": [10**6, 6]}, 422, "steps: 1000006 in total, but a request may have 64"),
         (GENERATE, {"count": True}, 422, "count"),
-        (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in all"),
+        (GENERATE, {"steps": [60, 6]}, 422, "steps: 66 in total"),
         (GENERATE, {"steps": [4]}, 422, "steps: 4 must give 2"),
         (GENERATE, {"temperature": [1]}, 422, "temperature"),
         (GENERATE, {"schedule": "nope"}, 422, "schedule"),
@@ -445,13 +459,13 @@ def test_what_cannot_be_done_is_refused_with_a_reason(server: Server, model: Str
             EDIT,
             {"action": "infill", "image": base64.b64encode(b"GIF89a").decode()},
             422,
-            "image is not a picture, or is damaged (PNG, JPEG, WEBP are read)",
+            "image is not a picture, or is damaged (supported formats: PNG, JPEG, WEBP)",
         ),
         (EDIT, {"action": "infill", "image": small}, 422, "mask: infill needs"),
         (EDIT, {"action": "infill", "image": small, "mask": png(Image.new("L", (9, 9)))}, 422, "mask is 9x9 pixels"),
         (EDIT, {"action": "relabel", "image": small, "mask": small}, 422, "label: relabel needs the new class"),
-        (EDIT, {"action": "extend", "image": small}, 422, "extend: say by how many top tokens"),
-        (EDIT, {"action": "extend", "image": png(Image.new("RGB", (900, 2))), "left": 1}, 422, "as long as wide"),
+        (EDIT, {"action": "extend", "image": small}, 422, "extend: give a number of top tokens"),
+        (EDIT, {"action": "extend", "image": png(Image.new("RGB", (900, 2))), "left": 1}, 422, "aspect ratio"),
         (EDIT, {"action": "extend", "image": bomb(60000), "left": 1}, 422, "too many pixels"),
         (EDIT, {"action": "extend", "image": bomb(2500), "left": 1}, 422, "too many pixels"),
         (EDIT, {"action": "../../x", "image": small}, 422, "action"),
@@ -507,7 +521,7 @@ def test_oversized_slow_and_abandoned_uploads_hold_nobody_up(server: Server, mod
     assert slow.recv(100).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - start < 20
     # One who leaves while the work is done disturbs no one.
-    body = b'{"count": 16}'
+    body = b'{"count": 16, "steps": [3, 2]}'
     left = raw(server, f"Content-Length: {len(body)}\r\n")
     left.sendall(body)
     left.close()
@@ -607,7 +621,7 @@ def waiting_clients(server: Server, count: int) -> tuple[list[threading.Thread],
     replies: list[httpx.Response] = []
 
     def ask(seed: int) -> None:
-        replies.append(server.post(GENERATE, json={"count": 8, "seed": seed}))
+        replies.append(server.post(GENERATE, json={"count": 8, "seed": seed, "steps": FEW}))
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(count)]
     for thread in threads:
@@ -663,7 +677,7 @@ def test_a_signal_to_the_whole_group_loses_nothing(model: StraIT) -> None:
         assert [reply.status_code for reply in replies] == [200] * 3
         made = {image["seed"]: reply for reply in replies for image in reply.json()["images"][:1]}
         for seed, reply in made.items():
-            assert same(pictures(reply), by_hand(model, count=8, seed=seed))
+            assert same(pictures(reply), by_hand(model, count=8, seed=seed, steps=FEW))
         assert server.process.wait(60) == 0
         # Their last parent is gone: they end by themselves, a moment later.
         end = time.monotonic() + 20
@@ -675,7 +689,7 @@ def test_a_signal_to_the_whole_group_loses_nothing(model: StraIT) -> None:
 def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
     classes = server.get("/v1/classes").json()
     assert [entry["name"] for entry in classes["classes"]] == list(model.classes)
-    assert classes["image_size"] == 64
+    assert classes["image_size"] == 128
     server.post(GENERATE, json={"labels": ["nope"]})
     server.get("/no/such/path")
     text = server.get("/metrics").text
@@ -734,7 +748,7 @@ def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_pa
         headers = {"X-API-Key": "secret-key"}
 
         def ask(seed: int) -> httpx.Response:
-            return server.post(GENERATE, json={"count": 8, "seed": seed}, headers=headers)
+            return server.post(GENERATE, json={"count": 8, "seed": seed, "steps": FEW}, headers=headers)
 
         with ThreadPoolExecutor(12) as clients:
             replies = list(clients.map(ask, range(12)))
@@ -743,7 +757,7 @@ def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_pa
         assert all(1 <= int(reply.headers["Retry-After"]) <= 600 for reply in away)
         for seed, reply in enumerate(replies):
             if reply.status_code != 429:
-                assert same(pictures(reply), by_hand(model, count=8, seed=seed))
+                assert same(pictures(reply), by_hand(model, count=8, seed=seed, steps=FEW))
 
         # Asked to stop in the middle of work: what was accepted is still answered.
         ended: list[httpx.Response] = []
@@ -765,9 +779,8 @@ def test_a_request_that_waited_too_long_is_told_so() -> None:
     with serving("serve", "--port", 0, "--device", "cpu", "--batch-size", 1, "--max-seconds", 0.5) as server:
         wait_until_ready(server)
         with ThreadPoolExecutor(12) as clients:
-            replies = list(
-                clients.map(lambda seed: server.post(GENERATE, json={"count": 16, "seed": seed}), range(12))
-            )
+            bodies = [{"count": 16, "seed": seed, "steps": FEW} for seed in range(12)]
+            replies = list(clients.map(lambda body: server.post(GENERATE, json=body), bodies))
         assert {reply.status_code for reply in replies} == {200, 504}
         assert server.post(GENERATE, json={}).status_code == 200
 

@@ -40,7 +40,7 @@ SLOW = ("train", "encode", "table", "sweep", "bench", "study", "evaluate generat
 
 # What pages leave to the reader, and what is taken for it.
 PLACEHOLDERS = {
-    "L": "teddy",
+    "L": "lemon",
     "SEED": "0",
     "KIND": "vqgan2-c-deep",
     "SHARE": "0.25",
@@ -77,7 +77,7 @@ def small(words: list[str]) -> list[str]:
         if word == "--model" and "shipped" in words:
             words[index + 1] = "ANEW"  # the one that stands ready is of another shape
         if word == "--count" and verb == "edit":
-            words[index + 1] = str(min(int(words[index + 1]), 2))
+            words[index + 1] = str(min(int(words[index + 1]), 1 if "process" in words else 2))
     if verb in ("train", "table") and "--config" in words and "--budget" not in words:
         given = [word for word in words if word.startswith("--")]
         pairs = zip(_FEW_STEPS[::2], _FEW_STEPS[1::2], strict=True)
@@ -94,6 +94,8 @@ def small(words: list[str]) -> list[str]:
         words += ["--features", "none"]
     if words[:2] == ["edit", "upsample"]:
         words = [word for word in words if word not in ("--model", "MODEL")] + ["--model", UPSAMPLING]
+    if verb in ("generate", "edit") and not {"--model", "--steps", "--list"} & set(words):
+        words += ["--steps", "3+2"]
     if words[:2] == ["study", "create"] and "--quality" not in words:
         words += ["--quality", "4", "--diversity", "1", "--set-size", "4"]
     return words

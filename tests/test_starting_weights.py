@@ -12,30 +12,38 @@ from safetensors.torch import load_file
 
 from strait.cli import main
 from strait.config import config_path, read_config
+from strait.decoding.config import DecodingConfig
 from strait.model.config import ModelError
-from strait.model.folder import SHIPPED
+from strait.model.folder import SHIPPED, write_description
 from strait.model.hub import find_folder
 from strait.model.parts import build_part
-from strait.model.strait import StraIT
-from strait.runs.starting_weights import start_from
+from strait.model.strait import StraIT, random_model
+from strait.runs.starting_weights import fitting_configs, start_from
 from strait.types import Canvas, Condition
+from test_model_folder import CLASSES, CONFIG
 
 
 @pytest.mark.parametrize("part", ["top", "bottom"])
-def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(part: str) -> None:
-    model = StraIT.from_pretrained(pack=False)
+@pytest.mark.parametrize("source", ["shipped", "of WordNet ids"])
+def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(source: str, part: str, tmp_path: Path) -> None:
+    folder, names = SHIPPED, ["Red Apple", "0", "lemon"]
+    if source != "shipped":
+        random_model(CONFIG, CLASSES, seed=1).save_pretrained(tmp_path)
+        folder, names = tmp_path, ["Goldfish", "0", "n04399382 teddy"]
+    model = StraIT.from_pretrained(folder, pack=False)
     theirs, level = model.part(part).eval(), 0 if part == "top" else 1
     module = build_part(model.config, part, 3).eval()
-    start_from(SHIPPED, part, module, model.config, ["Goldfish", "0", "n04399382 teddy"])
+    start_from(folder, part, module, model.config, names)
     draws = torch.Generator().manual_seed(0)
-    grids = [torch.randint(1024, (1, *grid), generator=draws) for grid in model.config.grids]
+    codes = model.config.tokenizer.codebook_size
+    grids = [torch.randint(codes, (1, *grid), generator=draws) for grid in model.config.grids]
     canvas = Canvas.blank(1, model.config.grids[level], "cpu")
 
     def logits(network: torch.nn.Module, label: int) -> torch.Tensor:
         with torch.no_grad():
             return network.bind(Condition(torch.tensor([label]), tuple(grids[:level])))(canvas)
 
-    for own, other in ((0, model.classes.find("goldfish")), (1, -1), (2, model.classes.find("teddy")), (-1, -1)):
+    for own, other in ((0, model.classes.find(names[0])), (1, -1), (2, model.classes.find(names[2])), (-1, -1)):
         assert torch.equal(logits(module, own), logits(theirs, other))
     assert not torch.equal(logits(module, 0), logits(module, 1))
 
@@ -63,24 +71,24 @@ def test_a_kept_tokenizer_is_the_others_bit_for_bit_and_a_folders_own_is_never_r
     few = ["--run.compile", "false", "--data.cache_variants", "1"]
     for part in ("top", "bottom"):
         few += [f"--{part}_training.steps", "1", f"--{part}_training.batch_size", "4"]
-    data = ["--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    data = ["--config", "nature128-cpu", "--data", str(photo_folder), "--model", str(model)]
     keep = [*data, *few, "--init-from", "shipped", "--keep-tokenizer"]
     assert main(["train", *keep]) == 0
     assert (model / "tokenizer.safetensors").read_bytes() == shipped
     assert {path.stem for path in model.glob("*.safetensors")} == {"tokenizer", "top", "bottom"}
     assert main(["train", *keep]) == 0
-    assert "top: finished already" in capsys.readouterr().err
+    assert "top: already finished" in capsys.readouterr().err
     assert main(["generate", "--model", str(model), "--count", "2", "--output", str(tmp_path / "out")]) == 0
 
     def refused(*words: str) -> str:
         assert main(["train", *words]) == 2
         return capsys.readouterr().err
 
-    assert "--keep-tokenizer: the tokenizer is not trained then" in refused("tokenizer", *keep)
-    assert "--keep-tokenizer: name the model that has it" in refused(*data, *few, "--keep-tokenizer")
+    assert "--keep-tokenizer: the tokenizer cannot be trained with this option" in refused("tokenizer", *keep)
+    assert "--keep-tokenizer: name the model with this tokenizer" in refused(*data, *few, "--keep-tokenizer")
     own = b"of the user's own"
     (model / "tokenizer.safetensors").write_bytes(own)
-    assert "has a tokenizer of its own" in refused(*keep)
+    assert "already has another tokenizer" in refused(*keep)
     assert (model / "tokenizer.safetensors").read_bytes() == own
 
 
@@ -91,13 +99,13 @@ def test_a_folder_with_a_tokenizer_alone_gives_that(
     source.mkdir()
     for name in ("config.json", "classes.txt", "tokenizer.safetensors"):
         (source / name).write_bytes((SHIPPED / name).read_bytes())
-    words = ["train", "top", "--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    words = ["train", "top", "--config", "nature128-cpu", "--data", str(photo_folder), "--model", str(model)]
     words += ["--run.compile", "false", "--data.cache_variants", "1", "--top_training.steps", "1"]
     words += ["--top_training.batch_size", "4", "--init-from", str(source)]
     assert main(words) == 2
     assert f"--init-from: {source} has no top\n" in capsys.readouterr().err
     assert main([*words, "--keep-tokenizer"]) == 0
-    assert f"--init-from: {source} has no top; it begins from random weights\n" in capsys.readouterr().err
+    assert f"--init-from: {source} has no top; it starts from random weights\n" in capsys.readouterr().err
     assert (model / "tokenizer.safetensors").read_bytes() == (source / "tokenizer.safetensors").read_bytes()
     assert (model / "top.safetensors").exists()
 
@@ -108,7 +116,7 @@ def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_fol
     for part in ("tokenizer", "top", "bottom"):
         few += [f"--{part}_training.steps", "1", f"--{part}_training.batch_size", "4"]
         few += [f"--{part}_training.learning_rate", "1e-9", f"--{part}_training.warmup_steps", "0"]
-    words = ["train", "--config", "tiny-imagenet64-cpu", "--data", str(photo_folder), "--model", str(model)]
+    words = ["train", "--config", "nature128-cpu", "--data", str(photo_folder), "--model", str(model)]
     assert main([*words, "--init-from", "shipped", *few]) == 0
     assert (model / "classes.txt").read_text().split("\n")[0] != (SHIPPED / "classes.txt").read_text().split("\n")[0]
     for part in ("tokenizer", "top", "bottom"):
@@ -119,7 +127,7 @@ def test_training_of_ones_own_folder_goes_on_from_the_model_that_ships(photo_fol
     sheet = tmp_path / "sheet.png"
     assert main(["generate", "--model", str(model), "--count", "2", "--grid", str(sheet)]) == 0
     with Image.open(sheet) as picture:
-        assert picture.size == (2 * (64 + 2) + 2, 64 + 2 + 2)
+        assert picture.size == (2 * (128 + 2) + 2, 128 + 2 + 2)
 
 
 def test_a_configuration_of_another_shape_is_refused_with_the_one_that_fits(
@@ -129,8 +137,19 @@ def test_a_configuration_of_another_shape_is_refused_with_the_one_that_fits(
     for more in ([], ["--keep-tokenizer"]):
         assert main([*words, "--init-from", "shipped", *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "does not fit this configuration; of its shape is --config tiny-imagenet64-cpu" in line
+        assert "does not fit this configuration; use --config nature128-cpu" in line
     assert not (tmp_path / "model").exists()
+
+
+def test_the_configuration_of_a_models_shape_is_known_by_any_dropout(tmp_path: Path) -> None:
+    """Dropout is a matter of training; width is one of shape."""
+    model = read_config(config_path("nature128-cpu")).model
+    for name, top, fitting in (
+        ("dropped", dataclasses.replace(model.top, dropout=0.3), ["nature128-cpu"]),
+        ("wider", dataclasses.replace(model.top, width=512), []),
+    ):
+        write_description(tmp_path / name, dataclasses.replace(model, top=top), [], DecodingConfig())
+        assert fitting_configs(tmp_path / name) == fitting
 
 
 def test_the_configuration_of_a_model_to_start_from_is_implied(
@@ -140,7 +159,7 @@ def test_the_configuration_of_a_model_to_start_from_is_implied(
     words = ["train", "tokenizer", "--data", str(photo_folder), "--model", str(tmp_path / "model")]
     words += ["--init-from", "shipped", "--tokenizer_training.codebook.start", "0", *few]
     assert main(words) == 0
-    assert "--config: tiny-imagenet64-cpu, which is of the shape of shipped" in capsys.readouterr().err
+    assert "--config: nature128-cpu, which has the shape of shipped" in capsys.readouterr().err
     stored = read_config(tmp_path / "model" / "runs" / "config.yaml")
-    assert stored.model == read_config(config_path("tiny-imagenet64-cpu")).model
+    assert stored.model == read_config(config_path("nature128-cpu")).model
     assert stored.tokenizer_training.steps == 1

@@ -19,8 +19,7 @@ import pytest
 from PIL import Image
 
 from servers import Server, serving
-from strait.apps.study.create import create_study
-from strait.apps.study.design import Design, make_sheets, places
+from strait.apps.study.design import Design, create_study, make_sheets, places
 from strait.apps.study.pictures import Method, PictureStore, read_method
 from strait.apps.study.results import read_results, results_chart, results_table
 from strait.apps.study.storage import CHANGES, Refused, Study, create
@@ -68,10 +67,10 @@ def test_images_are_found_by_folder_or_by_their_settings(tmp_path: Path) -> None
     (tmp_path / "flat" / "y.png").write_bytes(png_bytes(picture, {"label": None}))
     assert set(read_method("m", tmp_path / "flat").images) == {"n04399382 teddy", "image"}
     picture.save(tmp_path / "flat" / "z.png")
-    with pytest.raises(ValueError, match=r"^m: nothing says which class .*z\.png"):
+    with pytest.raises(ValueError, match=r"^m: the class of .*z\.png is unknown"):
         read_method("m", tmp_path / "flat")
     (tmp_path / "flat" / "z.png").write_bytes(png_bytes(picture, {"label": ["a", "list"]}))
-    with pytest.raises(ValueError, match=r"^m: nothing says which class .*z\.png"):
+    with pytest.raises(ValueError, match=r"^m: the class of .*z\.png is unknown"):
         read_method("m", tmp_path / "flat")
 
 
@@ -104,7 +103,7 @@ def test_every_question_shows_one_class_by_two_methods_and_no_image_twice(method
 
 
 def test_too_few_images_or_other_classes_are_refused(methods: list[Method], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--quality: 61 questions .* those that are there make 60"):
+    with pytest.raises(ValueError, match=r"^--quality: 61 questions .* they have enough for 60"):
         create_study(tmp_path / "study", methods, Design(quality=61), "")
     stranger = Method("stranger", {"other": methods[0].images["alp"]})
     with pytest.raises(ValueError, match=r"^stranger: it shares no class with ours"):
@@ -148,7 +147,7 @@ def test_pictures_tell_nothing_of_their_method(study: Study, methods: list[Metho
 
 def test_a_study_is_never_made_over_another(study: Study, methods: list[Method]) -> None:
     before = (study.folder / "study.sqlite").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a study already"):
+    with pytest.raises(FileExistsError, match="already has a study"):
         create_study(study.folder, methods, Design(quality=1, diversity=0), "")
     assert (study.folder / "study.sqlite").read_bytes() == before
 
@@ -264,7 +263,7 @@ def test_submitting_needs_every_answer_and_closes_the_invitation(study: Study) -
         study.submit(token)
     answer_all(study, token, lambda other, is_check: 0)
     study.submit(token)
-    with pytest.raises(Refused, match="handed in"):
+    with pytest.raises(Refused, match="already submitted"):
         study.record(token, 0, 1)
     for wrong in (("nobody", 0), (tokens(study)[1], 7), (tokens(study)[1], -1)):
         with pytest.raises(Refused):

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from servers import serving
-from strait.apps.study.create import create_study
-from strait.apps.study.design import Design
+from strait.apps.study.design import Design, create_study
 from strait.apps.study.pictures import read_method
 from strait.apps.study.results import read_results
 from strait.apps.study.storage import Sheet, Study

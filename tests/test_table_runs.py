@@ -21,11 +21,12 @@ from strait.evaluation.features import open_features
 from strait.evaluation.fidelity import frechet_distance
 from strait.evaluation.provenance import decoding_in_words, photographs_in_words
 from strait.evaluation.reference import ReferenceSet, reference_features
-from strait.model.strait import StraIT
+from strait.model.strait import StraIT, random_model
 from strait.runs import budget as budget_file
 from strait.runtime.stop import Stop
 from strait.tables import search
 from strait.training.pace import mean_seconds
+from test_model_folder import CLASSES, CONFIG
 from test_tables import words  # noqa: F401
 
 
@@ -46,6 +47,13 @@ def untrained(words: list[str]) -> list[str]:  # noqa: F811
     return words[2 : words.index("--tokenizer_training.steps")]
 
 
+@pytest.fixture
+def of_small(untrained: list[str], tmp_path: Path) -> list[str]:
+    """The same of a small model, whose images are there in a moment."""
+    random_model(CONFIG, CLASSES).save_pretrained(tmp_path / "model")
+    return [*untrained, "--model", str(tmp_path / "model")]
+
+
 def decodings(report: dict) -> list[dict]:
     return [row["provenance"]["samples"]["decoding"] for row in report["rows"]]
 
@@ -53,7 +61,7 @@ def decodings(report: dict) -> list[dict]:
 def test_everything_that_figures_depend_on_is_in_the_page(
     untrained: list[str], split_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*untrained, "--data", str(split_folder), "--samples", "14", "--search-samples", "0", "--seeds", "2"]  # noqa: F811
+    words = [*untrained, "--data", str(split_folder), "--samples", "6", "--search-samples", "0", "--seeds", "2"]  # noqa: F811
     assert main(["table", "3", *words]) == 0
     report = json.loads(capsys.readouterr().out)
     text = (tmp_path / "tables" / "table-3.md").read_text()
@@ -66,7 +74,7 @@ def test_everything_that_figures_depend_on_is_in_the_page(
         assert decoding_in_words(row["provenance"]["samples"]["decoding"]) in text
     floor = report["floor"]["provenance"]["photographs"]
     assert floor["fingerprint"] == open_images(str(split_folder), "train").fingerprint()
-    assert floor["images"] == 14
+    assert floor["images"] == 6
     assert f"floor: {photographs_in_words(floor)}" in text
 
 
@@ -121,11 +129,11 @@ def test_other_settings_of_decoding_are_other_rows(
 
 
 def test_other_defaults_of_a_model_are_other_rows(
-    untrained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    of_small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The weights are the same, its settings are not."""
-    model = StraIT.from_pretrained()
-    words = ["--model", str(tmp_path / "model"), *untrained, "--search-samples", "0", "--samples", "4"]  # noqa: F811
+    model = random_model(CONFIG, CLASSES)
+    words = [*of_small, "--search-samples", "0", "--samples", "4"]  # noqa: F811
     found = []
     for keep in ("confidence", "halton"):
         model.decoding = dataclasses.replace(model.decoding, keep=keep)
@@ -188,10 +196,10 @@ class StopAfter(Stop):
 
 
 def test_a_table_can_be_stopped_wherever_it_is_and_goes_on(
-    untrained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    of_small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that trains nothing: while photographs are read, while it searches, while it scores, between rows."""
-    words = ["table", "3", *untrained, "--samples", "12", "--search-samples", "4", "--batch-size", "4"]  # noqa: F811
+    words = ["table", "3", *of_small, "--samples", "12", "--search-samples", "4", "--batch-size", "4"]  # noqa: F811
     monkeypatch.setattr(search, "TEMPERATURES", (1.0, 4.0))
     assert main([*words, "--output", str(tmp_path / "whole")]) == 0
     whole = json.loads(capsys.readouterr().out)
@@ -219,9 +227,9 @@ def test_a_table_can_be_stopped_wherever_it_is_and_goes_on(
     assert again["rows"] == whole["rows"]
 
 
-def test_ctrl_c_ends_a_table_with_a_line(untrained: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_table_with_a_line(of_small: list[str], tmp_path: Path) -> None:
     """A real process, which trains nothing, stopped by the signal while it scores."""
-    words = [sys.executable, "-m", "strait.cli", "table", "7", *untrained, "--samples", "100000"]  # noqa: F811
+    words = [sys.executable, "-m", "strait.cli", "table", "7", *of_small, "--samples", "100000"]  # noqa: F811
     process = subprocess.Popen(
         [*words, "--search-samples", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -337,7 +337,7 @@ def test_a_verdict_says_where_an_error_is_unknown() -> None:
     del results[2]["scores"]["fid_error"]
     assert verdicts(table, means(table, results))[0] == (
         "FID: the paper's order holds for 1 of 3 pairs of rows, lies within the error for 0, is reversed for 0, "
-        "cannot be told for 2 (error unknown)"
+        "is undecided for 2 (error unknown)"
     )
     # Of several seeds, their spread is an error.
     results.append({"row": "c", "scores": {"fid": 30.1, "fid_to_reconstructions": -30.1}})
@@ -397,17 +397,17 @@ def test_steps_stand_in_words_beside_the_papers() -> None:
     assert line.startswith("| CDM | (1.0G) | (250) |")
     text = markdown(find_table(2), [], None, [])
     assert "| (12*) |" in text
-    assert "12*: a step of the paper's goes through the whole model" in text
+    assert "12*: the paper counts a pass through the whole model, top and bottom, as one step" in text
 
 
 def test_what_is_not_inceptions_is_not_called_fid() -> None:
     table, results = made_up({"a": (10, 1), "b": (20, 1)}, {"a": 1.0, "b": 2.0})
     own = markdown(table, results, None, [], "network.pt")
     assert "| Fréchet distance (paper: FID) |" in own
-    assert "taken on the features of network.pt, the paper's on Inception's" in own
+    assert "use the features of network.pt, the paper's those of Inception" in own
     theirs = markdown(table, results, None, [], "inception-v3-compat")
     assert "| FID |" in theirs
-    assert "taken on the features" not in theirs
+    assert "use the features" not in theirs
     assert (distance_title("network.pt"), distance_title("inception-v3-compat")) == ("Fréchet distance", "FID")
 
 
@@ -526,19 +526,19 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
             ["table", "4", "--config", "smoke"],
             "--config: table 4 needs StraIT's own tokenizer and an upsampler, as in imagenet512, imagenette128-cpu\n",
         ),
-        (["table", "4"], "say on which configuration: imagenet512, imagenette128-cpu"),
+        (["table", "4"], "give a configuration: imagenet512, imagenette128-cpu"),
         (["table", "2", "--config", "cascade-imagenet256"], "table 2 needs StraIT's own tokenizer"),
         (["table", "6", "--config", "maskgit-imagenet256"], "table 6 needs two levels of tokens, as in cascade-"),
         (["table", "7", "--config", "maskgit-imagenet256", "--rows"], "table 7 needs two levels of tokens"),
         (["table", "3", "--random-weights", "--config", "smoke"], "--random-weights: only table 7"),
-        (["table", "7", "--random-weights"], "--random-weights measures a configuration, such as imagenet256"),
-        (["table", "7", "--random-weights", "--rows", "--config", "smoke"], "say either --rows or --random-weights"),
-        (["table", "7", "--dtype", "bfloat16"], "--dtype: it is for --random-weights alone"),
-        (["table", "7", "--config", "smoke", "--model", "M"], "say either --config or --model"),
-        (["table", "7", "--budget", "5"], "--budget: without --config nothing is trained"),
+        (["table", "7", "--random-weights"], "measures a configuration; give one, such as imagenet256"),
+        (["table", "7", "--random-weights", "--rows", "--config", "smoke"], "pass either --rows or --random-weights"),
+        (["table", "7", "--dtype", "bfloat16"], "--dtype: only for --random-weights"),
+        (["table", "7", "--config", "smoke", "--model", "M"], "pass either --config or --model"),
+        (["table", "7", "--budget", "5"], "--budget: nothing is trained without --config"),
         (["evaluate", "generation", "--grid", "x.png"], "--grid"),
         (["evaluate", "reconstruction", "--steps", "8+4"], "--steps"),
-        (["evaluate", "--json"], "evaluate: say what to judge: reconstruction or generation"),
+        (["evaluate", "--json"], "evaluate: say what to evaluate: reconstruction or generation"),
         (["table", "7", "--seeds", "0"], "--seeds: 0 must be at least 1"),
         (["table", "7", "--search-samples", "2"], "--search-samples: 2 must be 0 or at least 4"),
         (["sweep", "--budget", "0"], "--budget: 0.0 must be above 0 minutes"),
@@ -620,7 +620,7 @@ def test_rows_of_a_model_that_serves_them_all_are_its_own(capsys: pytest.Capture
 def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "2", "--config", "smoke", "--rows"]) == 0
     text = capsys.readouterr().out
-    assert "named configurations at the scale of smoke" in text
-    assert "against the paper's" not in text
+    assert "named configurations are scaled by the ratio of smoke" in text
+    assert "relative to the paper" not in text
     assert main(["table", "8", "--config", "imagenet256", "--rows", "--search-steps"]) == 0
-    assert "searched for each row that leaves them open: steps, temperature" in capsys.readouterr().out
+    assert "searched for rows that do not fix them: steps, temperature" in capsys.readouterr().out

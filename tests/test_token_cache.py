@@ -341,7 +341,7 @@ def odd_description(folder: Path) -> None:
 def test_a_damaged_cache_is_named(source: FolderSource, folder: Path, damage: Callable[[Path], None]) -> None:
     build(folder, source, CountingEncoder())
     damage(folder)
-    with pytest.raises(DataError, match=f"{folder} is .*; delete it and it is made again") as caught:
+    with pytest.raises(DataError, match=f"{folder} is .*; delete it to build it again") as caught:
         build(folder, source, CountingEncoder())
     assert "\n" not in str(caught.value)
     shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -179,7 +180,49 @@ def test_a_rate_is_set_for_every_group() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
 
 
+class Layered(nn.Module):
+    """A network with an embedding and a stack of layers, as the transformers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inlet = nn.Linear(6, 8)
+        self.layers = nn.ModuleList([nn.Linear(8, 12), nn.Linear(12, 3)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[1](self.layers[0](self.inlet(x)).tanh())
+
+
+def test_muon_takes_orthogonal_steps_of_adamws_size_and_adamw_the_rest() -> None:
+    torch.manual_seed(0)
+    network, twin = Layered(), Layered()
+    twin.load_state_dict(network.state_dict())
+    settings = TransformerTrainingConfig(learning_rate=1e-2, weight_decay=0.0)
+    muon = stage2_optimizer(network, dataclasses.replace(settings, optimizer="muon"))
+    plain = stage2_optimizer(twin, settings)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    for value, other in zip(network.parameters(), twin.parameters(), strict=True):
+        value.grad = torch.randn_like(value)
+        other.grad = value.grad.clone()
+    muon.step()
+    plain.step()
+    for (name, value), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+        step = (before[name] - value).detach()
+        if name not in ("layers.0.weight", "layers.1.weight"):
+            assert torch.equal(value, other), name
+            continue
+        assert value.grad is not None
+        u, _, v = torch.linalg.svd(value.grad, full_matrices=False)
+        orthogonal = u @ v
+        # Newton-Schulz in five rounds leaves singular values between 0.6 and 1.3; times 0.2 sqrt(longer side).
+        sizes = torch.linalg.svdvals(step) / (1e-2 * 0.2 * math.sqrt(max(step.shape)))
+        assert ((sizes > 0.6) & (sizes < 1.3)).all(), (name, sizes)
+        cosine = (step * orthogonal).sum() / (step.norm() * orthogonal.norm())
+        assert cosine > 0.9, (name, cosine)
+
+
 def make_optimizer(kind: str, network: nn.Module) -> Optimizer:
+    if kind == "muon":
+        return stage2_optimizer(network, TransformerTrainingConfig(learning_rate=1e-2, optimizer="muon"))
     if kind == "stage 2":
         return stage2_optimizer(network, TransformerTrainingConfig(learning_rate=1e-2))
     choice: Literal["adam", "sgd"] = "sgd" if kind == "sgd" else "adam"
@@ -195,9 +238,10 @@ def take_steps(network: nn.Module, optimizer: Optimizer, first: int, last: int) 
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("kind", ["adam", "sgd", "stage 2"])
+@pytest.mark.parametrize("kind", ["adam", "sgd", "stage 2", "muon"])
 def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, device: str, tmp_path: Path) -> None:
-    whole = make_network().to(device)
+    make = Layered if kind == "muon" else make_network
+    whole = make().to(device)
     optimizer = make_optimizer(kind, whole)
     take_steps(whole, optimizer, 0, 5)
     tensors = {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, whole).items()}
@@ -205,7 +249,8 @@ def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, device: 
     take_steps(whole, optimizer, 5, 12)
 
     stored = load_file(str(tmp_path / "state.safetensors"))
-    resumed = make_network(seed=99).to(device)
+    torch.manual_seed(99)
+    resumed = make().to(device)
     resumed.load_state_dict({name: value for name, value in stored.items() if not name.startswith("optimizer/")})
     other = make_optimizer(kind, resumed)
     moments = {name.removeprefix("optimizer/"): v for name, v in stored.items() if name.startswith("optimizer/")}
@@ -214,12 +259,12 @@ def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, device: 
     for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(first, second)
     if kind != "sgd":
-        assert "exp_avg_sq/3.weight" in moments
+        assert ("momentum_buffer/layers.1.weight" if kind == "muon" else "exp_avg_sq/3.weight") in moments
         # Without the moments it would have gone another way: the test can fail.
-        lost = make_network(seed=99).to(device)
+        lost = make().to(device)
         lost.load_state_dict({name: value for name, value in stored.items() if not name.startswith("optimizer/")})
         take_steps(lost, make_optimizer(kind, lost), 5, 12)
-        assert not torch.equal(lost[0].weight, whole[0].weight)
+        assert not torch.equal(next(lost.parameters()), next(whole.parameters()))
 
 
 def test_what_is_loaded_is_not_shared() -> None:

@@ -133,7 +133,7 @@ def test_there_and_back_with_and_without_the_upsampler(model: StraIT, tmp_path: 
     (tmp_path / "upsampler.safetensors").unlink()
     without = StraIT.from_pretrained(tmp_path, pack=False)
     assert torch.equal(without.generate(["two"], seed=3), model.generate(["two"], seed=3, decoding=DECODING.first(2)))
-    with pytest.raises(ModelError, match="no upsampler yet; make it with: strait train upsampler"):
+    with pytest.raises(ModelError, match="no upsampler yet; train it with: strait train upsampler"):
         without.generate(["two"], decoding=DECODING)
 
 
@@ -141,9 +141,11 @@ def test_its_size_is_its_own() -> None:
     part = build_part(CONFIG, "upsampler", 2)
     assert isinstance(part, Upsampler)
     assert [len(part.top.layers), len(part.bottom.layers)] == [2, 2]
-    with pytest.raises(ValueError, match="upsampler: it needs two levels of tokens, and vqgan has one"):
+    with pytest.raises(ValueError, match="upsampler: it needs two levels of tokens, but vqgan has one"):
         ModelConfig(16, TokenizerConfig(kind="vqgan", multipliers=(1, 2)), SMALL, None, SMALL)
-    with pytest.raises(ModelError, match="upsampler: this model has none; its parts are tokenizer, top, bottom"):
+    with pytest.raises(
+        ModelError, match="upsampler: this model has no such part; its parts are tokenizer, top, bottom"
+    ):
         build_part(ModelConfig(16, TOKENIZER, SMALL, SMALL), "upsampler", 2)
 
 

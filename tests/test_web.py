@@ -32,6 +32,7 @@ from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
+from test_model_folder import CONFIG as TWO_LEVELS
 from test_upsampler import CLASSES, CONFIG, DECODING
 
 gr = pytest.importorskip("gradio", reason="the page needs pip install 'strait[app]'")
@@ -61,6 +62,20 @@ def controls(model: StraIT) -> Controls:
     return made
 
 
+@pytest.fixture(scope="module")
+def small() -> StraIT:
+    """16 top tokens, fewer than the steps that the page takes."""
+    return random_model(TWO_LEVELS, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def small_controls(small: StraIT) -> Controls:
+    made = Controls(small)
+    with gr.Blocks(analytics_enabled=False):
+        made.build()
+    return made
+
+
 def defaults(controls: Controls) -> list:
     return [part.value for part in controls.parts]
 
@@ -77,7 +92,7 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
     number = st.floats(0, 20)
     steps = st.integers(1, 64)
     wanted = (
-        data.draw(st.integers(-1, 199)),
+        data.draw(st.integers(-1, len(controls.model.classes) - 1)),
         str(data.draw(st.integers(-(2**63), 2**63 - 1))),
         data.draw(st.integers(1, 16)),
         0,
@@ -88,7 +103,7 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
         data.draw(st.sampled_from(["constant", "linear"])),
     )
     values = controls.values(wanted)
-    last = values.wanted(controls.model)[-1]
+    last = values.requests(controls.model)[-1]
     path = tmp_path / "picture.png"
     path.write_bytes(png_bytes(Image.new("RGB", (4, 4)), settings_inside(controls.model, "", last)))
     again = controls.values(tuple(controls.restored(stored_in(settings_in(str(path)), MOST_IMAGES))))
@@ -110,14 +125,14 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
         with pytest.raises(ValueError, match=reason):
             controls.values((*good[:place], value, *good[place + 1 :]))
     for name, content, reason in (
-        ("a.png", png_bytes(Image.new("RGB", (4, 4)), {}), "^picture: the settings inside it are of another kind"),
-        ("b.png", b"nothing", "^picture: it is no PNG"),
+        ("a.png", png_bytes(Image.new("RGB", (4, 4)), {}), "^picture: its settings are damaged"),
+        ("b.png", b"nothing", "^picture: it is not a PNG"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             controls.restored(stored_in(settings_in(str(tmp_path / name)), MOST_IMAGES))
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    with pytest.raises(ValueError, match=r"^picture: it carries no settings"):
+    with pytest.raises(ValueError, match=r"^picture: it has no settings"):
         settings_in(str(tmp_path / "c.png"))
 
 
@@ -149,7 +164,7 @@ def test_every_setting_of_an_edit_has_a_control_in_its_range() -> None:
 def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_path: Path) -> None:
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     Image.new("RGB", (64, 64), (90, 140, 30)).save(photo)
-    common = ["--label", "teddy", "--seed", "7", "--steps", "2+1", "--count", "2", "--output", str(out)]
+    common = ["--label", "lemon", "--seed", "7", "--steps", "2+1", "--count", "2", "--output", str(out)]
     for words, action, places in (
         (
             ["infill", photo, "--box", "0,0,20,20", "--feather", "5", "--no-composite"],
@@ -171,22 +186,22 @@ def test_every_png_of_ours_comes_back(controls: Controls, model: StraIT, tmp_pat
     ):
         assert main(["edit", *map(str, words), *common, "--overwrite"]) == 0
         values, edit, _ = restored(controls, out / f"photo-{action}-seed7-0001.png")
-        assert (values.label, values.seed, values.first, values.count) == (model.classes.find("teddy"), 7, 0, 2)
+        assert (values.label, values.seed, values.first, values.count) == (model.classes.find("lemon"), 7, 0, 2)
         assert values.decoding.steps == (2, 1)
         assert edit["action"] == action
         assert {place: edit[place] for place in places} == places
 
     grid = tmp_path / "grid.png"
-    assert main(["generate", "--labels", "alp", "--count", "20", "--steps", "1+1", "--grid", str(grid)]) == 0
+    assert main(["generate", "--labels", "mountain", "--count", "20", "--steps", "1+1", "--grid", str(grid)]) == 0
     values, _, stored = restored(controls, grid)
-    assert (values.label, values.first, values.count) == (model.classes.find("alp"), 0, 16)
+    assert (values.label, values.first, values.count) == (model.classes.find("mountain"), 0, 16)
     assert "20 images" in stored.notes[0]
-    words = ["generate", "--labels", "alp", "--count", "20", "--steps", "1+1", "--seed", "3", "--output", str(out)]
-    assert main(words) == 0
-    values, _, _ = restored(controls, out / "alp-seed3-0019.png")
+    words = ["generate", "--labels", "mountain", "--count", "20", "--steps", "1+1", "--seed", "3"]
+    assert main([*words, "--output", str(out)]) == 0
+    values, _, _ = restored(controls, out / "mountain-seed3-0019.png")
     assert (values.first, values.count) == (4, 16)
-    *_, process = Studio(model, tmp_path / "page").generate(values.wanted(model))
-    dropped = np.asarray(Image.open(out / "alp-seed3-0019.png"))
+    *_, process = Studio(model, tmp_path / "page").generate(values.requests(model))
+    dropped = np.asarray(Image.open(out / "mountain-seed3-0019.png"))
     assert np.array_equal(np.asarray(Image.open(process.files[-1])), dropped)
 
 
@@ -200,7 +215,7 @@ def test_an_edit_comes_back_where_the_model_goes_on_to_upsample() -> None:
     stored = stored_in(edit_settings(edit, "", "extend", None, EditOptions(), 0), MOST_IMAGES)
     values = controls.values(tuple(controls.restored(stored)))
     assert (values.label, values.seed, values.decoding) == (1, 3, DECODING)
-    with pytest.raises(ValueError, match="made at 2 levels, and this page works at 4"):
+    with pytest.raises(ValueError, match="decoded at 2 levels, but this page uses 4"):
         controls.restored(dataclasses.replace(stored, edit=None))
 
 
@@ -243,12 +258,13 @@ def test_an_edit_shows_its_steps_and_ends_when_nobody_looks_on(model: StraIT, tm
     picture = Picture(np.full((64, 64, 3), 90, np.uint8))
     mask = np.zeros((64, 64), bool)
     mask[:32] = True
-    edit = Edit(model, count=2, seed=3, first=5)
+    decoding = dataclasses.replace(model.default_decoding(), steps=(6, 3))
+    edit = Edit(model, count=2, seed=3, first=5, decoding=decoding)
     news = list(Studio(model, tmp_path).edit(edit, "infill", picture, mask, EditOptions()))
     steps, files = [one for one in news if isinstance(one, Step)], [one for one in news if isinstance(one, str)]
     assert len(steps) >= 2
-    assert steps[0].images.shape == (2, 64, 64, 3)
-    expected = list(infill_picture(Edit(model, count=7, seed=3), picture, mask))[5:]
+    assert steps[0].images.shape == (2, 128, 128, 3)
+    expected = list(infill_picture(Edit(model, count=7, seed=3, decoding=decoding), picture, mask))[5:]
     for index, (path, wanted) in enumerate(zip(files, expected, strict=True)):
         assert np.array_equal(np.asarray(Image.open(path)), wanted)
         assert json.loads(Image.open(path).info["strait"])["index"] == 5 + index
@@ -264,10 +280,10 @@ def test_an_edit_shows_its_steps_and_ends_when_nobody_looks_on(model: StraIT, tm
     assert threading.active_count() <= before
 
 
-def test_totals_follow_the_steps_that_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
+def test_totals_follow_the_steps_that_are_taken(small_controls: Controls, small: StraIT, tmp_path: Path) -> None:
     """16 top tokens take at most 16 steps, whatever was asked for."""
-    values = controls.values((7, "12", 1, 0, 1.0, 40, 3, *defaults(controls)[7:]))
-    *_, process = Studio(model, tmp_path).generate(values.wanted(model))
+    values = small_controls.values((1, "12", 1, 0, 1.0, 40, 3, *defaults(small_controls)[7:]))
+    *_, process = Studio(small, tmp_path).generate(values.requests(small))
     assert [step.text.split(":")[0] for step in process.steps][-1] == f"step {len(process.steps)} of 19"
     assert len(process.steps) == 19
 
@@ -275,30 +291,32 @@ def test_totals_follow_the_steps_that_are_taken(controls: Controls, model: StraI
 def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
     controls: Controls, model: StraIT, tmp_path: Path
 ) -> None:
-    values = controls.values((7, "12", 3, *defaults(controls)[3:]))
+    values = controls.values((7, "12", 3, *defaults(controls)[3:5], 6, 3, *defaults(controls)[7:]))
     seen, studio = 0, Studio(model, tmp_path)
-    for process in studio.generate(values.wanted(model)):
-        assert len(process.steps) == min(seen + 1, 18)
+    for process in studio.generate(values.requests(model)):
+        assert len(process.steps) == min(seen + 1, 9)
         seen += 1
-    assert seen == 19
-    expected = [np.asarray(picture) for picture in to_pictures(model.generate([7] * 3, seed=12))]
+    assert seen == 10
+    decoding = dataclasses.replace(model.default_decoding(), steps=(6, 3))
+    made = model.generate([7] * 3, seed=12, decoding=decoding)
+    expected = [np.asarray(picture) for picture in to_pictures(made)]
     for index, (path, wanted) in enumerate(zip(process.files, expected, strict=True)):
         assert np.array_equal(np.asarray(Image.open(path)), wanted)
         assert np.array_equal(process.steps[-1].images[index], wanted)
         assert json.loads(Image.open(path).info["strait"])["index"] == index
-    assert process.steps[0].text.startswith("step 1 of 18: top 1, ")
-    assert process.steps[12].text.startswith("step 13 of 18: bottom 1, ")
-    assert process.steps[17].text == "step 18 of 18: bottom 6, 64 of 64 tokens kept"
+    assert process.steps[0].text.startswith("step 1 of 9: top 1, ")
+    assert process.steps[6].text.startswith("step 7 of 9: bottom 1, ")
+    assert process.steps[8].text == "step 9 of 9: bottom 3, 256 of 256 tokens kept"
     assert sheet(process.steps[0]).width >= 512
     assert sureness_of(process.steps[0], 2).size == (512, 512)
-    assert process.steps[0].sure.shape == (3, 4, 4)
+    assert process.steps[0].sure.shape == (3, 8, 8)
 
 
-def test_steps_are_counted_as_they_are_taken(controls: Controls, model: StraIT, tmp_path: Path) -> None:
+def test_steps_are_counted_as_they_are_taken(small_controls: Controls, small: StraIT, tmp_path: Path) -> None:
     """A level takes no more steps than it has tokens: 16 of 40, and with the bottom's 3 there are 19."""
-    wanted = controls.values((7, "12", 1, 0, 0, 40, 3, *defaults(controls)[7:]))
-    studio = Studio(model, tmp_path)
-    *_, process = studio.generate(wanted.wanted(model))
+    wanted = small_controls.values((1, "12", 1, 0, 0, 40, 3, *defaults(small_controls)[7:]))
+    studio = Studio(small, tmp_path)
+    *_, process = studio.generate(wanted.requests(small))
     texts = [step.text.partition(",")[0] for step in process.steps]
     levels = [*(f"top {index + 1}" for index in range(16)), *(f"bottom {index + 1}" for index in range(3))]
     assert texts == [f"step {number + 1} of 19: {level}" for number, level in enumerate(levels)]
@@ -414,9 +432,9 @@ def test_pictures_of_other_formats_sizes_and_layers_are_refused(served: Server) 
     large = uploaded(served, "large.png", png(Image.new("L", (8000, 4000))))
     for background, layers, reason in (
         (eps, [], "is not a picture, or is damaged"),
-        (large, [], "has too many pixels to be opened"),
+        (large, [], "has too many pixels"),
         (good, [eps], "is not a picture, or is damaged"),
-        (good, [layer, layer], "layers, and the page takes one"),
+        (good, [layer, layer], "layers, but the page accepts one"),
         (None, [layer], "put a picture into the editor first"),
     ):
         assert joined(served, "edit-button", asked_to_edit(served, background, layers)).status_code == 200
@@ -443,13 +461,13 @@ def test_bodies_numbers_and_work_are_bounded(served: Server) -> None:
 def test_work_is_bounded_before_it_begins(model: StraIT, controls: Controls) -> None:
     values = controls.values((7, "12", 16, 0, 0, 60, 3, *defaults(controls)[7:]))
     with pytest.raises(ValueError, match=r"^steps: 1008 passes through the model"):
-        check_generation(values.wanted(model))
-    with pytest.raises(ValueError, match=r"^steps: 67 for an image, and the page takes 64"):
-        check_generation(controls.values((7, "12", 1, 0, 0, 64, 3, *defaults(controls)[7:])).wanted(model))
+        check_generation(values.requests(model))
+    with pytest.raises(ValueError, match=r"^steps: 67 for an image, but the page accepts at most 64"):
+        check_generation(controls.values((7, "12", 1, 0, 0, 64, 3, *defaults(controls)[7:])).requests(model))
     picture, mask = Picture(np.zeros((4000, 5000, 3), np.uint8)), np.ones((4000, 5000), bool)
     edit = Edit(model, count=6, decoding=model.default_decoding())
     check_edit(dataclasses.replace(edit, count=5), "infill", picture, mask, EditOptions())
-    with pytest.raises(ValueError, match="6 results of 5000x4000 pixels are more than 100 million"):
+    with pytest.raises(ValueError, match="6 results of 5000x4000 pixels exceed 100 million"):
         check_edit(edit, "infill", picture, mask, EditOptions())
     wide = EditOptions(sides=Sides(left=16, right=16))
     with pytest.raises(ValueError, match=r"^steps: at least 513 passes"):

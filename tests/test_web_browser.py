@@ -66,7 +66,7 @@ def fill(page, key: str, value: str) -> None:
 def generate(page, count: int) -> list[Image.Image]:
     """Press the button; returns the files to download, as they are."""
     page.locator("#generate-button").click()
-    page.locator("#note").get_by_text("each file carries its settings").wait_for()
+    page.locator("#note").get_by_text("each file stores its settings").wait_for()
     page.wait_for_function(f"document.querySelectorAll('#files a[download]').length == {count}")
     links = [link.get_attribute("href") for link in page.locator("#files a[download]").all()]
     return [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
@@ -82,31 +82,31 @@ def test_generate_with_a_preview_then_scrub_the_process(page, server: Server) ->
         "if (window.seen.at(-1) != text) window.seen.push(text); })"
         ".observe(document.querySelector('#note'), {subtree: true, childList: true, characterData: true})"
     )
-    choose_class(page, "teddy")
+    choose_class(page, "lemon")
     fill(page, "seed", "5")
     fill(page, "count", "3")
     files = generate(page, 3)
     model = StraIT.from_pretrained()
-    expected = to_pictures(model.generate(["teddy"] * 3, seed=5))
+    expected = to_pictures(model.generate(["lemon"] * 3, seed=5))
     for index, (made, wanted) in enumerate(zip(files, expected, strict=True)):
         assert np.array_equal(pixels(made), np.asarray(wanted))
         inside = json.loads(made.info["strait"])
-        assert (inside["label"], inside["seed"], inside["index"]) == ("n04399382 teddy", 5, index)
+        assert (inside["label"], inside["seed"], inside["index"]) == ("lemon", 5, index)
     steps = [int(text.split()[1]) for text in page.evaluate("window.seen") if text.startswith("step ")]
     assert len(steps) >= 4
     assert steps == sorted(set(steps))
 
     page.get_by_role("tab", name="Process").click()
-    page.get_by_text("step 18 of 18: bottom 6, 64 of 64 tokens kept").wait_for()
+    page.get_by_text("step 24 of 24: bottom 6, 256 of 256 tokens kept").wait_for()
     fill(page, "which", "2")
     big = expected[1].resize((512, 512), Image.Resampling.BICUBIC)
     page.wait_for_function("document.querySelector('#step-image img')?.complete")
     page.wait_for_timeout(1500)
     assert np.array_equal(pixels(image_at(page, "step-image")), np.asarray(big))
     seen = set()
-    for step, text in ((1, "top 1, "), (12, "top 12, 16 of 16"), (13, "bottom 1, ")):
+    for step, text in ((1, "top 1, "), (18, "top 18, 64 of 64"), (19, "bottom 1, ")):
         fill(page, "step", str(step))
-        page.get_by_text(f"step {step} of 18: {text}").wait_for()
+        page.get_by_text(f"step {step} of 24: {text}").wait_for()
         page.wait_for_timeout(500)
         seen.add((image_at(page, "step-image").tobytes(), image_at(page, "step-sure").tobytes()))
     assert len(seen) == 3
@@ -157,7 +157,7 @@ def test_a_mask_is_painted_and_infilled(page, tmp_path: Path) -> None:
 
 def test_a_picture_dropped_in_brings_its_settings_back(page, server: Server, tmp_path: Path) -> None:
     page.locator("#more button").click()
-    choose_class(page, "goldfish")
+    choose_class(page, "daisy")
     for key, value in (("seed", str(2**62 + 1)), ("count", "2"), ("steps-top", "5"), ("temperature-bottom", "1.5")):
         fill(page, key, value)
     first = generate(page, 2)
@@ -168,18 +168,18 @@ def test_a_picture_dropped_in_brings_its_settings_back(page, server: Server, tmp
     page.locator("#drop input[type=file]").set_input_files(tmp_path / "mine.png")
     page.wait_for_function("document.querySelector('#seed textarea, #seed input').value != '0'")
     assert page.locator("#seed textarea, #seed input").first.input_value() == str(2**62 + 1)
-    assert page.locator("#class input").input_value() == "goldfish"
+    assert page.locator("#class input").input_value() == "daisy"
     again = generate(page, 2)
     assert [pixels(one).tobytes() for one in again] == [pixels(one).tobytes() for one in first]
 
 
 def test_what_cannot_be_is_said_on_the_page(page, tmp_path: Path) -> None:
-    fill(page, "seed", "teddy")
+    fill(page, "seed", "lemon")
     page.locator("#generate-button").click()
-    page.get_by_text("seed: 'teddy' must be a whole number").wait_for()
+    page.get_by_text("seed: 'lemon' must be a whole number").wait_for()
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     page.locator("#drop input[type=file]").set_input_files(tmp_path / "plain.png")
-    page.get_by_text("it carries no settings").wait_for()
+    page.get_by_text("it has no settings").wait_for()
 
 
 def open_editor(page, tmp_path: Path) -> Image.Image:
@@ -233,10 +233,10 @@ def watch(page, key: str) -> None:
 
 def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     model = StraIT.from_pretrained()
-    choose_class(page, "teddy")
+    choose_class(page, "lemon")
     fill(page, "count", "1")
     picture = Picture(np.asarray(open_editor(page, tmp_path)))
-    edit = Edit(model, model.classes.find("teddy"))
+    edit = Edit(model, model.classes.find("lemon"))
 
     page.get_by_label("Extend: past the edges").check()
     fill(page, "edit-right", "0")
@@ -245,17 +245,17 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     assert np.array_equal(pixels(made), next(extend_picture(edit, picture, Sides(left=1))))
     assert any(text.startswith(("top, step", "bottom, step")) for text in page.evaluate("window.seen"))
 
-    page.get_by_label("Transfer: move the picture").check()
+    page.get_by_label("Transfer: to the chosen class").check()
     fill(page, "edit-keep", "0.25")
     (made,) = edit_results(page, 1)
     assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
 
-    page.get_by_label("Relabel: the same").check()
+    page.get_by_label("Relabel: redraw it").check()
     paint(page)
     (made,) = edit_results(page, 1)
     assert made.size == (200, 160)
     assert json.loads(made.info["strait"])["edit"] == "relabel"
-    assert json.loads(made.info["strait"])["label"].endswith("teddy")
+    assert json.loads(made.info["strait"])["label"].endswith("lemon")
     changed = (pixels(made) != picture.pixels).any(-1)
     assert 0.005 < changed.mean() < 0.3
 
@@ -304,7 +304,7 @@ def test_another_models_picture_is_said_to_be_one(page, tmp_path: Path) -> None:
     settings = {"label": None, "seed": 1, "index": 40, "decoding": decoding, "model": "0123456789ab"}
     (tmp_path / "other.png").write_bytes(png_bytes(Image.new("RGB", (8, 8)), settings))
     page.locator("#drop input[type=file]").set_input_files(tmp_path / "other.png")
-    page.get_by_text("made by model 0123456789ab").wait_for()
+    page.get_by_text("the picture is by model 0123456789ab").wait_for()
     page.locator("#more button").first.click()
     assert page.locator("#first input").input_value() == "25"
     assert page.locator("#keep input").first.input_value() == "halton"
@@ -316,12 +316,12 @@ def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> Non
     seed = int(page.locator("#seed input, #seed textarea").first.input_value())
     assert 0 < seed < 10**6
     page.locator("#examples button").first.click()
-    page.wait_for_function("document.querySelector('#class input').value == 'goldfish'")
-    choose_class(page, "teddy")
+    page.wait_for_function("document.querySelector('#class input').value == 'avocado'")
+    choose_class(page, "lemon")
     fill(page, "count", "2")
     files = generate(page, 2)
     names = [link.get_attribute("download") for link in page.locator("#files a[download]").all()]
-    assert names == [f"teddy-seed{seed}-{index:04d}.png" for index in range(2)]
+    assert names == [f"lemon-seed{seed}-{index:04d}.png" for index in range(2)]
     with page.expect_download() as download:
         page.locator("#all").click()
     with zipfile.ZipFile(download.value.path()) as archive:
@@ -339,8 +339,8 @@ def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> Non
     page.get_by_label("Extend: past the edges").check()
     fill(page, "count", "1")
     (made,) = edit_results(page, 1)
-    assert made.size == (96, 64)  # by a top token of 16 pixels on the left and the right, until one says otherwise
-    assert np.array_equal(pixels(made)[:, 16:80], pixels(files[1]))
+    assert made.size == (160, 128)  # by a top token of 16 pixels on the left and the right, until one says otherwise
+    assert np.array_equal(pixels(made)[:, 16:144], pixels(files[1]))
 
     page.get_by_role("tab", name="Earlier").click()
     page.wait_for_function("document.querySelectorAll('#earlier-gallery .grid-container img').length == 3")
@@ -357,7 +357,7 @@ def test_every_label_is_whole_on_a_phone(page, server: Server) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(server.url)
     page.get_by_role("tab", name="Edit").click()
-    page.get_by_label("Transfer: move the picture").check()
+    page.get_by_label("Transfer: to the chosen class").check()
     label = page.locator("#edit-keep-bottom")
     label.wait_for()
     assert label.evaluate("element => element.scrollWidth <= element.clientWidth")

@@ -1,7 +1,7 @@
 """strait: Stratified Image Transformer, non-autoregressive image generation and editing.
 
 from strait import StraIT
-images = StraIT.from_pretrained().generate(["teddy", "goldfish"], seed=0)
+images = StraIT.from_pretrained().generate(["lemon", "red apple"], seed=0)
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from strait.model.pipeline import StraITPipeline
     from strait.model.strait import StraIT
+    from strait.version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["StraIT", "StraITPipeline", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package must not import torch: the command line answers at once.
+    # Lazy, so that importing the package, as the command line does, does not import torch.
+    if name == "__version__":
+        from strait.version import __version__
+
+        return __version__
     if name == "StraIT":
         from strait.model.strait import StraIT
 

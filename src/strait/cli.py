@@ -1,4 +1,4 @@
-"""The command line: one verb, one file of `commands`. Nothing here imports torch before a verb has been understood."""
+"""The command line: each verb is a file of `commands`. torch is not imported before a verb has been parsed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from types import ModuleType
 from strait import __version__
 from strait.commands import VERBS
 from strait.commands.arguments import STOPPED_BY_SIGNAL
-from strait.runtime.home import lend_home
-from strait.runtime.streams import keep_writing
-from strait.runtime.threads import wait_without_spinning
+from strait.runtime.process import keep_writing, lend_home, wait_without_spinning
 
 _OUT_OF_MEMORY = (
     "not enough memory",
@@ -25,19 +23,19 @@ _OUT_OF_MEMORY = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status. Errors of the user's are one line on standard error.
+    """Run one verb; returns the exit status. User errors are one line on standard error.
 
     Args:
-        arguments: the verb and its options; those of the command line by default, and then the process is set up, too.
+        arguments: the verb and its options; by default those of the command line, for which the process is set up.
     """
     if arguments is None:
         keep_writing()
         wait_without_spinning()
-    words = sys.argv[1:] if arguments is None else arguments
+    argv = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments is None:
             lend_home()
-        return _run(words)
+        return _run(argv)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
     except (ValueError, OSError) as error:
@@ -47,20 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return _fail(
-            f"there is not enough memory ({reason[:200]}); a smaller batch_size or a smaller model needs less, and so "
-            "does training a batch in more pieces (PART_training.accumulate)"
+            f"out of memory ({reason[:200]}); reduce batch_size or the model, or split each training batch into more "
+            "pieces (PART_training.accumulate)"
         )
 
 
-def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
-    elif words[0] == "--version":
+    elif argv[0] == "--version":
         print(f"strait {__version__}")
-    elif words[0] not in VERBS:
-        return _fail(f"there is no verb {words[0]!r}; there are {', '.join(VERBS)}")
+    elif argv[0] not in VERBS:
+        return _fail(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
     else:
-        status = _module(words[0]).run(words[1:])
+        status = _module(argv[0]).run(argv[1:])
         sys.stdout.flush()
         return status
     sys.stdout.flush()
@@ -68,20 +66,20 @@ def _run(words: list[str]) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is an allocation that failed; torch has a type for a GPU's, and words for a CPU's."""
+    """Whether an error is a failed allocation; torch has a type for those on a GPU, but only messages on a CPU."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return any(words in str(error) for words in _OUT_OF_MEMORY)
+    return any(message in str(error) for message in _OUT_OF_MEMORY)
 
 
 def _module(verb: str) -> ModuleType:
-    """The file of a verb: its first line is the verb's purpose, its ``run(words)`` returns the exit status."""
+    """The file of a verb: its docstring starts with the verb's purpose, and ``run(argv)`` returns the exit status."""
     return importlib.import_module(f"strait.commands.{verb}")
 
 
 def _fail(message: str) -> int:
-    # What somebody typed may hold what moves a terminal's cursor.
+    # User input may contain control characters.
     shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(message.split()))
     print(f"strait: {shown}", file=sys.stderr)
     return 2

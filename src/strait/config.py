@@ -1,4 +1,4 @@
-"""The root of all settings: one YAML file describes a model and how it is trained (no torch here)."""
+"""The root of all settings: one YAML file describes a model and its training (no torch here)."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from strait.transformer.config import TransformerConfig
 CONFIGS = Path(__file__).parent / "configs"
 
 TRAINED = ("classifier", *PARTS)
-"""What can be trained, in order: a model's parts, and before them the classifier that may judge its tokenizer."""
+"""Everything that can be trained, in order: the classifier for a perceptual loss, then the parts of a model."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A model and its training. Defaults are the paper's at 256x256.
+    """A model and its training. The defaults are the paper's at 256x256.
 
     Args:
         image_size: side in pixels.
         tokenizer: the tokenizer's shape.
         top: the top transformer's shape.
-        bottom: the bottom transformer's shape; none for a single-scale tokenizer.
-        upsampler: the shape of each of U's two networks; none for a model without.
+        bottom: the bottom transformer's shape; None for a single-scale tokenizer.
+        upsampler: the shape of each of U's two networks; None for a model without it.
         decoding: defaults of generation, stored with the model.
-        data: how photographs are cut.
-        classifier: the shape of the classifier that a perceptual loss may compare features of; no part of the model.
-        classifier_training: how that is trained.
+        data: how photographs are cropped.
+        classifier: the shape of the classifier whose features the perceptual loss may use; not part of the model.
+        classifier_training: of the classifier.
         tokenizer_training: stage 1.
         top_training: stage 2, top.
         bottom_training: stage 2, bottom.
@@ -72,7 +72,12 @@ class Config:
             raise ValueError(f"decoding.steps: {self.decoding.steps} must give steps for {levels} level(s)")
         for part in ("top", "upsampler"):
             if getattr(self, f"{part}_training").condition_augmentation:
-                raise ValueError(f"{part}_training.condition_augmentation: it belongs to bottom_training alone")
+                raise ValueError(f"{part}_training.condition_augmentation: only bottom_training supports it")
+        for part in ("top", "bottom", "upsampler"):
+            if getattr(self, f"{part}_training").optimizer == "muon" and self.run.parallel == "fsdp":
+                raise ValueError(
+                    f"{part}_training.optimizer: muon needs whole matrices; use adamw, or run.parallel: ddp"
+                )
         self._refuse_idle()
         training = self.tokenizer_training
         if training.crop is not None and (
@@ -86,7 +91,7 @@ class Config:
         needs_halving = training.adversarial.weight > 0 and training.adversarial.kind == "stylegan"
         if needs_halving and (side % 4 or (side // 4) & (side // 4 - 1)):
             name = "image_size" if training.crop is None else "tokenizer_training.crop"
-            raise ValueError(f"{name}: {side} must be 4 times a power of two for the discriminator")
+            raise ValueError(f"{name}: {side} must be 4 times a power of two for the stylegan discriminator")
 
     def _refuse_idle(self) -> None:
         """A setting that asks for something which this model has no place for would be ignored without a word."""
@@ -105,22 +110,22 @@ class Config:
 
     @property
     def model(self) -> ModelConfig:
-        """The part of the settings that a model folder keeps."""
+        """The settings that a model folder stores."""
         return ModelConfig(self.image_size, self.tokenizer, self.top, self.bottom, self.upsampler)
 
     @property
     def tokenizer_parts(self) -> tuple[str, ...]:
-        """The tokenizer, and before it the classifier if its perceptual loss is to be that one's."""
+        """The tokenizer, preceded by the classifier if its perceptual loss needs one."""
         return ("classifier", "tokenizer") if self.tokenizer_training.perceptual == "classifier" else ("tokenizer",)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What has to be trained for this model, in order."""
+        """The parts to train for this model, in order."""
         return (*self.tokenizer_parts, *self.model.parts[1:])
 
 
 def config_names() -> list[str]:
-    """The configurations that come with the package."""
+    """The configurations that ship with the package."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -128,7 +133,7 @@ def config_path(name: str) -> Path:
     """The YAML file of a configuration, by its name or path.
 
     Raises:
-        ValueError: if there is none; the message lists those that come with the package.
+        ValueError: if there is none; the message lists those that ship with the package.
     """
     for path in (CONFIGS / f"{name}.yaml", Path(name)):
         if path.is_file():
@@ -140,7 +145,7 @@ def read_config(path: Path) -> Config:
     """A configuration from YAML.
 
     Raises:
-        ValueError: naming the file and the setting that is unknown or wrong.
+        ValueError: naming the file and the unknown or invalid setting.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -158,7 +163,7 @@ def write_config(path: Path, config: Config) -> None:
 
 
 def setting_names(kind: type, prefix: str = "") -> list[str]:
-    """The names of all settings of a dataclass, groups before what they hold, as ``top.layers``."""
+    """The names of all settings of a dataclass, such as ``top.layers``; groups precede their members."""
     names: list[str] = []
     for name, hint in typing.get_type_hints(kind).items():
         names.append(prefix + name)
@@ -175,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, as in YAML 1.2, and of a setting said twice neither is dropped."""
+    """YAML 1.2 numbers (1e-3 is a number), and an error for duplicate settings."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -183,7 +188,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines and name != "<<":
-                raise ValueError(f"line {line}: {name} is there twice, in line {lines[name]} before")
+                raise ValueError(f"line {line}: {name} is set twice, first in line {lines[name]}")
             lines[name] = line
         return node
 

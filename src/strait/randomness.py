@@ -1,8 +1,7 @@
-"""Noise as a function of what it is for: an integer hash of (seed, image, level, step, position, id).
+"""Noise as a pure function: an integer hash of (seed, image, level, step, position, id).
 
-The same function on every device, so that image k of seed s depends neither on the batch it is computed in, nor on
-the number of processes, nor on what else a service computes at the time; a resumed run draws what an uninterrupted
-one would have drawn.
+The function is the same on every device. So image k of seed s does not depend on its batch, on the number of processes
+or on other requests of a service, and a resumed run draws the same noise as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _UNIT = 2.0**-23
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift of signed integers: the sign bit must not be dragged in."""
+    """Logical right shift of signed integers, without sign extension."""
     width = torch.iinfo(x.dtype).bits
     return (x >> bits).bitwise_and_((1 << (width - bits)) - 1)
 
@@ -34,14 +33,14 @@ def key(*parts: int | Tensor) -> Tensor:
     """Hash integers into one 64-bit key; tensors are broadcast against each other.
 
     Args:
-        parts: integers or int64 tensors, from the most general (the seed) to the most particular.
+        parts: integers or int64 tensors, from the most general (the seed) to the most specific.
 
     Returns:
         int64 keys of the broadcast shape (a scalar tensor if every part is an int).
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in parts:
-        # Of any library: numpy's integers are none of Python's.
+        # operator.index also accepts numpy's integers.
         value = part.to(torch.int64) if isinstance(part, Tensor) else operator.index(part)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"seed: {value} does not fit into 64 bits")
@@ -50,7 +49,7 @@ def key(*parts: int | Tensor) -> Tensor:
 
 
 def image_seeds(seed: int | Tensor, indices: Tensor) -> Tensor:
-    """One seed for each image ``[batch]``: from the user's seed, or one each, and the images' indices ``[batch]``."""
+    """One seed per image ``[batch]``, from the user's seed (or one per image) and the images' indices ``[batch]``."""
     return key(seed, indices)
 
 
@@ -62,12 +61,12 @@ def uniform(keys: Tensor) -> Tensor:
 def uniform_ids(keys: Tensor, count: int) -> Tensor:
     """``count`` numbers in (0, 1) for each key: ``[...]`` -> ``[..., count]`` float32.
 
-    Works in 32-bit integers, which halves the memory traffic where it matters (every code of every position). Both
-    halves of the key enter, so that two positions share their noise only if all 64 bits agree.
+    Computes in 32-bit integers, which halves the memory traffic: there is a number for every code of every position.
+    Both halves of the key are used, so that two positions share noise only if all 64 bits are equal.
     """
     low, high = _to_int32(keys).unsqueeze(-1), _to_int32(keys >> 32).unsqueeze(-1)
     x = torch.arange(count, dtype=torch.int32, device=keys.device) * -0x61C88647 + low
-    # In place: on a CPU the cost is in the memory that each result takes.
+    # In place: on a CPU, allocating results dominates the cost.
     x ^= _shift_right(x, 16)
     x *= -0x7A143595
     x ^= _shift_right(x, 15)
@@ -76,13 +75,13 @@ def uniform_ids(keys: Tensor, count: int) -> Tensor:
     x ^= _shift_right(x, 16)
     x *= -0x3D4D51CB
     x ^= _shift_right(x, 15)
-    # The upper 23 bits k as those of a float in [1, 2): (1 + k 2^-23) - (1 - 2^-24) is exactly (k + 1/2) 2^-23.
+    # The upper 23 bits k become the mantissa of a float in [1, 2): (1 + k 2^-23) - (1 - 2^-24) = (k + 1/2) 2^-23.
     x = (x >> 9).bitwise_and_(0x7FFFFF).bitwise_or_(0x3F800000)
     return x.view(torch.float32).sub_(1 - _UNIT / 2)
 
 
 def _to_int32(x: Tensor) -> Tensor:
-    # In range before the cast: what an overflowing cast does is up to the device.
+    # Brought into range before the cast: the result of an overflowing cast depends on the device.
     return (((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
 
 
@@ -92,10 +91,10 @@ def gumbel(u: Tensor) -> Tensor:
 
 
 def permutation(length: int, *parts: int) -> Tensor:
-    """A permutation of ``range(length)`` that depends on the parts alone: int64 ``[length]``."""
+    """A permutation of ``range(length)`` that depends only on the parts: int64 ``[length]``."""
     return torch.argsort(key(key(*parts), torch.arange(length)), stable=True)
 
 
 def as_seed(*parts: int) -> int:
-    """A non-negative Python integer for libraries that want a seed of their own."""
+    """A non-negative Python integer, for libraries that take a seed."""
     return int(key(*parts).item()) & (2**63 - 1)

@@ -21,7 +21,7 @@ Grid: TypeAlias = tuple[int, int]
 """Height and width of one level, in tokens."""
 
 NULL_LABEL = -1
-"""The label that stands for "no class": what label dropping trains and guidance subtracts."""
+"""The label of the null class, which label dropping trains and guidance subtracts."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StratifiedTokens(Tokens):
 
 
 class Tokenizer(Protocol):
-    """What the other layers ask of stage 1: images to token grids and back."""
+    """The interface of stage 1: images to token grids and back."""
 
     @property
     def levels(self) -> int: ...
@@ -92,7 +92,7 @@ class Canvas:
     """One level of a batch while it is being filled.
 
     Attributes:
-        tokens: int64 ``[batch, length]``; what stands under a masked position has no meaning.
+        tokens: int64 ``[batch, length]``; masked positions may hold any ids.
         masked: bool ``[batch, length]``; True where the token is still unknown (m_i = 1, the sets M and N).
         grid: (h, w) with ``h * w == length``.
     """
@@ -110,7 +110,7 @@ class Canvas:
 
     @classmethod
     def blank(cls, batch: int, grid: Grid, device: torch.device | str = "cpu") -> Canvas:
-        """A canvas on which every token is unknown: where generation starts."""
+        """A canvas with every token unknown, the start of generation."""
         shape = (batch, grid[0] * grid[1])
         return cls(
             torch.zeros(shape, dtype=torch.int64, device=device),
@@ -120,7 +120,7 @@ class Canvas:
 
     @classmethod
     def known(cls, tokens: Tensor, masked: Tensor | None = None) -> Canvas:
-        """A canvas from a grid ``[batch, h, w]`` of tokens, all known but those that ``masked`` (same shape) marks."""
+        """A canvas from a grid ``[batch, h, w]`` of tokens, known except where ``masked`` (same shape) is True."""
         batch, height, width = tokens.shape
         flat = tokens.reshape(batch, -1).to(torch.int64)
         masks = torch.zeros_like(flat, dtype=torch.bool) if masked is None else masked.reshape(batch, -1)
@@ -133,7 +133,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a level is generated under.
+    """The conditions of generating a level.
 
     Attributes:
         labels: int64 ``[batch]``; a class, or ``NULL_LABEL``.
@@ -155,7 +155,7 @@ class LogitsFn(Protocol):
 
 
 Bind: TypeAlias = Callable[[Condition], LogitsFn]
-"""Computes whatever a condition allows once, for all steps."""
+"""Precomputes everything that depends only on the condition, for all steps."""
 
 
 Drawer: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -164,14 +164,14 @@ Drawer: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Level:
-    """One grid of tokens and the network that fills it. MaskGIT is one level, StraIT two, with U four.
+    """One grid of tokens and the network that fills it. MaskGIT has one level, StraIT two, with U four.
 
     Attributes:
         name: of the level.
         grid: (h, w) of its tokens.
-        codebook_size: ids it can predict.
+        codebook_size: number of ids it can predict.
         bind: of its network.
-        draw_rows: what draws its ids; ``decoding.sampling.draw_rows`` if None, or that same function compiled.
+        draw_rows: draws its ids; ``decoding.sampling.draw_rows`` if None, or a compiled version of it.
     """
 
     name: str
@@ -183,13 +183,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How each row of a batch is decoded at the moment; rows may be at different steps under different settings.
+    """The decoding state of each row of a batch; rows may be at different steps and have different settings.
 
     Attributes:
         step: int64 ``[batch]``, from 0.
         num_steps: int64 ``[batch]``, at least 1.
-        temperature: float ``[batch]``, of the noise on the confidences (not on the tokens drawn).
-        guidance: float ``[batch]``; 0 is none.
+        temperature: float ``[batch]``, of the noise on the confidences (not of the drawn tokens).
+        guidance: float ``[batch]``; 0 for none.
         seed: int64 ``[batch]``; one per image (``randomness.image_seeds``).
     """
 
@@ -202,16 +202,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class DecodingStep:
-    """What the decoding loop yields after each step; generation, figures, progress bars and services share it.
+    """The result of a decoding step, for generation, figures, progress bars and services.
 
     Attributes:
         level: the level's name.
         index: the step, from 0.
-        num_steps: how many the level takes.
-        canvas: after the step; ``canvas.tokens`` holds at every position what was drawn, ``canvas.masked`` what is
+        num_steps: steps of the level.
+        canvas: after the step; ``canvas.tokens`` has the drawn id at every position, ``canvas.masked`` marks those
             still unknown.
-        drawn: int64 ``[batch, length]``: the ids drawn at this step, known tokens unchanged.
-        confidence: float ``[batch, length]``: log-probability of each drawn id; 0 at tokens that were known.
+        drawn: int64 ``[batch, length]``: the ids drawn at this step; known tokens are unchanged.
+        confidence: float ``[batch, length]``: log-probability of each drawn id; 0 for known tokens.
     """
 
     level: str

@@ -1,6 +1,9 @@
-"""Where a server listens, whom it answers, and how long it waits for a client.
+"""Connections of a server: its addresses, the hosts it answers for, and timeouts for slow clients.
 
-uvicorn would wait for a request's head, and for a reply to be read, as long as it takes.
+uvicorn would wait for a request's head, and for a reply to be read, as long as it takes. Of its two parsers it takes
+the one that happens to be installed. Ours is always h11: it begins a request when the reply before it is complete, so
+the application hears that its client has left. httptools tells that only to the last of several requests sent at
+once, works on for the first, and logs a traceback for each.
 """
 
 from __future__ import annotations
@@ -15,22 +18,19 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def impatient_protocol(head: float, stall: float = 10, reply: float = 60) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which gives up on clients that keep it waiting.
+    """uvicorn's protocol with timeouts for slow clients.
 
     Args:
-        head: seconds within which a request's head must have arrived; then the connection is closed.
-        stall: seconds for which a client may read nothing while a reply waits; then the connection is dropped, with
-            what waits.
-        reply: seconds that one reply may wait altogether.
+        head: seconds for a request's head to arrive; then the connection is closed.
+        stall: seconds for which a client may read nothing of a pending reply; then the connection is dropped.
+        reply: seconds that a reply may be pending in total.
     """
 
-    base: Any = AutoHTTPProtocol
-
-    class Impatient(base):
+    class Impatient(H11Protocol):
         _late: asyncio.TimerHandle | None = None
         _stalled: asyncio.TimerHandle | None = None
         _replying: Any = None
@@ -82,14 +82,14 @@ def impatient_protocol(head: float, stall: float = 10, reply: float = 60) -> typ
 
 
 class HostCheck:
-    """ASGI middleware that refuses requests to any other host than these.
+    """ASGI middleware that only accepts requests to the given hosts.
 
-    A page elsewhere can make its own name point to 127.0.0.1 (DNS rebinding), and the browser then lets it read what
-    is served there. The name stays in the ``Host`` header.
+    A foreign page can make its own host name resolve to 127.0.0.1 (DNS rebinding), and browsers then let it read the
+    replies. Its name is still in the ``Host`` header.
 
     Args:
-        app: what stands behind.
-        hosts: names and addresses, without a port; none of them for no check.
+        app: the application.
+        hosts: names and addresses, without a port; empty to accept all.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -114,15 +114,15 @@ def _named_host(scope: Scope) -> str | None:
 
 
 def served_hosts(address: str, allowed: Sequence[str]) -> list[str]:
-    """The hosts to answer at: on a loopback address its own names and those allowed; elsewhere only the latter, and
-    all where there are none.
+    """The hosts to answer for: on a loopback address its names and the allowed ones; otherwise only the allowed ones,
+    or all if there are none.
 
     Args:
-        address: that is listened at.
-        allowed: further names, as a proxy in front passes them on.
+        address: the address to listen on.
+        allowed: further names, as sent by a proxy.
 
     Raises:
-        ValueError: if one of them cannot be a host.
+        ValueError: if a name cannot be a host.
     """
     for name in allowed:
         if not name or name.count(":") == 1 or any(character in name for character in "/@?# ,*"):
@@ -131,7 +131,7 @@ def served_hosts(address: str, allowed: Sequence[str]) -> list[str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address is reachable only from this machine."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -139,10 +139,10 @@ def is_loopback(address: str) -> bool:
 
 
 def check_address(host: str, port: int) -> int:
-    """The port to listen at, a free one for 0.
+    """The port to listen on; a free one for 0.
 
     Raises:
-        ValueError: if it cannot be had.
+        ValueError: if it is not available.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
@@ -150,6 +150,4 @@ def check_address(host: str, port: int) -> int:
             listener.bind((host, port))
             return listener.getsockname()[1]
     except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"--port: {host}:{port} cannot be listened at: {getattr(error, 'strerror', error)}"
-        ) from error
+        raise ValueError(f"--port: {host}:{port} is not available: {getattr(error, 'strerror', error)}") from error

@@ -1,6 +1,6 @@
-"""What is asked of a model, as values checked against it: images to generate, settings of decoding, edits.
+"""Requests checked against a model: images to generate, decoding settings, edits.
 
-The page and the service share it, so that the same wishes give the same images as the Python call.
+The page and the service share this module, so that equal requests give the same images as the Python API.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from strait.types import NULL_LABEL
 
 Action = Literal["infill", "extend", "relabel", "transfer"]
 LONGEST_SIDES = 8
-"""How many times longer than wide a picture may be that is extended: its shorter side becomes the model's size."""
+"""Limit on the aspect ratio of a picture to extend: its shorter side is resized to the model's size."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageRequest:
     """One image to generate: image ``index`` of ``seed``."""
 
     label: int
@@ -40,23 +40,23 @@ class Wanted:
     decoding: DecodingConfig
 
 
-def wanted_images(
+def image_requests(
     model: StraIT, labels: Sequence[str | int] | None, count: int, seed: int, decoding: DecodingConfig
-) -> list[Wanted]:
-    """The images that ``StraIT.generate`` makes of the same arguments, one by one."""
+) -> list[ImageRequest]:
+    """The images of ``StraIT.generate`` with the same arguments, as single requests."""
     numbers = model.labels(labels, count, seed)
-    return [Wanted(label, seed, index, decoding) for index, label in enumerate(numbers)]
+    return [ImageRequest(label, seed, index, decoding) for index, label in enumerate(numbers)]
 
 
-def settings_inside(model: StraIT, digest: str, wanted: Wanted) -> dict[str, Any]:
-    """What the PNG of a generated image says of its making."""
-    label = None if wanted.label == NULL_LABEL else model.classes[wanted.label]
-    return recipe(digest, wanted.seed, dataclasses.asdict(wanted.decoding), label=label, index=wanted.index)
+def settings_inside(model: StraIT, digest: str, request: ImageRequest) -> dict[str, Any]:
+    """The settings that the PNG of a generated image stores."""
+    label = None if request.label == NULL_LABEL else model.classes[request.label]
+    return recipe(digest, request.seed, dataclasses.asdict(request.decoding), label=label, index=request.index)
 
 
 @dataclass(frozen=True)
 class EditOptions:
-    """Settings of all edits; each takes what concerns it (``strait edit ACTION --help``)."""
+    """The options of all edits; each edit uses those that concern it (``strait edit ACTION --help``)."""
 
     config: EditConfig = dataclasses.field(default_factory=EditConfig)
     sides: Sides = dataclasses.field(default_factory=Sides)
@@ -71,24 +71,24 @@ def edited(
     """The results of an edit, uint8 ``[height, width, 3 or 4]`` each.
 
     Args:
-        edit: how many, which class.
-        action: which.
-        picture: the user's.
-        mask: bool ``[height, width]``, True where to fill; for a transfer, the region that goes in place of a share.
+        edit: class, number of results and other options.
+        action: the kind of edit.
+        picture: to edit.
+        mask: bool ``[height, width]``, True where to fill; for a transfer, the region to redraw instead of a share.
         options: of the edit.
 
     Raises:
-        ValueError: if something is missing.
+        ValueError: if the mask or the class is missing.
     """
     if action in ("relabel", "transfer") and edit.label == NULL_LABEL:
         raise ValueError(f"label: {action} needs the new class")
     if action in ("infill", "relabel"):
         if mask is None:
-            raise ValueError(f"mask: {action} needs to know what to fill")
+            raise ValueError(f"mask: {action} needs a mask")
         return infill_picture(edit, picture, mask, options.config)
     if action == "extend":
         if max(picture.size) > LONGEST_SIDES * min(picture.size):
-            raise PictureError(f"image: it is more than {LONGEST_SIDES} times as long as wide")
+            raise PictureError(f"image: its aspect ratio is above {LONGEST_SIDES}")
         return extend_picture(edit, picture, options.sides, options.config.feather, options.config.composite)
     if not 0 <= options.keep <= 1:
         raise ValueError(f"keep: {options.keep} must lie between 0 and 1")
@@ -98,15 +98,15 @@ def edited(
 def passes_of(
     edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions, most: int
 ) -> int:
-    """How many rows an edit sends through the transformers, of the arguments of ``edited``; counted before it begins.
+    """The number of rows that an edit passes through the transformers, computed in advance.
 
     Args:
-        edit: how many, at which steps.
-        action: which.
-        picture: the user's.
+        edit: number of results and steps.
+        action: the kind of edit.
+        picture: to edit.
         mask: of the edit.
         options: of the edit.
-        most: counting ends just above it.
+        most: counting stops just above it.
     """
     model = edit.model
     each = sum(base_decoding(model, edit.decoding).steps) * edit.count
@@ -114,46 +114,45 @@ def passes_of(
         canvas = ExtendedCanvas(picture.size, options.sides, model.config.grids[0])
         windows = canvas.count_windows(most // each + 1)
         return min(each * windows, most + 1)
-    # The new class is asked about each top token by itself.
-    asked = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0
-    return each + (asked if mask is None else 0)
+    # The confidence of each top token under the new class takes a pass.
+    redraws = math.prod(model.config.grids[0]) if action == "transfer" and options.choose == "confidence" else 0
+    return each + (redraws if mask is None else 0)
 
 
 def edit_settings(
     edit: Edit, digest: str, action: str, mask: np.ndarray | None, options: EditOptions, index: int
 ) -> dict[str, Any]:
-    """What the PNG of an edited picture says of its making; of a mask, that it stood in for a transfer's share."""
+    """The settings that the PNG of an edited picture stores; of a transfer's mask, only that there was one."""
     decoding = edit.decoding or edit.model.default_decoding()
-    settings = settings_inside(edit.model, digest, Wanted(edit.label, edit.seed, index, decoding))
+    settings = settings_inside(edit.model, digest, ImageRequest(edit.label, edit.seed, index, decoding))
     region = {"keep": "region"} if action == "transfer" and mask is not None else {}
     return {**settings, "edit": action, **dataclasses.asdict(options), **region}
 
 
-def batches(wanted: Sequence[Wanted], size: int) -> Iterator[list[int]]:
-    """Places of images that can be decoded together: labels, seeds, temperatures, guidance and steps may differ.
+def batches(requests: Sequence[ImageRequest], size: int) -> Iterator[list[int]]:
+    """Positions of images that are decoded together: labels, seeds, temperatures, guidance and steps may differ.
 
-    A batch takes as many steps at each level as its longest row, so those go together whose steps round up to the same
+    A batch takes as many steps at each level as its longest row. So images are grouped by their steps, rounded up to a
     power of two at each level: no row takes part in twice as many passes as it needs, and there are few groups. Within
-    a group the batches are of like lengths. Guided rows are kept apart from others, which they would cost a second
-    half of the batch.
+    a group, images are sorted by steps. Guided and unguided rows are separated, since guidance doubles a batch.
     """
     groups: dict[DecodingConfig, list[int]] = {}
-    for place, one in enumerate(wanted):
-        alike = dataclasses.replace(
-            one.decoding,
-            steps=tuple(1 << (steps - 1).bit_length() for steps in one.decoding.steps),
-            temperature=(0.0,) * len(one.decoding.steps),
-            guidance=float(one.decoding.guidance != 0),
+    for position, request in enumerate(requests):
+        key = dataclasses.replace(
+            request.decoding,
+            steps=tuple(1 << (steps - 1).bit_length() for steps in request.decoding.steps),
+            temperature=(0.0,) * len(request.decoding.steps),
+            guidance=float(request.decoding.guidance != 0),
         )
-        groups.setdefault(alike, []).append(place)
-    for places in groups.values():
-        places.sort(key=lambda place: wanted[place].decoding.steps)
-        for start in range(0, len(places), size):
-            yield places[start : start + size]
+        groups.setdefault(key, []).append(position)
+    for positions in groups.values():
+        positions.sort(key=lambda position: requests[position].decoding.steps)
+        for start in range(0, len(positions), size):
+            yield positions[start : start + size]
 
 
-def as_rows(wanted: Sequence[Wanted]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[DecodingConfig]]:
-    """Labels, seeds, indices and settings, as ``StraIT.decoding_steps`` takes them."""
-    columns = zip(*((one.label, one.seed, one.index) for one in wanted), strict=True)
+def as_rows(requests: Sequence[ImageRequest]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[DecodingConfig]]:
+    """Labels, seeds, indices and settings as arguments of ``StraIT.decoding_steps``."""
+    columns = zip(*((request.label, request.seed, request.index) for request in requests), strict=True)
     labels, seeds, indices = (torch.tensor(column, dtype=torch.int64) for column in columns)
-    return labels, seeds, indices, [one.decoding for one in wanted]
+    return labels, seeds, indices, [request.decoding for request in requests]

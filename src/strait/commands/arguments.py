@@ -1,4 +1,4 @@
-"""The options that verbs share, and what they mean: a device, a model, labels, numbers joined by a plus."""
+"""Options that several verbs share: output paths, devices, models, labels and decoding settings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jsonargparse import ArgumentParser, Namespace
 
 from strait.runtime.messages import first_line
 
-# Exit statuses above it name the signal that ended a verb, as shells write it.
+# Added to the number of the signal that ended a verb, as in shells.
 STOPPED_BY_SIGNAL = 128
 
 
 def new_folder(option: str, name: str) -> Path:
-    """A folder that is written into, refused before any work if it cannot be one.
+    """An output folder, checked before any work begins.
 
     Raises:
         ValueError: if a file has this name, or the name is too long.
@@ -23,22 +23,22 @@ def new_folder(option: str, name: str) -> Path:
     path = Path(name)
     _check_length(option, path)
     if path.is_file():
-        raise ValueError(f"{option}: {name} is a file; name a folder, such as {path.parent}")
+        raise ValueError(f"{option}: {name} is a file; give a folder, such as {path.parent}")
     return path
 
 
 def new_picture(option: str, name: str) -> Path:
-    """A PNG file that is written, refused before any work if it cannot be one.
+    """An output PNG file, checked before any work begins.
 
     Raises:
-        ValueError: if a folder has this name, or the name says another format or is too long.
+        ValueError: if a folder has this name, or the name is too long or has another suffix.
     """
     path = Path(name)
     _check_length(option, path)
     if path.is_dir():
-        raise ValueError(f"{option}: {name} is a folder; name a file in it, such as {path / 'images.png'}")
+        raise ValueError(f"{option}: {name} is a folder; give a file in it, such as {path / 'images.png'}")
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{option}: {name} must end in .png: settings are kept inside, as in no other format")
+        raise ValueError(f"{option}: {name} must end in .png, the only format that stores the settings")
     return path
 
 
@@ -48,10 +48,10 @@ def _check_length(option: str, path: Path) -> None:
 
 
 def device_named(name: str) -> Any:
-    """The ``torch.device`` of ``--device``: auto, cpu, cuda or cuda:N.
+    """The ``torch.device`` named by ``--device``: auto, cpu, cuda or cuda:N.
 
     Raises:
-        ValueError: for another name, or a device that is not there.
+        ValueError: for another name, or a device that is not available.
     """
     import torch
 
@@ -62,33 +62,33 @@ def device_named(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name} is not to be had here ({first_line(error)})") from error
+        raise ValueError(f"--device: {name} is not available here ({first_line(error)})") from error
 
 
 def check_compile(device: Any) -> None:
-    """Refuse ``--compile`` before anything is loaded, where nothing can compile for the device.
+    """Check, before anything is loaded, that code can be compiled for the device.
 
     Raises:
-        ValueError: saying so.
+        ValueError: if not.
     """
     from strait.runtime.devices import can_compile
 
     if not can_compile(device):
-        raise ValueError(f"--compile: no compiler for {device.type} was found here; leave it out")
+        raise ValueError(f"--compile: there is no compiler for {device.type} here; omit --compile")
 
 
 def add_inference_options(parser: ArgumentParser) -> None:
-    """The options that ``inference_model`` reads beside ``--model``."""
+    """The options of ``inference_model`` besides ``--model``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--precision", default="float32", help="of the transformers: float32, or bfloat16")
-    parser.add_argument("--compile", action="store_true", help="compile first: a minute that many images pay back")
+    parser.add_argument("--compile", action="store_true", help="compile first, which takes a minute")
 
 
 def inference_model(args: Namespace) -> Any:
-    """The model that the options name, ready to generate.
+    """Load the model that the options name.
 
     Raises:
-        ValueError: for an option that is wrong or cannot be had here, or a model that is not there (``ModelError``).
+        ValueError: for an invalid or unavailable option, or a model that is missing (``ModelError``).
     """
     if args.precision not in ("float32", "bfloat16"):
         raise ValueError(f"--precision: {args.precision!r} is neither float32 nor bfloat16")
@@ -104,14 +104,14 @@ def inference_model(args: Namespace) -> Any:
 
 
 def split_labels(text: str, classes: Any) -> list[str]:
-    """Labels between commas; names that hold commas themselves are found too.
+    """Split labels at commas; class names that contain commas are recognised.
 
     Args:
         text: as typed.
-        classes: the model's (``ClassNames``).
+        classes: the model's ``ClassNames``.
 
     Raises:
-        ValueError: if it holds no label.
+        ValueError: if there is no label.
     """
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[str] = []
@@ -127,23 +127,23 @@ def split_labels(text: str, classes: Any) -> list[str]:
 
 
 def add_decoding_options(parser: ArgumentParser) -> None:
-    """The options that ``chosen_decoding`` reads."""
-    parser.add_argument("--steps", help="of each level, as 18+6; the model's own by default")
-    parser.add_argument("--temperature", help="one for all levels, or one each, as 4.5+2")
+    """The options of ``chosen_decoding``."""
+    parser.add_argument("--steps", help="steps of each level, such as 18+6; the model's defaults if omitted")
+    parser.add_argument("--temperature", help="one for all levels, or one for each, such as 4.5+2")
     parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance")
     parser.add_argument("--schedule", help="mask schedule, such as cosine")
 
 
 def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
-    """A model's own settings with those of the command line in their place.
+    """A model's decoding settings, overridden by options.
 
     Args:
-        decoding: the model's.
-        base_levels: how many levels there are before an upsampler; ``--steps`` for so many stops there.
+        decoding: the model's settings.
+        base_levels: number of levels before an upsampler; ``--steps`` of that length stop there.
         args: with the options of ``add_decoding_options``.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: naming the invalid option.
     """
     steps = None if args.steps is None else _numbers("--steps", args.steps, int)
     temperature = None if args.temperature is None else _numbers("--temperature", args.temperature, float)
@@ -156,4 +156,4 @@ def _numbers(option: str, text: str, kind: type) -> list[Any]:
     try:
         return [kind(part) for part in str(text).split("+")]
     except ValueError as error:
-        raise ValueError(f"{option}: {text!r} is not a number, or numbers joined by +, as 18+6") from error
+        raise ValueError(f"{option}: {text!r} is not a number, or numbers joined by +, such as 18+6") from error

@@ -1,4 +1,4 @@
-"""Measure speed, against this machine's own ceiling."""
+"""Measure speed relative to the machine's peak performance."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from strait.config import config_path, read_config
 
 def parser() -> ArgumentParser:
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
-    parser.add_argument("--config", help="name or path of a configuration, whose weights are then random")
+    parser.add_argument("--config", help="name or path of a configuration, used with random weights")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all of them by default")
+    parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all by default")
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--dtype", default="float32", help="of the transformers: float32, or bfloat16")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
     parser.add_argument("--warm-up", type=int, default=1, help="calls before each measurement")
-    parser.add_argument("--compile", action="store_true", help="compile first what can be compiled")
-    parser.add_argument("--no-pack", action="store_true", help="leave layers as torch has them")
+    parser.add_argument("--compile", action="store_true", help="compile what can be compiled first")
+    parser.add_argument("--no-pack", action="store_true", help="keep the weight layout of torch")
     add_decoding_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     config = None if args.config is None else read_config(config_path(args.config))
     for name, least in (("batch", 1), ("repeats", 1), ("warm_up", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
     if config is not None and args.model is not None:
-        raise ValueError("bench: say either --config or --model")
+        raise ValueError("bench: pass either --config or --model")
 
     from strait.model.strait import StraIT
     from strait.runs.bench import PARTS, Bench, Machine, model_to_time
@@ -60,15 +60,15 @@ def run(words: list[str]) -> int:
     else:
         model = model_to_time(config.model, config.decoding, machine)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
-    model.batch_size(args.batch, decoding)  # refuses one that does not fit
+    model.batch_size(args.batch, decoding)  # raises if the batch does not fit
     if not args.no_pack:
         model.pack()
     if args.compile:
         model.compile_decoding()
     bench = Bench(model, machine, args.batch, args.repeats, args.warm_up, args.compile)
-    single = [part for part in PARTS if part in model.config.parts or part in ("generate", "train")]
-    wanted: list[Any] = single if args.part is None else [args.part]
-    reports = [bench.run(part, decoding) for part in wanted]
+    available = [part for part in PARTS if part in model.config.parts or part in ("generate", "train")]
+    parts: list[Any] = available if args.part is None else [args.part]
+    reports = [bench.run(part, decoding) for part in parts]
     for report in reports:
         report["model"] = args.config or args.model or "shipped"
     if args.json:

@@ -1,4 +1,4 @@
-"""Print what makes a shell complete verbs and options."""
+"""Print a shell completion script for verbs and options."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from strait.config import config_names
 def parser() -> ArgumentParser:
     parser = verb_parser("completion", __doc__, f"{{{'|'.join(shtab.SUPPORTED_SHELLS)}}}")
     parser.add_argument(
-        "shell", choices=shtab.SUPPORTED_SHELLS, help="which shell; keep what it prints where that reads"
+        "shell", choices=shtab.SUPPORTED_SHELLS, help="which shell; save the output where it looks for completions"
     )
     return parser
 
 
-def run(words: list[str]) -> int:
-    shell = parse(parser(), words).shell
+def run(argv: list[str]) -> int:
+    shell = parse(parser(), argv).shell
     print(all_verbs().get_completion_script(f"shtab-{shell}"))
     return 0
 
 
 def all_verbs() -> ArgumentParser:
-    """One parser of all verbs, their actions and options."""
+    """One parser with all verbs, their actions and options."""
     parser = ArgumentParser(prog="strait", version=__version__)
     verbs = parser.add_subcommands(dest="verb", required=False)
     for verb in sorted(VERBS):
@@ -45,10 +45,10 @@ def all_verbs() -> ArgumentParser:
 
 
 def _completed(parser: ArgumentParser) -> ArgumentParser:
-    """A verb's parser that knows what there is to choose from."""
-    named = {action.dest: action for action in parser._actions}
-    if "config" in named:
-        named["config"].choices = config_names()
-    if "help_settings" in named:
+    """Complete a verb's parser with the choices of its options."""
+    actions = {action.dest: action for action in parser._actions}
+    if "config" in actions:
+        actions["config"].choices = config_names()
+    if "help_settings" in actions:
         add_settings(parser)
     return parser

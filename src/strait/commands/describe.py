@@ -15,18 +15,18 @@ def parser() -> ArgumentParser:
     parser = verb_parser("describe", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--config", help="name or path of a configuration")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--classes", type=int, help="of a configuration; 1000 by default")
+    parser.add_argument("--classes", type=int, help="number of classes for --config; 1000 by default")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     config = None if args.config is None else read_config(config_path(args.config))
     if config is not None and args.model is not None:
-        raise ValueError("describe: say either --config or --model")
+        raise ValueError("describe: pass either --config or --model")
     if config is None and args.classes is not None:
-        raise ValueError("--classes: a model has its own; this is for --config")
+        raise ValueError("--classes: only for --config; a model has its own classes")
     if args.classes is not None and args.classes < 0:
         raise ValueError(f"--classes: {args.classes} must not be negative")
 

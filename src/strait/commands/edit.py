@@ -1,9 +1,10 @@
-"""Edit a picture: infill, extend, relabel, transfer, upsample; or see the decoding process."""
+"""Edit a picture: infill, extend, relabel, transfer, upsample; or show the decoding process."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,30 +29,30 @@ if TYPE_CHECKING:
     from strait.editing.edits import Edit
 
 ACTIONS = {
-    "infill": "Draw the masked part of a picture anew.",
-    "relabel": "Draw the masked part of a picture anew, under another class.",
+    "infill": "Redraw the masked part of a picture.",
+    "relabel": "Redraw the masked part of a picture under another class.",
     "extend": "Extend a picture past its edges.",
-    "transfer": "Move a picture to another class: keep some top tokens, predict the others and the whole bottom.",
-    "upsample": "Draw a picture, brought to the model's size, at twice that size.",
+    "transfer": "Transfer a picture to another class: keep some top tokens, predict the others and the whole bottom.",
+    "upsample": "Resize a picture to the model's size and draw it at twice that size.",
     "process": "Show each step of an infilling, or without a picture of generating an image.",
 }
 
 _LABEL = (
-    "class by name, WordNet id or index; none by default",
-    "class by name, WordNet id or index; several, separated by commas, come on a sheet as well",
+    "class by name, WordNet id or index; no class by default",
+    "class by name, WordNet id or index; several, separated by commas, also give a sheet",
 )
 _ON_SHEETS = ("infill", "relabel", "transfer")
 
 
-def run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+def run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: strait edit {{{'|'.join(ACTIONS)}}} IMAGE [options]; --help after one lists them\n")
         print("\n".join(f"  {action:<10} {purpose}" for action, purpose in ACTIONS.items()))
         return 0
-    action = words[0]
+    action = argv[0]
     if action not in ACTIONS:
         raise ValueError(f"edit: there is no action {action!r}; there are {', '.join(ACTIONS)}")
-    args = parse(_parser(action), words[1:])
+    args = parse(_parser(action), argv[1:])
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     if action in ("relabel", "transfer") and args.label is None:
@@ -79,7 +80,7 @@ def run(words: list[str]) -> int:
 
 
 def _labels(action: str, text: str, model: Any) -> list[int]:
-    """The classes that ``--label`` names: one or several where a sheet can show them, one of all else."""
+    """The classes that ``--label`` names: one, or several for actions that have a sheet."""
     names = split_labels(text, model.classes) if action in _ON_SHEETS else [text]
     return [model.classes.find(name) for name in names]
 
@@ -95,7 +96,7 @@ def _parser(action: str) -> ArgumentParser:
     parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--label", help=_LABEL[action in _ON_SHEETS])
-    parser.add_argument("--count", type=int, default=1, help="results")
+    parser.add_argument("--count", type=int, default=1, help="number of results")
     parser.add_argument("--seed", type=int, default=0, help="result k of a seed is always the same")
     add_decoding_options(parser)
     parser.add_argument("--output", required=True, help="folder for the results")
@@ -103,26 +104,26 @@ def _parser(action: str) -> ArgumentParser:
     add_inference_options(parser)
     if action in ("infill", "relabel", "process", "transfer"):
         parser.add_argument("--mask", help="image of the picture's size, white where to fill")
-        parser.add_argument("--box", help="in place of a mask: left,top,right,bottom in pixels")
+        parser.add_argument("--box", help="instead of a mask: left,top,right,bottom in pixels")
     if action in ("infill", "relabel", "process"):
-        parser.add_argument("--strength", type=float, default=1.0, help="share of the masked tokens drawn anew")
-        parser.add_argument("--margin", type=int, default=0, help="pixels of the model's size to grow the mask by")
+        parser.add_argument("--strength", type=float, default=1.0, help="share of the masked tokens to redraw")
+        parser.add_argument("--margin", type=int, default=0, help="pixels, at the model's size, to grow the mask by")
         parser.add_argument("--context", type=float, default=2.0, help="what the model sees, in extents of the mask")
         parser.add_argument(
             "--cover", type=float, default=0.25, help="share of a top token above which the mask makes it unknown"
         )
     if action in ("infill", "relabel"):
-        parser.add_argument("--seam", type=int, default=0, help="pixels outside the mask where the new may fade out")
+        parser.add_argument("--seam", type=int, default=0, help="pixels outside the mask where the edit fades out")
     if action in ("infill", "relabel", "extend"):
-        parser.add_argument("--feather", type=int, default=2, help="pixels over which the new fades in")
-        parser.add_argument("--no-composite", action="store_true", help="let the model draw the kept pixels, too")
+        parser.add_argument("--feather", type=int, default=2, help="pixels over which the new content fades in")
+        parser.add_argument("--no-composite", action="store_true", help="replace the kept pixels by decoded ones, too")
     if action == "extend":
         for side in ("left", "right", "up", "down"):
             parser.add_argument(f"--{side}", type=int, default=0, help="top tokens to extend by")
     if action == "transfer":
-        parser.add_argument("--keep", type=float, help="share of the top tokens that stay; 0.5 without a mask")
-        parser.add_argument("--choose", choices=["random", "confidence"], default="random", help="which of them stay")
-        parser.add_argument("--keep-bottom", action="store_true", help="without bottom-level re-prediction")
+        parser.add_argument("--keep", type=float, help="share of the top tokens to keep; 0.5 without a mask")
+        parser.add_argument("--choose", choices=["random", "confidence"], default="random", help="which ones to keep")
+        parser.add_argument("--keep-bottom", action="store_true", help="no bottom-level re-prediction")
     if action == "process":
         parser.add_argument("--format", choices=["gif", "webp"], default="gif", help="of the animation")
         parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -130,37 +131,35 @@ def _parser(action: str) -> ArgumentParser:
 
 
 def _check_options(args: Namespace) -> None:
-    """What one option says about another."""
+    """Check options that exclude or require each other."""
     masks = [name for name in ("mask", "box") if getattr(args, name, None) is not None]
     if len(masks) > 1:
-        raise ValueError("--box: say either --mask or --box")
+        raise ValueError("--box: pass either --mask or --box")
     if "keep" in args and masks:
-        for name, is_said in (("keep", args.keep is not None), ("choose", args.choose != "random")):
-            if is_said:
-                raise ValueError(f"--{name}: the region is given by --{masks[0]}; say one of the two")
+        for name, is_set in (("keep", args.keep is not None), ("choose", args.choose != "random")):
+            if is_set:
+                raise ValueError(f"--{name}: --{masks[0]} already gives the region; pass only one of the two")
     if "format" in args:
         if args.image is None and masks:
-            raise ValueError(f"--{masks[0]}: there is no picture to be infilled")
+            raise ValueError(f"--{masks[0]}: there is no picture to infill")
         if args.image is not None and not masks:
-            raise ValueError("--mask: say what to infill, by --mask or --box")
+            raise ValueError("--mask: give the part to infill, by --mask or --box")
         if args.image is None and (args.strength, args.margin, args.context, args.cover) != (
             1.0,
             0,
             2.0,
             0.25,
         ):
-            raise ValueError(
-                "--strength, --margin, --context and --cover belong to an infilling, and there is no picture"
-            )
+            raise ValueError("--strength, --margin, --context and --cover need a picture to infill")
     elif "strength" in args and not masks:
-        raise ValueError("--mask: say what to fill, by --mask or --box")
+        raise ValueError("--mask: give the part to fill, by --mask or --box")
 
 
 def _picture(args: Namespace) -> Any:
     from strait.pictures.reading import read_picture
 
     picture = read_picture(args.image)
-    _say_pages(args.image, picture.pages)
+    _warn_of_pages(args.image, picture.pages)
     return picture
 
 
@@ -171,23 +170,23 @@ def _mask(args: Namespace, size: tuple[int, int]) -> Any:
     if args.box is not None:
         return box_mask(args.box, size)
     mask = read_mask(args.mask, size)
-    _say_pages(args.mask, mask.pages)
+    _warn_of_pages(args.mask, mask.pages)
     if not mask.fill.any():
-        comes = "nothing is filled; the picture comes back as it is"
+        effect = "nothing is filled and the picture is returned unchanged"
         if "keep_bottom" in args:
-            comes = "every top token stays; the bottom tokens are drawn anew"
+            effect = "all top tokens are kept and the bottom tokens are redrawn"
             if args.keep_bottom:
-                comes = "nothing is filled; the reconstruction comes back"
-        print(f"--mask: nothing is white, so {comes}", file=sys.stderr)
+                effect = "nothing is redrawn and the reconstruction is returned"
+        print(f"--mask: no pixel is white, so {effect}", file=sys.stderr)
     return mask.fill
 
 
-def _say_pages(path: str, pages: int) -> None:
+def _warn_of_pages(path: str, pages: int) -> None:
     if pages > 1:
-        print(f"{path} holds {pages} pictures; the first is taken", file=sys.stderr)
+        print(f"{path} has {pages} pictures; only the first is used", file=sys.stderr)
 
 
-def _say_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
+def _print_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
     from strait.editing.edits import infilling_note
 
     note = infilling_note(edit.model, mask, config)
@@ -196,27 +195,23 @@ def _say_note(edit: Edit, mask: np.ndarray, config: EditConfig) -> None:
 
 
 def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
+    from strait.commands.edit_sheets import EditSheet, write_infillings, write_transfers
     from strait.commands.edited_files import settings_of, write_results
     from strait.editing.config import EditConfig
     from strait.editing.edits import extend_picture, infill_picture, transfer_picture, upsample_picture
     from strait.editing.extension import Sides
 
-    options: dict[str, Any]
+    options: dict[str, Any] = {}
+    write_sheet: Callable[[EditSheet], Iterator[Path]] | None = None
     if action in ("infill", "relabel"):
         composite = not args.no_composite
         config = EditConfig(args.strength, args.margin, args.context, args.feather, composite, args.cover, args.seam)
         picture = _picture(args)
         fill, options = _mask(args, picture.size), asdict(config)
-        _say_note(edit, fill, config)
-        if len(labels) > 1:
-            from strait.commands.edit_sheets import write_infillings
-
-            how, to = partial(infill_picture, picture=picture, mask=fill, config=config), Path(args.output)
-            stem = Path(args.image).stem
-            for path in write_infillings(edit, labels, picture, fill, how, action, options, to, stem, args.overwrite):
-                print(path)
-            return
-        results = infill_picture(edit, picture, fill, config)
+        _print_note(edit, fill, config)
+        infill = partial(infill_picture, picture=picture, mask=fill, config=config)
+        results = infill(edit)
+        write_sheet = partial(write_infillings, picture=picture, fill=fill, infill=infill)
     elif action == "extend":
         sides = Sides(args.left, args.right, args.up, args.down)
         results = extend_picture(edit, _picture(args), sides, args.feather, not args.no_composite)
@@ -225,24 +220,19 @@ def _edit(action: str, edit: Edit, args: Namespace, labels: list[int]) -> None:
         picture = _picture(args)
         region = None if args.mask is None and args.box is None else _mask(args, picture.size)
         keep = 0.5 if args.keep is None else args.keep
-        options = {
-            "keep": keep if region is None else "region",
-            "choose": args.choose,
-            "keep_bottom": args.keep_bottom,
-        }
-        if len(labels) > 1:
-            from strait.commands.edit_sheets import write_transfers
-
-            how = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
-            stem = Path(args.image).stem
-            for path in write_transfers(edit, labels, picture, how, options, Path(args.output), stem, args.overwrite):
-                print(path)
-            return
-        results = transfer_picture(edit, picture, keep, args.choose, region, args.keep_bottom)
+        options = {"keep": keep if region is None else "region", "choose": args.choose}
+        options["keep_bottom"] = args.keep_bottom
+        transfer = partial(transfer_picture, keep=keep, choose=args.choose, region=region)
+        results = transfer(edit, picture, keep_bottom=args.keep_bottom)
+        write_sheet = partial(write_transfers, picture=picture, transfer=transfer)
     else:
-        results, options = upsample_picture(edit, _picture(args)), {}
-    settings = settings_of(edit, action, options)
-    for path in write_results(results, Path(args.output), Path(args.image).stem, settings, args.overwrite):
+        results = upsample_picture(edit, _picture(args))
+    output, stem = Path(args.output), Path(args.image).stem
+    if write_sheet is not None and len(labels) > 1:
+        paths = write_sheet(EditSheet(edit, labels, action, options, output, stem, args.overwrite))
+    else:
+        paths = write_results(results, output, stem, settings_of(edit, action, options), args.overwrite)
+    for path in paths:
         print(path)
 
 
@@ -256,7 +246,7 @@ def _process(edit: Edit, args: Namespace) -> None:
         config = EditConfig(args.strength, args.margin, args.context, cover=args.cover)
         picture = _picture(args)
         mask = _mask(args, picture.size)
-        _say_note(edit, mask, config)
+        _print_note(edit, mask, config)
         source, options = (picture, mask, config), asdict(config)
         stem = Path(args.image).stem
     settings = settings_of(edit, "process", options)
@@ -265,8 +255,8 @@ def _process(edit: Edit, args: Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for index in range(edit.count):
         process = process_of(edit, index, source)
-        said = {**settings, "index": index}
-        for path in write_process(process, codes, Path(args.output), stem, said, args.format, args.overwrite):
+        recipe = {**settings, "index": index}
+        for path in write_process(process, codes, Path(args.output), stem, recipe, args.format, args.overwrite):
             paths.append(str(path))
         rows += [{"index": index, **row} for row in redrawing_table(process[1])]
     if args.json:

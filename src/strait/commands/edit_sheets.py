@@ -1,16 +1,16 @@
-"""An edit under several classes: every result as a file, and all of them on one sheet.
+"""An edit under several classes: each result as a file, and all of them on one sheet.
 
 OUTPUT/STEM-CLASS-EDIT-seedS-0000.png   each result
 OUTPUT/STEM-EDIT-sheet-seedS.png        the sheet
 
-A transfer's (Figure 6) has source and classes, in one row with the bottom predicted anew and in one with it kept. An
-infilling's (Figure 10) has a row for each class: the picture, what is known of it, and the results.
+The sheet of a transfer (Figure 6) shows the source and the classes, in one row with the bottom re-predicted and in one
+with it kept. The sheet of an infilling (Figure 10) has a row for each class: the picture, its known part, the results.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,106 +28,91 @@ Results = Iterable[np.ndarray]
 _GREY = 128
 
 
-def write_transfers(
-    edit: Edit,
-    labels: Sequence[int],
-    picture: Picture,
-    transfer: Callable[..., Results],
-    options: dict[str, Any],
-    output: Path,
-    stem: str,
-    overwrite: bool,
-) -> Iterator[Path]:
-    """Move a picture to each class and write the results, then the sheet; yields each path.
+@dataclass(frozen=True)
+class EditSheet:
+    """An edit under several classes.
 
     Args:
-        edit: how many of each class, seed, settings; its own label is not used.
+        edit: options of the edit; its label is ignored.
         labels: the classes.
-        picture: the user's.
-        transfer: ``transfer_picture`` with all but the edit, the picture and ``keep_bottom``.
-        options: what the files say of them.
+        action: the kind of edit.
+        options: of the action, stored in the files.
         output: folder.
-        stem: what the files' names begin with.
+        stem: beginning of the file names.
         overwrite: replace files of the same name.
+    """
+
+    edit: Edit
+    labels: Sequence[int]
+    action: str
+    options: dict[str, Any]
+    output: Path
+    stem: str
+    overwrite: bool
+
+    def edits(self) -> list[Edit]:
+        """The edit under each class."""
+        return [replace(self.edit, label=label) for label in self.labels]
+
+    def write_results(self, edit: Edit, results: Results) -> Iterator[Path]:
+        letters = (letter if letter.isalnum() else "-" for letter in edit.model.classes[edit.label])
+        stem, settings = f"{self.stem}-{''.join(letters)}", settings_of(edit, self.action, self.options)
+        yield from write_results(results, self.output, stem, settings, self.overwrite)
+
+    def write(self, rows: dict[str, list[np.ndarray]]) -> Path:
+        """Write the sheet, with pictures in rows by title."""
+        model = self.edit.model
+        cells = [cell for row in rows.values() for cell in row]
+        columns = len(next(iter(rows.values())))
+        sheet = contact_sheet(as_images(cells, model.config.image_size), columns, list(rows))
+        classes = [model.classes[label] for label in self.labels]
+        settings = {**settings_of(self.edit, self.action, self.options), "label": classes}
+        path = self.output / f"{self.stem}-{self.action}-sheet-seed{self.edit.seed}.png"
+        write_new(path, png_bytes(sheet, settings), self.overwrite)
+        return path
+
+
+def write_transfers(sheet: EditSheet, picture: Picture, transfer: Callable[..., Results]) -> Iterator[Path]:
+    """Transfer a picture to each class; write the results, then the sheet; yields each path.
+
+    Args:
+        sheet: the classes, and where to write.
+        picture: to edit.
+        transfer: ``transfer_picture`` with everything bound except the edit, the picture and ``keep_bottom``.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     source = np.asarray(picture.rgb())
-    rows = {"bottom predicted anew": [source], "bottom kept": [source]}
-    for label in labels:
-        each = replace(edit, label=label)
-        for (_, cells), keep_bottom in zip(rows.items(), (False, True), strict=True):
-            results = list(transfer(each, picture, keep_bottom=keep_bottom))
+    rows = {"bottom re-predicted": [source], "bottom kept": [source]}
+    for edit in sheet.edits():
+        for cells, keep_bottom in zip(rows.values(), (False, True), strict=True):
+            results = list(transfer(edit, picture, keep_bottom=keep_bottom))
             cells.append(results[0])
-            if keep_bottom == options["keep_bottom"]:
-                yield from _write_files(each, results, "transfer", options, output, stem, overwrite)
-    yield _write_sheet(edit, labels, rows, "transfer", options, output, stem, overwrite)
+            if keep_bottom == sheet.options["keep_bottom"]:
+                yield from sheet.write_results(edit, results)
+    yield sheet.write(rows)
 
 
 def write_infillings(
-    edit: Edit,
-    labels: Sequence[int],
-    picture: Picture,
-    fill: np.ndarray,
-    infill: Callable[[Edit], Results],
-    action: str,
-    options: dict[str, Any],
-    output: Path,
-    stem: str,
-    overwrite: bool,
+    sheet: EditSheet, picture: Picture, fill: np.ndarray, infill: Callable[[Edit], Results]
 ) -> Iterator[Path]:
-    """Infill a picture under each class and write the results, then the sheet; yields each path.
+    """Infill a picture under each class; write the results, then the sheet; yields each path.
 
     Args:
-        edit: how many of each class, seed, settings; its own label is not used.
-        labels: the classes.
-        picture: the user's.
-        fill: bool ``[height, width]``, True where it is drawn anew.
+        sheet: the classes, and where to write.
+        picture: to edit.
+        fill: bool ``[height, width]``, True where to fill.
         infill: the edit -> its results.
-        action: ``infill`` or ``relabel``.
-        options: what the files say of them.
-        output: folder.
-        stem: what the files' names begin with.
-        overwrite: replace files of the same name.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     source = np.asarray(picture.rgb())
     known = np.where(fill[..., None], _GREY, source).astype(np.uint8)
     rows: dict[str, list[np.ndarray]] = {}
-    for label in labels:
-        each = replace(edit, label=label)
-        results = list(infill(each))
-        yield from _write_files(each, results, action, options, output, stem, overwrite)
-        rows[edit.model.classes.title(label)] = [source, known, *results]
-    yield _write_sheet(edit, labels, rows, action, options, output, stem, overwrite)
-
-
-def _write_files(
-    edit: Edit, results: Results, action: str, options: dict[str, Any], output: Path, stem: str, overwrite: bool
-) -> Iterator[Path]:
-    letters = (letter if letter.isalnum() else "-" for letter in edit.model.classes[edit.label])
-    yield from write_results(
-        results, output, f"{stem}-{''.join(letters)}", settings_of(edit, action, options), overwrite
-    )
-
-
-def _write_sheet(
-    edit: Edit,
-    labels: Sequence[int],
-    rows: dict[str, list[np.ndarray]],
-    action: str,
-    options: dict[str, Any],
-    output: Path,
-    stem: str,
-    overwrite: bool,
-) -> Path:
-    cells = [cell for row in rows.values() for cell in row]
-    columns = len(next(iter(rows.values())))
-    sheet = contact_sheet(as_images(cells, edit.model.config.image_size), columns, list(rows))
-    settings = {**settings_of(edit, action, options), "label": [edit.model.classes[label] for label in labels]}
-    path = output / f"{stem}-{action}-sheet-seed{edit.seed}.png"
-    write_new(path, png_bytes(sheet, settings), overwrite)
-    return path
+    for edit in sheet.edits():
+        results = list(infill(edit))
+        yield from sheet.write_results(edit, results)
+        rows[edit.model.classes.title(edit.label)] = [source, known, *results]
+    yield sheet.write(rows)

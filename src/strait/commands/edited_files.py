@@ -1,4 +1,4 @@
-"""Edits to files: one PNG a result with its settings inside; the decoding process as a strip and an animation."""
+"""Write edits: a PNG per result with its settings, and the decoding process as a strip, an animation and maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from strait.types import NULL_LABEL, Canvas
 
 
 def settings_of(edit: Edit, action: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a file says of its making."""
+    """The settings that a file of an edit stores."""
     decoding = edit.decoding or edit.model.default_decoding()
     label = None if edit.label == NULL_LABEL else edit.model.classes[edit.label]
     digest = edit.model.weights_hash()
@@ -36,10 +36,10 @@ def _name(stem: str, settings: dict[str, Any], index: int) -> str:
 def write_results(
     results: Iterable[np.ndarray], output: Path, stem: str, settings: dict[str, Any], overwrite: bool
 ) -> Iterator[Path]:
-    """Write each result as it is made; yields its path.
+    """Write each result as soon as it is decoded; yields its path.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     for index, pixels in enumerate(results):
         path = output / f"{_name(stem, settings, index)}.png"
@@ -50,7 +50,7 @@ def write_results(
 def process_of(
     edit: Edit, index: int, source: tuple[Picture, np.ndarray, EditConfig] | None = None
 ) -> tuple[list[Frame], list[Redrawing]]:
-    """Result ``index`` decoded with every step kept: its frames, and what would be drawn again at the end.
+    """Decode result ``index`` with all its steps: its frames, and the stability of its final tokens.
 
     Args:
         edit: as for the result itself.
@@ -78,17 +78,17 @@ def write_process(
     kind: str,
     overwrite: bool,
 ) -> Iterator[Path]:
-    """Write the strip, the animation (``gif`` or ``webp``) and the maps of one process; yields their paths.
+    """Write the strip, the animation (``gif`` or ``webp``) and the maps of a process; yields their paths.
 
     Raises:
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
-    made, found = process
+    steps, redrawn = process
     name = _name(stem, settings, settings["index"])
     for path, content in (
-        (output / f"{name}-strip.png", png_bytes(strip(made, codebook_size), settings)),
-        (output / f"{name}.{kind}", animation(made, codebook_size, kind)),
-        (output / f"{name}-redrawn.png", png_bytes(redrawing_maps(made[-1].image, found), settings)),
+        (output / f"{name}-strip.png", png_bytes(strip(steps, codebook_size), settings)),
+        (output / f"{name}.{kind}", animation(steps, codebook_size, kind)),
+        (output / f"{name}-redrawn.png", png_bytes(redrawing_maps(steps[-1].image, redrawn), settings)),
     ):
         write_new(path, content, overwrite)
         yield path

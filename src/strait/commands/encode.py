@@ -1,4 +1,4 @@
-"""Turn images into the token cache (train does it by itself)."""
+"""Encode images to the token cache (train does this itself)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     folder = new_folder("--model", args.model)
 
     from strait.data.job import Job

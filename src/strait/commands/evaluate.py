@@ -1,4 +1,4 @@
-"""Judge reconstructions or generated images."""
+"""Evaluate reconstructions or generated images."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 _SHOWN = 8
 
 KINDS = {
-    "reconstruction": "Judge a tokenizer by how it gives photographs back.",
-    "generation": "Judge generated images; guided ones without guidance as well.",
+    "reconstruction": "Evaluate a tokenizer by its reconstructions of photographs.",
+    "generation": "Evaluate generated images; if they are guided, also without guidance.",
 }
 
 
-def run(words: list[str]) -> int:
-    what = words[0] if words else ""
+def run(argv: list[str]) -> int:
+    what = argv[0] if argv else ""
     if what in ("-h", "--help"):
         print(
             "usage: strait evaluate {reconstruction|generation} --data DIR [options]; --help after either lists them"
         )
         return 0
     if what not in KINDS:
-        said = f", not {what!r}" if what else ""
-        raise ValueError(f"evaluate: say what to judge: {' or '.join(KINDS)}{said}")
-    args = parse(_parser(what), words[1:])
+        rest = f", not {what!r}" if what else ""
+        raise ValueError(f"evaluate: say what to evaluate: {' or '.join(KINDS)}{rest}")
+    args = parse(_parser(what), argv[1:])
     least = 2 if what == "reconstruction" else 4
     if args.samples is not None and args.samples < least:
         raise ValueError(f"--samples: {args.samples} must be at least {least}")
@@ -50,7 +50,7 @@ def run(words: list[str]) -> int:
 
 
 def parsers() -> dict[str, ArgumentParser]:
-    """The parser of each kind."""
+    """The parser of each kind of evaluation."""
     return {what: _parser(what) for what in KINDS}
 
 
@@ -63,13 +63,13 @@ def _parser(what: str) -> ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     if what == "reconstruction":
         parser.add_argument("--features", help="inception (the default), efficientnet, a TorchScript file, or none")
-        parser.add_argument("--samples", type=int, help="take only this many, evenly spread")
-        parser.add_argument("--against", help="further models, separated by commas, side by side")
-        parser.add_argument("--grid", help="one PNG of photographs as each tokenizer gives them back")
+        parser.add_argument("--samples", type=int, help="take only this many images, evenly spaced")
+        parser.add_argument("--against", help="further models, separated by commas, to compare side by side")
+        parser.add_argument("--grid", help="PNG file for photographs and their reconstructions by each tokenizer")
         parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     else:
         parser.add_argument("--features", help="inception (the default), efficientnet, or a TorchScript file")
-        parser.add_argument("--samples", type=int, help="make so many; by default as many as there are photographs")
+        parser.add_argument("--samples", type=int, help="images to generate; by default as many as photographs")
         parser.add_argument("--seed", type=int, default=0, help="of the generated images")
         parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
         add_decoding_options(parser)
@@ -87,7 +87,7 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     folders = [args.model, *(name for name in (args.against or "").split(",") if name)]
     models = {folder or "shipped": StraIT.from_pretrained(folder, device) for folder in folders}
     if len({model.config.image_size for model in models.values()}) > 1:
-        raise ValueError("--against: the models are of different image sizes")
+        raise ValueError("--against: the models have different image sizes")
     network = None
     if args.features != "none":
         try:
@@ -97,10 +97,10 @@ def _evaluate_reconstruction(args: Namespace) -> int:
                 raise
             print(f"no Fréchet distance ({error})", file=sys.stderr)
     if args.split == "validation" and not has_split(args.data, "validation"):
-        print(f"--split: {args.data} keeps no validation images apart; all of them are taken", file=sys.stderr)
+        print(f"--split: {args.data} has no separate validation images; all images are used", file=sys.stderr)
     source = open_images(args.data, args.split)
     if args.split == "validation" and has_split(args.data, "validation"):
-        _say_in_both(args.data, source, open_images(args.data, "train"))
+        _warn_of_overlap(args.data, source, open_images(args.data, "train"))
     if grid is not None:
         _write_side_by_side(grid, args.overwrite, models, source)
     reports = {
@@ -114,14 +114,14 @@ def _evaluate_reconstruction(args: Namespace) -> int:
     return 0
 
 
-def _say_in_both(data: str, validation: ImageSource, train: ImageSource) -> None:
+def _warn_of_overlap(data: str, validation: ImageSource, train: ImageSource) -> None:
     from strait.data.overlap import in_both
 
     count = in_both(validation, train)
     if count:
         print(
-            f"--data: {count} of the {len(validation)} validation images of {data} are among the training images, "
-            "too: scores are better than they should be",
+            f"--data: {count} of the {len(validation)} validation images of {data} are also training images: "
+            "scores will be too good",
             file=sys.stderr,
         )
 
@@ -156,17 +156,16 @@ def _evaluate_generation(args: Namespace, ranks: Any, device: Any) -> int:
     apart = has_split(args.data, "validation")
     if not apart:
         print(
-            f"--data: {args.data} keeps no validation images apart; the reference is all of them, and there is no "
+            f"--data: {args.data} has no separate validation images; all images are the reference, and there is no "
             "floor",
             file=sys.stderr,
         )
     reference = open_images(args.data, args.split)
     train = open_images(args.data, "train") if apart and args.split == "validation" else None
     if train is not None and ranks.first:
-        _say_in_both(args.data, reference, train)
-    wanted = SampleSet(args.samples or len(reference), args.seed, decoding, args.batch_size)
-    report = evaluate_generation(
-        model, reference, train, open_features(args.features or "inception", device), wanted, args.split, ranks
-    )
+        _warn_of_overlap(args.data, reference, train)
+    sample_set = SampleSet(args.samples or len(reference), args.seed, decoding, args.batch_size)
+    network = open_features(args.features or "inception", device)
+    report = evaluate_generation(model, reference, train, network, sample_set, args.split, ranks)
     print(json.dumps(report) if args.json else generation_table(report))
     return 0

@@ -1,4 +1,4 @@
-"""Write a model as ONNX files, which generate images without torch."""
+"""Export a model as ONNX files, which generate images without torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     output = new_folder("--output", args.output)
     if not args.overwrite:
         _check_free(output)
@@ -33,14 +33,14 @@ def run(words: list[str]) -> int:
     for path in export_onnx(model, output):
         print(path)
     difference = largest_difference(model, output)
-    print(f"checked in onnxruntime: logits and pixels differ by {difference:.1e} at most", file=sys.stderr)
+    print(f"checked in onnxruntime: logits and pixels differ by at most {difference:.1e}", file=sys.stderr)
     return 0
 
 
 def _check_free(output: Path) -> None:
-    """Refuse early to replace what is there: an export, or files of the user's that are called as ours are."""
+    """Check early that no existing export or other file of the user would be replaced."""
     if (output / "export.json").exists():
-        raise FileExistsError(f"{output} holds an export; choose another --output, or say --overwrite")
+        raise FileExistsError(f"{output} holds an export; choose another --output, or pass --overwrite")
     for name in ("generate.py", *(f"{graph}.onnx" for graph in (*level_names(4), "pixels"))):
         if (output / name).exists():
-            raise FileExistsError(f"{output / name} exists; choose another --output, or say --overwrite")
+            raise FileExistsError(f"{output / name} exists; choose another --output, or pass --overwrite")

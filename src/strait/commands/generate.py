@@ -22,26 +22,24 @@ def parser() -> ArgumentParser:
     parser = verb_parser("generate", __doc__)
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--labels", help="classes by name, WordNet id or index (#1), separated by commas")
-    parser.add_argument("--list", action="store_true", help="list the classes, and do nothing else")
-    parser.add_argument("--count", type=int, default=1, help="images a label; without labels, in all")
+    parser.add_argument("--list", action="store_true", help="only list the classes")
+    parser.add_argument("--count", type=int, default=1, help="images per label; without labels, in total")
     parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
     add_decoding_options(parser)
     parser.add_argument("--output", help="folder for the images, one PNG each")
-    parser.add_argument("--grid", help="one PNG with all images, a row a label")
+    parser.add_argument("--grid", help="PNG file for a sheet of all images, a row for each label")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
-    parser.add_argument(
-        "--batch-size", type=int, help="images decoded at once; as many as fit, 64 at most, by default"
-    )
+    parser.add_argument("--batch-size", type=int, help="images decoded at once; by default as many as fit, at most 64")
     add_inference_options(parser)
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     if args.list:
         return _list_classes(args)
     if args.output is None and args.grid is None:
-        raise ValueError("say where the images go: --output FOLDER, or --grid FILE.png")
+        raise ValueError("give an output: --output FOLDER, or --grid FILE.png")
     output = None if args.output is None else new_folder("--output", args.output)
     grid = None if args.grid is None else new_picture("--grid", args.grid)
     if not -(2**63) <= args.seed < 2**63:
@@ -62,16 +60,16 @@ def run(words: list[str]) -> int:
 
 
 def _list_classes(args: Namespace) -> int:
-    """A line a class: its index as a label, and its name."""
+    """Print a line for each class: its index as a label, and its name."""
     if any(value is not None for value in (args.labels, args.output, args.grid)):
-        raise ValueError("--list: it makes no images; leave --labels, --output and --grid out")
+        raise ValueError("--list: it generates no images; omit --labels, --output and --grid")
 
     from strait.model.folder import read_description
     from strait.model.hub import find_folder
 
     _, names, _ = read_description(find_folder(args.model))
     if not names:
-        print("this model has no classes; leave --labels out", file=sys.stderr)
+        print("this model has no classes; omit --labels", file=sys.stderr)
     for index, name in enumerate(names):
         print(f"{f'#{index}':<6} {name}")
     return 0

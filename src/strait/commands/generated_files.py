@@ -1,4 +1,4 @@
-"""Images to files: one PNG each with its settings inside, and a contact sheet."""
+"""Write generated images: a PNG each with its settings, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from strait.types import NULL_LABEL, Images, Tokens
 
 @dataclass(frozen=True)
 class Request:
-    """What to generate.
+    """A request for images.
 
     Args:
         labels: names, WordNet ids or indices; None draws classes from the seed.
-        count: images a label, or in all without labels.
-        seed: image k of a label is the same however many are asked for, and whatever other labels.
+        count: images per label, or in total without labels.
+        seed: image k of a label does not depend on the count or on other labels.
         decoding: steps, temperature, guidance.
-        batch_size: images decoded at once; as many as fit into memory if None, 64 at most.
+        batch_size: images decoded at once; None for as many as fit into memory, at most 64.
     """
 
     labels: Sequence[str | int] | None
@@ -45,12 +45,12 @@ class Request:
 def generate_files(
     model: StraIT, request: Request, output: Path | None, grid: Path | None, overwrite: bool
 ) -> Iterator[Path]:
-    """Generate and write; yields each file as it is there.
+    """Generate images and write them; yields each file once it is written.
 
     Raises:
-        ValueError: for a label that no class has.
+        ValueError: for an unknown label.
         ModelError: if a part of the model is missing.
-        FileExistsError: rather than replace a file whose content differs.
+        FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     model.require("tokenizer", "top", "bottom")
     if len(request.decoding.steps) > model.config.tokenizer.num_levels:
@@ -61,20 +61,21 @@ def generate_files(
     else:
         numbers = [label for label in model.labels(request.labels, 0, request.seed) for _ in range(request.count)]
         indices = list(range(request.count)) * len(request.labels)
-    labels, places = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
+    labels, positions = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
     digest = model.weights_hash()
-    made: list[Images] = []
-    wanted = None if request.batch_size is None else min(request.batch_size, len(labels))
-    size = model.batch_size(wanted, request.decoding)
+    batches: list[Images] = []
+    limit = None if request.batch_size is None else min(request.batch_size, len(labels))
+    size = model.batch_size(limit, request.decoding)
     steps = sum(request.decoding.steps) * -(-len(labels) // size)
     with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
-        for some, where in zip(labels.split(size), places.split(size), strict=True):
-            images = _decode_batch(model, some, where, request, bar)
+        for batch_labels, batch_indices in zip(labels.split(size), positions.split(size), strict=True):
+            images = _decode_batch(model, batch_labels, batch_indices, request, bar)
             if grid is not None:
-                made.append(images.cpu())
+                batches.append(images.cpu())
             if output is None:
                 continue
-            for picture, label, index in zip(to_pictures(images), some.tolist(), where.tolist(), strict=True):
+            rows = zip(to_pictures(images), batch_labels.tolist(), batch_indices.tolist(), strict=True)
+            for picture, label, index in rows:
                 settings = _settings(model, request, label, index, digest)
                 path = output / f"{_slug(model, label)}-seed{request.seed}-{index:04d}.png"
                 write_new(path, png_bytes(picture, settings), overwrite)
@@ -83,7 +84,7 @@ def generate_files(
         titled = request.labels is not None
         columns = request.count if titled else min(8, len(labels))
         titles = [model.classes.title(label) for label in numbers[:: request.count]] if titled else []
-        sheet = contact_sheet(torch.cat(made), columns, titles)
+        sheet = contact_sheet(torch.cat(batches), columns, titles)
         write_new(grid, png_bytes(sheet, _settings(model, request, None, None, digest)), overwrite)
         yield grid
 
@@ -100,13 +101,13 @@ def _decode_batch(model: StraIT, labels: Tensor, indices: Tensor, request: Reque
 
 
 def _settings(model: StraIT, request: Request, label: int | None, index: int | None, digest: str) -> dict[str, Any]:
-    said: dict[str, Any]
+    fields: dict[str, Any]
     if label is None:
         names = None if request.labels is None else [str(name) for name in request.labels]
-        said = {"labels": names, "count": request.count}
+        fields = {"labels": names, "count": request.count}
     else:
-        said = {"label": None if label == NULL_LABEL else model.classes[label], "index": index}
-    return recipe(digest, request.seed, dataclasses.asdict(request.decoding), **said)
+        fields = {"label": None if label == NULL_LABEL else model.classes[label], "index": index}
+    return recipe(digest, request.seed, dataclasses.asdict(request.decoding), **fields)
 
 
 def _slug(model: StraIT, label: int) -> str:

@@ -1,4 +1,4 @@
-"""Search a model's settings of decoding, and draw score against time."""
+"""Search a model's decoding settings, and plot score against time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def parser() -> ArgumentParser:
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--split", default="validation", choices=["train", "validation"], help="which images")
-    parser.add_argument("--budget", type=float, default=30.0, help="minutes of searching; those of earlier runs count")
+    parser.add_argument("--budget", type=float, default=30.0, help="minutes to search, including earlier runs")
     parser.add_argument("--samples", type=int, default=1000, help="images for each setting")
     parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
-    parser.add_argument("--seed", type=int, default=0, help="of the generated images, the same for every setting")
+    parser.add_argument("--seed", type=int, default=0, help="of the generated images, shared by all settings")
     parser.add_argument("--output", default="sweep", help="folder for the trials, the table and the plot")
     parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -30,8 +30,8 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def run(words: list[str]) -> int:
-    args = parse(parser(), words)
+def run(argv: list[str]) -> int:
+    args = parse(parser(), argv)
     for name, least in (("samples", 4), ("batch_size", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least {least}")
@@ -63,13 +63,13 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     network = open_features(args.features, device)
     start = model.default_decoding()
     upsampled = len(start.steps) > model.config.tokenizer.num_levels
-    wanted = SampleSet(args.samples, args.seed, start, args.batch_size)
+    sample_set = SampleSet(args.samples, args.seed, start, args.batch_size)
     with orderly_stop(None) as stop:
 
         def trials(judge: Judge, kind: str, seed: int) -> Trials:
-            samples = dataclasses.replace(wanted, seed=seed)
+            samples = dataclasses.replace(sample_set, seed=seed)
             return Trials(
-                output / f"{kind}-{sweep_name(judge, wanted)}.jsonl",
+                output / f"{kind}-{sweep_name(judge, sample_set)}.jsonl",
                 timed(lambda decoding: judge.scores(dataclasses.replace(samples, decoding=decoding), "sweeping")),
                 ranks,
                 stop.wanted,
@@ -80,9 +80,9 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
             judge = Judge(model, photographs, network, args.split, upsampled, ranks, stop.wanted)
             done = sweep(trials(judge, "trials", args.seed), start, model.config.grids, 60 * args.budget)
             if done:
-                # Beyond the budget: on the samples that chose it, the front looks better than it is.
+                # Not part of the budget: on the samples that selected it, the front looks better than it is.
                 again = scored_again(trials(judge, "front", args.seed + 1), front(done))
-                written = ranks.on_first(lambda: write_sweep(output, judge, wanted, done, again))
+                written = ranks.on_first(lambda: write_sweep(output, judge, sample_set, done, again))
                 print(json.dumps(written.content) if args.json else written.text)
         if any(ranks.any([stop.wanted()])):
             print(f"{output}: saved; rerun the command to resume", file=sys.stderr)

@@ -17,40 +17,40 @@ from strait.config import Config
 def parser() -> ArgumentParser:
     usage = "TABLE --data DIR {--config C | --model M} [options] [--SETTING VALUE ...]"
     parser = verb_parser("table", __doc__, usage, has_settings=True)
-    parser.add_argument("table", help="its number in the paper, 1 to 10, or equal-cost: the methods side by side")
-    parser.add_argument("--data", help="images, as for train; needed unless --rows or --random-weights")
-    parser.add_argument("--model", help="for a table that changes decoding alone: the model; the shipped by default")
-    parser.add_argument("--rows", action="store_true", help="only list the rows: models, costs, settings of decoding")
+    parser.add_argument("table", help="its number in the paper, 1 to 10, or equal-cost: the methods at equal cost")
+    parser.add_argument("--data", help="images, as for train; not needed with --rows or --random-weights")
+    parser.add_argument("--model", help="the model of a table that only changes decoding; the shipped one by default")
+    parser.add_argument("--rows", action="store_true", help="only list the rows: models, costs, decoding settings")
     parser.add_argument(
-        "--random-weights", action="store_true", help="table 7 alone: measure its speed, without data or training"
+        "--random-weights", action="store_true", help="table 7 only: measure its speed, without data or training"
     )
     parser.add_argument("--output", default="tables", help="folder for models, scores, tables and plots")
-    parser.add_argument("--budget", type=float, help="minutes of training a row; the configuration's steps by default")
-    parser.add_argument("--seeds", type=int, default=1, help="models (or sets of samples) a row")
-    parser.add_argument("--samples", type=int, default=10_000, help="images a row is judged by; the paper's are 50000")
-    parser.add_argument("--search-samples", type=int, default=1000, help="images a setting is searched by; 0: none")
+    parser.add_argument("--budget", type=float, help="minutes of training per row; by default the steps of --config")
+    parser.add_argument("--seeds", type=int, default=1, help="models (or sets of samples) per row")
+    parser.add_argument("--samples", type=int, default=10_000, help="images to score a row; the paper uses 50000")
+    parser.add_argument("--search-samples", type=int, default=1000, help="images to score a setting; 0: no search")
     parser.add_argument(
         "--search-by",
         default="fid",
         choices=["fid", "fid_to_reconstructions"],
-        help="the distance that a search makes least: to photographs, or to their reconstructions",
+        help="the distance that a search minimises: to photographs, or to their reconstructions",
     )
     parser.add_argument(
         "--search-steps",
         action="store_true",
-        help="where the steps are not what a table compares: the configuration's, shared in the best way, and not the "
-        "paper's (18+6, and 12 of a single level)",
+        help="where a table does not compare steps: search how to divide the configuration's steps among the levels, "
+        "instead of taking the paper's (18+6, and 12 for a single level)",
     )
     parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
     parser.add_argument("--batch-size", type=int, help="images generated at once; 50, or 1 with --random-weights")
-    parser.add_argument("--dtype", help="with --random-weights, of the transformers: float32 or bfloat16")
+    parser.add_argument("--dtype", help="of the transformers, with --random-weights: float32 or bfloat16")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     return parser
 
 
-def run(words: list[str]) -> int:
-    settings, args = parse_settings(parser(), named_config(words), words)
+def run(argv: list[str]) -> int:
+    settings, args = parse_settings(parser(), named_config(argv), argv)
     if args.batch_size is None:
         args.batch_size = 1 if args.random_weights else 50
     for name, least in (("seeds", 1), ("samples", 4), ("search_samples", 0), ("batch_size", 1)):
@@ -59,17 +59,17 @@ def run(words: list[str]) -> int:
     if 0 < args.search_samples < 4:
         raise ValueError(f"--search-samples: {args.search_samples} must be 0 or at least 4")
     if settings is not None and args.model is not None:
-        raise ValueError("table: say either --config or --model")
+        raise ValueError("table: pass either --config or --model")
     if args.rows and args.random_weights:
-        raise ValueError("table: say either --rows or --random-weights")
+        raise ValueError("table: pass either --rows or --random-weights")
     if args.dtype is not None and not args.random_weights:
-        raise ValueError("--dtype: it is for --random-weights alone")
+        raise ValueError("--dtype: only for --random-weights")
     if args.rows:
-        return _rows(args, settings, value_of(words, "--config") or "")
+        return _rows(args, settings, value_of(argv, "--config") or "")
     if args.random_weights:
         return _speed(args, settings)
     if args.data is None:
-        raise ValueError("--data: say which images; without any, --rows lists the rows")
+        raise ValueError("--data: give the images; without any, --rows lists the rows")
 
     from strait.training.distributed import launched
 
@@ -78,7 +78,7 @@ def run(words: list[str]) -> int:
 
 
 def _base(args: Namespace, settings: Config | None) -> tuple[Any, Config | None]:
-    """The table, and what its rows start from."""
+    """The table, and the configuration that its rows start from."""
     from strait.tables.methods import at_base_size
     from strait.tables.requirements import able, check_start
     from strait.tables.table import find_table
@@ -86,30 +86,31 @@ def _base(args: Namespace, settings: Config | None) -> tuple[Any, Config | None]
     table = find_table(args.table)
     if settings is None and (table.trains or table.needs == "upsampler"):
         names = ", ".join(able(table.needs))
-        raise ValueError(f"--config: the rows of this table are trained; say on which configuration: {names}")
+        raise ValueError(f"--config: the rows of this table are trained; give a configuration: {names}")
     if settings is None:
         return table, None
     check_start(table, settings)
     return table, settings if table.needs == "upsampler" else at_base_size(settings)
 
 
-def _rows(args: Namespace, settings: Config | None, called: str) -> int:
+def _rows(args: Namespace, settings: Config | None, source: str) -> int:
     from strait.tables.summary import summaries, summary_table
 
     table, base = _base(args, settings)
-    served, classes = None, 1000
+    model_settings, classes = None, 1000
     if base is None:
         from strait.model.strait import StraIT
         from strait.tables.requirements import check_start
 
         model = StraIT.from_pretrained(args.model)
         check_start(table, model.config, "--model")
-        served, classes, called = (model.config, model.default_decoding()), len(model.classes), args.model or "shipped"
+        model_settings, classes = (model.config, model.default_decoding()), len(model.classes)
+        source = args.model or "shipped"
     if args.data is not None:
         from strait.data.sources import open_images
 
         classes = len(open_images(args.data, "train").classes)
-    rows = summaries(table, base, served, called, classes, args.samples, args.search_steps)
+    rows = summaries(table, base, model_settings, source, classes, args.samples, args.search_steps)
     print(json.dumps({"table": table.number or table.slug, "rows": rows}) if args.json else summary_table(table, rows))
     return 0
 
@@ -123,7 +124,7 @@ def _speed(args: Namespace, settings: Config | None) -> int:
     if table.number != 7:
         raise ValueError("--random-weights: only table 7 has a column that needs no trained model, its speed")
     if base is None:
-        raise ValueError("--config: --random-weights measures a configuration, such as imagenet256; say which")
+        raise ValueError("--config: --random-weights measures a configuration; give one, such as imagenet256")
     dtype = args.dtype or "float32"
     if dtype not in DTYPES:
         raise ValueError(f"--dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -146,7 +147,7 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     table, settings = _base(args, settings)
     check_plots()
     if settings is None and args.budget is not None:
-        raise ValueError("--budget: without --config nothing is trained")
+        raise ValueError("--budget: nothing is trained without --config")
     output = new_folder("--output", args.output)
     network = open_features(args.features, device)
     measuring = Measuring(

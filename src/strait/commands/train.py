@@ -1,4 +1,4 @@
-"""Train a model, or one part of it, on your own images."""
+"""Train a model, or one of its parts, on your own images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def parser() -> ArgumentParser:
     parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
-    parser.add_argument("--budget", type=float, help="minutes of training for all parts; settles the steps, once")
-    parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's")
-    parser.add_argument("--keep-tokenizer", action="store_true", help="leave its tokenizer as it is; train the others")
+    parser.add_argument("--budget", type=float, help="minutes of training for all parts; sets their steps, once")
+    parser.add_argument("--init-from", help="a model whose weights to start from; shipped: the package's model")
+    parser.add_argument("--keep-tokenizer", action="store_true", help="keep its tokenizer; train the other parts")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     return parser
 
 
-def run(words: list[str]) -> int:
-    config = named_config(words) or _stored_config(words) or _config_of_source(words)
-    settings, args = parse_settings(parser(), config, words)
+def run(argv: list[str]) -> int:
+    config = named_config(argv) or _stored_config(argv) or _config_of_source(argv)
+    settings, args = parse_settings(parser(), config, argv)
     if settings is None:
-        raise ValueError(f"--config: say which to begin with; there are {', '.join(config_names())}")
+        raise ValueError(f"--config: give a configuration to begin with: {', '.join(config_names())}")
     folder = new_folder("--model", args.model)
 
     from strait.data.job import Job
@@ -50,16 +50,16 @@ def run(words: list[str]) -> int:
         return STOPPED_BY_SIGNAL + stop.signal_number if stop.signal_number is not None else 0
 
 
-def _stored_config(words: list[str]) -> Config | None:
-    """The configuration that the model folder was begun with, if it was."""
-    folder = value_of(words, "--model")
+def _stored_config(argv: list[str]) -> Config | None:
+    """The configuration that the model folder was created with, if it exists."""
+    folder = value_of(argv, "--model")
     path = None if folder is None else Path(folder) / "runs" / "config.yaml"
     return None if path is None or not path.exists() else read_config(path)
 
 
-def _config_of_source(words: list[str]) -> Config | None:
-    """The configuration that a model to start from was made with, if it is the only one of its shape."""
-    source = value_of(words, "--init-from")
+def _config_of_source(argv: list[str]) -> Config | None:
+    """The configuration of the model to start from, if exactly one has its shape."""
+    source = value_of(argv, "--init-from")
     if source is None:
         return None
 
@@ -69,5 +69,5 @@ def _config_of_source(words: list[str]) -> Config | None:
     names = fitting_configs(find_folder(source))
     if len(names) != 1:
         return None
-    print(f"--config: {names[0]}, which is of the shape of {source}", file=sys.stderr)
+    print(f"--config: {names[0]}, which has the shape of {source}", file=sys.stderr)
     return read_config(config_path(names[0]))

@@ -1,4 +1,4 @@
-"""The order of an epoch, in which rare classes may come as often as common ones."""
+"""The order of images in an epoch; rare classes can be drawn as often as common ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def epoch_order(length: int, labels: np.ndarray | None, balance: float, *parts: 
     """The images of one epoch in random order.
 
     Args:
-        length: images there are, and draws of an epoch.
-        labels: int ``[length]``, -1 for an image without class; None where there are no classes.
-        balance: 0 takes each image once; at 1 every class comes equally often. Between, a class of n images comes in
-            proportion to n^(1 - balance). Within a class every image comes equally often, or once more than another.
-        parts: what the order depends on: the seed, its purpose, the number of the epoch.
+        length: number of images, and of draws in an epoch.
+        labels: int ``[length]``, -1 for an image without a class; None for data without classes.
+        balance: 0 draws each image once; 1 draws every class equally often; between, a class of n images is drawn in
+            proportion to n^(1 - balance). Draws of two images of one class differ by one at most.
+        parts: keys of the random order: the seed, the purpose, the epoch.
 
     Returns:
         int64 ``[length]``.
@@ -31,12 +31,12 @@ def epoch_order(length: int, labels: np.ndarray | None, balance: float, *parts: 
 
 
 def _repeated(labels: np.ndarray, balance: float, seed: int) -> np.ndarray:
-    """Each class' images as often as its share of the epoch asks for, int64 ``[length]``."""
+    """Image indices int64 ``[length]``, those of each class repeated up to its share of the epoch."""
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes.astype(np.float64) ** (1 - balance)
     exact = len(labels) * shares / shares.sum()
     counts = np.floor(exact).astype(np.int64)
-    # What rounding down has left over goes to the largest remainders.
+    # Draws lost to rounding down go to the classes with the largest remainders.
     counts[np.argsort(counts - exact, kind="stable")[: len(labels) - counts.sum()]] += 1
     parts = []
     for label, size, count in zip(classes.tolist(), sizes.tolist(), counts.tolist(), strict=True):

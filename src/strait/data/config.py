@@ -1,4 +1,4 @@
-"""Where images come from and how they are cut (no torch here)."""
+"""Settings of the data: how images are read, cropped and repeated (no torch here)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ class DataConfig:
     """How photographs become model-sized images.
 
     Args:
-        flip: half of the training images are mirrored.
-        shift: training images are moved by up to this many pixels, edges repeated.
-        smallest_crop: training images are random squares of a photograph, anywhere in it, whose area has at least this
-            share of the largest square's; a square is never smaller than the pixels that it becomes, where the
-            photograph has them. 1 takes the centre square, as the paper does.
-        balance: how often rare classes come in training: 0 as they come, 1 every class equally often, between in
-            proportion to n^(1 - balance) for a class of n images.
-        workers: processes that decode images; none decides by the machine.
-        cache_variants: versions of each image in the token cache, each a draw of its own (crop, flip, shift).
-        unlabelled: leave classes aside, whatever folders or labels say: take every picture, at any depth, without one.
-        streaming: read parquet files, tars or a hub's data set where they lie, without a copy of them here.
-        shuffle_buffer: images among which the next one of a stream is chosen; they lie in memory, encoded.
-        stream_lanes: places of a stream that are read along at once, where that divides a batch (else the next smaller
-            number that does). Processes and workers divide them among themselves.
+        flip: mirror half of the training images.
+        shift: largest random shift of a training image in pixels; edge pixels are repeated.
+        smallest_crop: training images are random square crops with at least this share of the area of the largest
+            square; a crop is upscaled only if the photograph itself is too small. 1 takes the centre square, as in
+            the paper.
+        balance: how often rare classes are drawn in training: 0 draws each image once, 1 draws every class equally
+            often; between, a class of n images is drawn in proportion to n^(1 - balance).
+        workers: processes that decode images; none chooses by the machine.
+        cache_variants: random versions (crop, flip, shift) of each image in the token cache.
+        unlabelled: ignore all classes and labels; take every picture at any depth.
+        streaming: read parquet files, tars or a hub's data set in place, without a local copy.
+        shuffle_buffer: images from which the next one of a stream is drawn; held in memory, encoded.
+        stream_lanes: positions at which a stream is read in parallel; the largest number up to this one that divides
+            the batch is used. Processes and workers share the lanes.
     """
 
     flip: bool = True
@@ -47,15 +47,15 @@ class DataConfig:
             raise ValueError(f"data.balance: {self.balance} must lie in [0, 1]")
         if self.cache_variants > 1 and not self.flip and not self.shift and self.smallest_crop == 1:
             raise ValueError(
-                f"data.cache_variants: {self.cache_variants} versions of an image would all be the same; set "
-                "data.flip, data.shift or data.smallest_crop as well"
+                f"data.cache_variants: {self.cache_variants} versions of an image would all be identical; also set "
+                "data.flip, data.shift or data.smallest_crop"
             )
         if self.balance and self.streaming:
-            raise ValueError("data.balance: a stream is read in the order of its shards; set data.streaming to false")
+            raise ValueError("data.balance: a stream cannot be balanced; set data.streaming to false")
         if self.balance and self.unlabelled:
-            raise ValueError("data.balance: without classes none is rare; set data.unlabelled to false")
+            raise ValueError("data.balance: balancing needs classes; set data.unlabelled to false")
         for name in ("shuffle_buffer", "stream_lanes"):
             if not self.streaming and getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"data.{name}: it is for a stream; set data.streaming to true, or leave it out")
+                raise ValueError(f"data.{name}: only a stream uses it; set data.streaming to true, or leave it out")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers: {self.workers} must not be negative")

@@ -1,13 +1,12 @@
-"""Photographs to a token cache.
+"""Encode photographs into a token cache.
 
-The cache is made in pieces of some thousand images, each by whichever process's turn it is and put in place whole:
-if a process dies, the finished pieces are kept and the next run makes the rest. Then the pieces become the arrays of
-``token_cache``.
+Processes take turns to encode pieces of a few thousand images, each written atomically: after a crash the finished
+pieces are kept and the next run encodes the rest. The pieces are then assembled into the arrays of ``token_cache``.
 
-    tokens/.SPLIT.tmp/made_from.json           what the pieces are of
+    tokens/.SPLIT.tmp/made_from.json           the description that the pieces belong to
                       piece-NNNNN.safetensors  LEVEL [variants, images, h, w], labels [images]
 
-No tokenizer is known here: ``encode`` is handed over.
+The tokenizer is passed in as ``encode``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from strait.data.config import DataConfig
-from strait.data.images import ImageBatch, in_order, training_view
+from strait.data.images import in_order, training_view
 from strait.data.job import Job
 from strait.data.sources import DataError, ImageSource
 from strait.data.token_cache import TokenCache, array_hash
@@ -42,16 +41,16 @@ _VARIANT = 3
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a token cache is made of.
+    """The inputs that determine a token cache.
 
     Args:
         source: the images.
         encode: images on the job's device -> tokens.
-        names: of the levels that ``encode`` gives, coarse to fine.
+        names: of the levels that ``encode`` returns, coarse to fine.
         image_size: side in pixels.
-        config: ``cache_variants`` versions of each image, each a draw of its own: cropped, flipped and shifted.
-        made_from: what the cache depends on beside these, such as the tokenizer's hash; compared and stored.
-        limit: take only this many images, evenly spread.
+        config: number of variants of each image, and how they are cropped, flipped and shifted.
+        made_from: further inputs, such as the tokenizer's hash; compared and stored.
+        limit: encode only this many images, evenly spaced.
     """
 
     source: ImageSource
@@ -64,16 +63,16 @@ class Encoding:
 
     @property
     def count(self) -> int:
-        """Images that are taken."""
+        """Number of images to encode."""
         return len(self.source) if self.limit is None else min(self.limit, len(self.source))
 
     @cached_property
     def indices(self) -> list[int]:
-        """Which of the source's images are taken."""
+        """Indices in the source of the images to encode."""
         return [index * len(self.source) // self.count for index in range(self.count)]
 
     def description(self) -> dict[str, Any]:
-        """What must be equal for a cache to be this one's."""
+        """The values that identify the cache: an existing one is reused only if all are equal."""
         return {
             **self.made_from,
             "source": self.source.fingerprint(),
@@ -87,7 +86,7 @@ class Encoding:
         }
 
     def cut(self, variant: int, picture: Image.Image, index: int) -> np.ndarray:
-        """The pixels of one variant of a picture."""
+        """The pixels of one variant of an image, uint8 ``[size, size, 3]``."""
         return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))
 
 
@@ -99,20 +98,20 @@ def build_token_cache(
     batch_size: int = 64,
     piece_images: int = 4096,
 ) -> TokenCache:
-    """Make a token cache, or open the one that was made from the same data, tokenizer and settings.
+    """Build a token cache, or open an existing one built from the same data, tokenizer and settings.
 
     Args:
         folder: of the cache.
-        encoding: what it is made of.
-        job: the processes that share the work, all of which call this; asked after each batch whether to stop.
-        progress: called with the number of images after each batch, and for pieces that are there already.
+        encoding: the inputs of the cache.
+        job: processes that share the work (each must call this); its stop request is checked after each batch.
+        progress: called with a number of images after each batch, and for each piece that already exists.
         batch_size: images encoded at once.
-        piece_images: images of a piece.
+        piece_images: images in a piece.
 
     Raises:
         DataError: if no image can be read.
-        OSError: if a piece cannot be written, here or on another process.
-        Stopped: if the job was to stop before the cache was done; the finished pieces are kept.
+        OSError: if this or another process cannot write a piece.
+        Stopped: if the job was stopped first; finished pieces are kept.
     """
     description = job.ranks.on_first(encoding.description)
     cache = _existing(folder, description)
@@ -120,13 +119,13 @@ def build_token_cache(
         return cache
     pieces = _Pieces(folder.with_name(f".{folder.name}.tmp"), encoding, batch_size, piece_images)
     job.ranks.on_first(lambda: pieces.begin(description))
-    job.ranks.each(lambda: pieces.make(job, progress), "the tokens")
-    job.ranks.on_first(lambda: pieces.put_together(folder, description))
+    job.ranks.each(lambda: pieces.encode(job, progress), "the tokens")
+    job.ranks.on_first(lambda: pieces.assemble(folder, description))
     return TokenCache(folder)
 
 
 def _existing(folder: Path, description: dict[str, Any]) -> TokenCache | None:
-    """The cache that is there already, if it is of this description.
+    """The cache in a folder if it has this description.
 
     Raises:
         DataError: if it is damaged.
@@ -134,23 +133,23 @@ def _existing(folder: Path, description: dict[str, Any]) -> TokenCache | None:
     if not (folder / "cache.json").exists() or _is_unhashed(folder):
         return None
     cache = TokenCache(folder)
-    # Caches from before random crops do not name them, and hold centre squares.
-    noted = {"smallest_crop": 1.0, **cache.made_from}
-    return cache if all(noted.get(name) == value for name, value in description.items()) else None
+    # Caches older than random crops hold centre squares and have no smallest_crop.
+    stored = {"smallest_crop": 1.0, **cache.made_from}
+    return cache if all(stored.get(name) == value for name, value in description.items()) else None
 
 
 def _is_unhashed(folder: Path) -> bool:
-    """Whether a cache is from before arrays were hashed: it is made again."""
+    """Whether a cache is older than the hashes of arrays; it is then built again."""
     try:
-        about = json.loads((folder / "cache.json").read_text())
+        content = json.loads((folder / "cache.json").read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(about, dict) and "shapes" in about and "sha256" not in about
+    return isinstance(content, dict) and "shapes" in content and "sha256" not in content
 
 
 @dataclass(frozen=True)
 class _Pieces:
-    """The folder in which a cache is made."""
+    """A folder of encoded pieces of an unfinished cache."""
 
     folder: Path
     encoding: Encoding
@@ -163,7 +162,7 @@ class _Pieces:
         return [self.folder / f"piece-{number:05d}.safetensors" for number in range(count)]
 
     def begin(self, description: dict[str, Any]) -> None:
-        """Keep the pieces that are of the same cache, and nothing else."""
+        """Keep existing pieces if they belong to the same cache; otherwise start with an empty folder."""
         content = {**description, "levels": list(self.encoding.names), "piece_images": self.piece_images}
         note = self.folder / "made_from.json"
         try:
@@ -175,26 +174,34 @@ class _Pieces:
         self.folder.mkdir(parents=True)
         write_text(note, json.dumps(content))
 
-    def make(self, job: Job, progress: Callable[[int], object]) -> None:
-        """Make those of this process's pieces that are missing."""
+    def encode(self, job: Job, progress: Callable[[int], object]) -> None:
+        """Encode this process's missing pieces."""
         for number, path in job.ranks.turns(list(enumerate(self.paths))):
             start = number * self.piece_images
             indices = self.encoding.indices[start : start + self.piece_images]
             if _is_whole(path):
                 progress(len(indices) * self.encoding.config.cache_variants)
             else:
-                arrays = self._encoded(indices, job, progress)
+                arrays = self._piece(indices, job, progress)
                 write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
-    def _encoded(self, indices: list[int], job: Job, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
-        """The arrays of a piece."""
+    def _piece(self, indices: list[int], job: Job, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
+        """The arrays of the piece with these images."""
         variants = range(self.encoding.config.cache_variants)
         labels: list[int] = []
         tokens: list[list[tuple[np.ndarray, ...]]] = [[] for _ in variants]
         for start in range(0, len(indices), self.batch_size):
             for variant in variants:
-                # Each draw reads its picture again: that costs little beside encoding, and only one lies in memory.
-                batch = next(self._images(indices[start : start + self.batch_size], variant))
+                # Each variant reads its picture again: cheap beside encoding, and only one batch is held in memory.
+                batch = next(
+                    in_order(
+                        self.encoding.source,
+                        self.encoding.image_size,
+                        self.batch_size,
+                        indices[start : start + self.batch_size],
+                        partial(self.encoding.cut, variant),
+                    )
+                )
                 job.bad_files.note(batch.bad)
                 if not len(batch.indices):
                     break
@@ -210,13 +217,8 @@ class _Pieces:
             arrays[name] = np.stack([np.concatenate([batch[level] for batch in batches]) for batches in tokens])
         return arrays
 
-    def _images(self, indices: list[int], variant: int) -> Iterator[ImageBatch]:
-        encoding = self.encoding
-        cut = partial(encoding.cut, variant)
-        return in_order(encoding.source, encoding.image_size, self.batch_size, indices, cut)
-
-    def put_together(self, folder: Path, description: dict[str, Any]) -> None:
-        """From pieces to the arrays of the cache, in the images' order."""
+    def assemble(self, folder: Path, description: dict[str, Any]) -> None:
+        """Write the arrays of the cache from the pieces, in the order of the images."""
         paths, names = self.paths, list(self.encoding.names)
         labels = np.concatenate([_read(path, "labels") for path in paths])
         if not len(labels):
@@ -236,7 +238,7 @@ class _Pieces:
         content = {**description, "levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
         write_text(whole / "cache.json", json.dumps(content, indent=1))
         flush(whole)
-        # After a kill between these two the pieces are still there, and the cache is put together again.
+        # If the process is killed between these two, the pieces still exist and the cache is assembled again.
         shutil.rmtree(folder, ignore_errors=True)
         whole.replace(folder)
         flush(folder.parent)
@@ -252,7 +254,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write_level(target: Path, name: str, paths: list[Path], good: int) -> tuple[tuple[int, int], list[int]]:
-    """The array of one level; its grid and its shape. Written, not mapped: a full disk kills who maps a file."""
+    """Write the array of one level; returns its grid and shape. Not memory-mapped: on a full disk that is a crash."""
     grid, shape, start, begin = (0, 0), [], 0, 0
     with naming(target), target.open("wb") as file:
         for path in paths:

@@ -1,7 +1,7 @@
-"""What the data are, as a hash of their bytes: not of where they lie, nor of when they were put there.
+"""Fingerprints of data sets: hashes of file contents, independent of paths and times.
 
-Reading every byte takes minutes for a large set, so a fingerprint is kept in the cache folder under the paths, sizes
-and times of the files it is of; not while these are so young that another change could bear the same time.
+Reading every byte of a large set takes minutes, so fingerprints are cached by the paths, sizes and times of the files.
+Files changed within the last seconds are not cached: another change could leave the same time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tqdm import tqdm
 
 from strait.runtime.files import cache_folder, write_text
 
-_SETTLED = 2.0  # seconds after which another change of a file gets another time, on any file system
+_SETTLED = 2.0  # seconds after which a further change of a file shows in its time, on any file system
 
 
 def fingerprint_of(files: Sequence[Path], meanings: Sequence[str]) -> str:
-    """Twelve digits that change with the bytes of some files, their order or their meanings, and with nothing else.
+    """Twelve hexadecimal digits that depend on the contents, order and meanings of files only.
 
     Args:
         files: in order.
-        meanings: what else counts of each, such as its class, in the same order.
+        meanings: further text hashed for each file, such as its class.
     """
     listing, newest = hashlib.sha256(), 0.0
     for path, meaning in zip(files, meanings, strict=True):
@@ -36,17 +36,17 @@ def fingerprint_of(files: Sequence[Path], meanings: Sequence[str]) -> str:
         listing.update(f"\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0".encode())
         listing.update(f"{meaning}\0".encode())
         newest = max(newest, status.st_mtime, status.st_ctime)
-    kept = cache_folder() / "fingerprints" / f"{listing.hexdigest()[:24]}.txt"
+    cached = cache_folder() / "fingerprints" / f"{listing.hexdigest()[:24]}.txt"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        found = kept.read_text(encoding="utf-8").strip()
-        if re.fullmatch("[0-9a-f]{12}", found):
-            return found
-    found = _of_contents(files, meanings)
+        fingerprint = cached.read_text(encoding="utf-8").strip()
+        if re.fullmatch("[0-9a-f]{12}", fingerprint):
+            return fingerprint
+    fingerprint = _of_contents(files, meanings)
     if time.time() - newest > _SETTLED:
-        with contextlib.suppress(OSError):  # without a place to keep it, it is worked out again the next time
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, found + "\n")
-    return found
+        with contextlib.suppress(OSError):  # if the cache cannot be written, the next run hashes again
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_text(cached, fingerprint + "\n")
+    return fingerprint
 
 
 def _of_contents(files: Sequence[Path], meanings: Sequence[str]) -> str:
@@ -59,7 +59,7 @@ def _of_contents(files: Sequence[Path], meanings: Sequence[str]) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """The SHA-256 of a file; of one that cannot be read, 32 zeros: it is skipped and counted where images are read."""
+    """The SHA-256 of a file; 32 zero bytes for an unreadable one, which is reported when its image is read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

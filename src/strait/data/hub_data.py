@@ -1,4 +1,4 @@
-"""Data sets of a hub: whether a name is one, and their tables and shards."""
+"""Data sets on a hub: ids, splits, tables and shards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-from strait.data.errors import DataError
 from strait.data.folders import SPLITS
+from strait.data.rows import DataError
 from strait.data.shards import HubTable, StoredFile, hub
 from strait.runtime.messages import first_line
 
@@ -16,15 +16,15 @@ _TIMEOUT = 10  # seconds
 
 
 def is_hub_id(data: str) -> bool:
-    """Whether ``--data`` could name a data set on a hub."""
+    """Whether ``--data`` has the form of a hub id."""
     return data.count("/") == 1 and not data.startswith((".", "/", "~")) and not data.endswith("/")
 
 
 def refuse_missing(data: str) -> None:
-    """Refuse what is neither here nor could be on a hub.
+    """Refuse a path that does not exist and cannot be a hub id.
 
     Raises:
-        DataError: with the nearest name that is here, if there is one.
+        DataError: with the most similar existing path, if there is one.
     """
     parent = Path(data).parent
     if is_hub_id(data) and not parent.is_dir():
@@ -33,15 +33,15 @@ def refuse_missing(data: str) -> None:
     if parent.is_dir() and os.access(parent, os.R_OK):
         near = difflib.get_close_matches(Path(data).name, [path.name for path in parent.iterdir()], 1)
         hint = f"; did you mean {parent / near[0]}?" if near else ""
-    also = "" if parent != Path() and parent.is_dir() else " (nor is it a hub id such as user/name)"
+    also = "" if parent != Path() and parent.is_dir() else " and is not a hub id such as user/name"
     raise DataError(f"--data: {data} does not exist{also}{hint}")
 
 
 def hub_shards(data: str, kinds: tuple[str, ...]) -> list[StoredFile]:
-    """The files of a hub's data set of the first of some suffixes that it has.
+    """The files of a hub data set that have the first suffix of ``kinds`` it contains.
 
     Raises:
-        DataError: if no hub gives it.
+        DataError: if the hub does not return it.
     """
     try:
         paths = sorted(str(path) for path in hub().find(f"datasets/{data}"))
@@ -55,10 +55,10 @@ def hub_shards(data: str, kinds: tuple[str, ...]) -> list[StoredFile]:
 
 
 def hub_has_split(data: str, split: str) -> bool:
-    """Whether a hub's data set has a split of this kind.
+    """Whether a hub data set has a split.
 
     Raises:
-        DataError: if no hub gives it.
+        DataError: if the hub does not return it.
     """
     import datasets
 
@@ -68,22 +68,21 @@ def hub_has_split(data: str, split: str) -> bool:
 
 
 def hub_table(data: str, split: str) -> HubTable:
-    """A split of a hub's data set, or the first that it has, copied to this machine by the library datasets.
+    """A split of a hub data set (or else its first split), downloaded by the library datasets.
 
     Raises:
-        DataError: if no hub gives it.
+        DataError: if the hub does not return it.
     """
     import datasets
 
     _ask_once(data)
-    every = datasets.load_dataset(data)
-    name = next((alias for alias in SPLITS[split] if alias in every), next(iter(every)))
-    dataset = every[name]
+    splits = datasets.load_dataset(data)
+    dataset = splits[next((alias for alias in SPLITS[split] if alias in splits), next(iter(splits)))]
     return HubTable(dataset.data, dataset.features.arrow_schema, data, str(dataset._fingerprint), _read_stored)
 
 
 def _read_stored(path: str) -> bytes:
-    """A file that the library has downloaded. A table may name any other, which is not opened for it."""
+    """A file downloaded by the library. A table can name any path: no other file is opened."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -96,7 +95,7 @@ def _read_stored(path: str) -> bytes:
 
 @cache
 def _ask_once(data: str) -> None:
-    """The library asks again and again, for half a minute, where a name is wrong or nothing answers."""
+    """Fail fast on a wrong name or without a connection: the library itself retries for half a minute."""
     from datasets import config
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -104,7 +103,7 @@ def _ask_once(data: str) -> None:
     try:
         HfApi().dataset_info(data, timeout=_TIMEOUT)
     except OfflineModeIsEnabled:
-        return  # then it asks nobody
+        return  # offline, the library does not connect at all
     except Exception as error:
         copy = Path(config.HF_DATASETS_CACHE) / data.replace("/", "___")
         if not copy.exists():
@@ -112,4 +111,4 @@ def _ask_once(data: str) -> None:
 
 
 def _not_there(data: str, error: Exception) -> DataError:
-    return DataError(f"--data: there is no folder {data} here, and no hub gave it: {first_line(error)}")
+    return DataError(f"--data: {data} is not a local folder, and the hub did not return it: {first_line(error)}")

@@ -1,12 +1,11 @@
-"""Photographs of a source to model-sized ``Images``: squares of pixels, mirrored and moved, in batches.
+"""Photographs of a source to model-sized ``Images``: cropped to squares, augmented, in batches.
 
-One bad file never stops a run: it is reported once by name, skipped, and counted at the end.
+A file that cannot be read never stops a run: batches carry its name and the reason.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,20 +22,19 @@ from strait.pictures.images import from_bytes
 from strait.pictures.reading import NoPicture, eight_bits, on_white, to_square
 from strait.randomness import key, uniform
 from strait.runtime.messages import first_line
-from strait.runtime.ranks import ALONE, Ranks
 from strait.types import Images
 
 _SIDE, _RIGHT, _DOWN, _INNER_RIGHT, _INNER_DOWN = 1, 2, 3, 4, 5
 
 
 def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray:
-    """Mirror and move a picture as a random number says: uint8 ``[h, w, 3]`` -> the same.
+    """Random flip and shift: uint8 ``[h, w, 3]`` -> the same shape.
 
     Args:
         pixels: the picture.
-        draw: a non-negative random integer; the same one gives the same result.
-        flip: whether it may be mirrored.
-        shift: by how many pixels it may be moved each way; edges are repeated.
+        draw: a non-negative random integer that determines the result.
+        flip: whether to mirror at random.
+        shift: largest shift in pixels each way; edge pixels are repeated.
     """
     if flip and draw & 1:
         pixels = pixels[:, ::-1]
@@ -52,14 +50,14 @@ def augment(pixels: np.ndarray, draw: int, flip: bool, shift: int) -> np.ndarray
 def training_view(
     picture: Image.Image, size: int, config: DataConfig, draw: int, crop: int | None = None
 ) -> np.ndarray:
-    """What training sees of a picture: a square of it, mirrored and moved, as a random number says.
+    """A training view of a picture: a random square crop, flipped and shifted at random.
 
     Args:
         picture: of any size and mode.
         size: side in pixels of the model's images.
         config: ``smallest_crop``, ``flip`` and ``shift``.
-        draw: a non-negative random integer; the same one gives the same result.
-        crop: side in pixels of a square to cut out of the image; none for all of it.
+        draw: a non-negative random integer that determines the view.
+        crop: side in pixels of a square cut out of the image; none for the whole image.
 
     Returns:
         uint8 ``[size, size, 3]``, or of side ``crop``.
@@ -71,18 +69,17 @@ def training_view(
         picture = on_white(eight_bits(picture))
         left, top, side = random_window(picture.width, picture.height, size, crop, config.smallest_crop, draw)
         box = (left, top, left + side, top + side)
-        same_size = side == crop
-        picture = picture.crop(box) if same_size else picture.resize((crop, crop), Image.Resampling.LANCZOS, box)
+        resized = side != crop
+        picture = picture.resize((crop, crop), Image.Resampling.LANCZOS, box) if resized else picture.crop(box)
         pixels = np.asarray(picture)
     return augment(pixels, draw, config.flip, config.shift)
 
 
 def random_window(width: int, height: int, size: int, crop: int, smallest: float, draw: int) -> tuple[int, int, int]:
-    """Which square of a picture becomes a training image.
+    """A random window of a picture for training.
 
-    The image is a square of at least ``smallest`` of the largest one's area, anywhere (1: the centre square); the
-    window is a square of ``crop`` of its ``size`` pixels, anywhere in it. Neither is smaller than the pixels that it
-    becomes, where the picture has them.
+    The image is a random square with at least ``smallest`` of the area of the largest square (1: the centre square).
+    The window is a random square in it, ``crop / size`` as wide. Neither is upscaled unless the picture is too small.
 
     Returns:
         left, top and side of the window in pixels of the picture.
@@ -103,13 +100,13 @@ def random_window(width: int, height: int, size: int, crop: int, smallest: float
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Pictures as they leave the loader.
+    """A batch from the loader.
 
     Attributes:
         pixels: uint8 ``[batch, height, width, 3]``.
         labels: int64 ``[batch]``, -1 without classes.
-        indices: int64 ``[batch]``, which of the source they are.
-        bad: names and reasons of files that could not be read.
+        indices: int64 ``[batch]``, indices in the source.
+        bad: (name, reason) of each file that could not be read.
     """
 
     pixels: Tensor
@@ -118,7 +115,7 @@ class ImageBatch:
     bad: list[tuple[str, str]]
 
     def pin_memory(self) -> ImageBatch:
-        """The loader calls this where pixels are to be copied to a GPU while it computes."""
+        """The batch in pinned memory, for copies to a GPU that overlap with computing."""
         return replace(self, pixels=self.pixels.pin_memory())
 
     def images(self, device: torch.device) -> Images:
@@ -127,51 +124,18 @@ class ImageBatch:
         return from_bytes(pixels)
 
 
-class BadFiles:
-    """Remembers damaged files: each is reported once, and the count at the end. The first of several processes speaks
-    for all, when they ``share`` what they found."""
-
-    def __init__(self, ranks: Ranks = ALONE) -> None:
-        self._ranks = ranks
-        self._seen: set[str] = set()
-        self._unsaid: list[tuple[str, str]] = []
-
-    def note(self, bad: list[tuple[str, str]]) -> None:
-        for name, reason in bad:
-            if name not in self._seen:
-                self._seen.add(name)
-                if self._ranks.first:
-                    print(f"skipped {name}: {reason}", file=sys.stderr, flush=True)
-                else:
-                    self._unsaid.append((name, reason))
-
-    def share(self) -> None:
-        """Tell the first process what the others found; every process must ask."""
-        found, self._unsaid = self._ranks.gather(self._unsaid), []
-        if self._ranks.first:
-            for bad in found[1:]:
-                self.note(bad)
-
-    def summary(self) -> None:
-        """The count, at the end; every process must ask."""
-        self.share()
-        if self._seen and self._ranks.first:
-            count = len(self._seen)
-            print(f"{count} unreadable image{'s were' if count > 1 else ' was'} skipped", file=sys.stderr, flush=True)
-
-
 def read_square(source: ImageSource, index: int, size: int) -> tuple[np.ndarray, int] | tuple[str, str]:
-    """Read one picture as ``to_square`` cuts it, or say (name, reason) why it cannot be read."""
+    """Read one picture cut by ``to_square``; see ``read_pixels``."""
     return read_pixels(source, index, lambda picture: to_square(picture, size))
 
 
 def read_pixels(
     source: ImageSource, index: int, cut: Callable[[Image.Image], np.ndarray]
 ) -> tuple[np.ndarray, int] | tuple[str, str]:
-    """Read one picture, cut to pixels, and its label; or say (name, reason) why it cannot be read."""
+    """Read one picture as (pixels, label), or return (name, reason) if it cannot be read."""
     try:
         with warnings.catch_warnings():
-            # A small file can ask for any amount of memory; PIL warns at 89 million pixels, and that is enough.
+            # A small file can decompress to any size; the limit is where PIL warns, at 89 million pixels.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture, label = source.read(index)
         return cut(picture), label
@@ -179,7 +143,7 @@ def read_pixels(
         reason = str(error)
     except UnidentifiedImageError:
         reason = "not an image, or damaged"
-    except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
+    except Exception as error:  # a damaged file can raise anything inside PIL: SyntaxError, TypeError, ...
         reason = first_line(error)
     return source.name(index), reason
 
@@ -191,14 +155,18 @@ def in_order(
     indices: Sequence[int] | None = None,
     cut: Callable[[Image.Image, int], np.ndarray] | None = None,
 ) -> Iterator[ImageBatch]:
-    """All pictures (or those of ``indices``) once, in order, damaged ones left out; ``cut`` makes the pixels of the
-    picture of an index, by default ``to_square``."""
-    wanted = range(len(source)) if indices is None else indices
-    for start in range(0, len(wanted), batch_size):
+    """All readable pictures (or those of ``indices``) once, in order; ``cut(picture, index)`` gives their pixels, by
+    default ``to_square``."""
+
+    def pixels_of(picture: Image.Image, index: int) -> np.ndarray:
+        return to_square(picture, size) if cut is None else cut(picture, index)
+
+    indices = range(len(source)) if indices is None else indices
+    for start in range(0, len(indices), batch_size):
         good: list[tuple[np.ndarray, int, int]] = []
         bad: list[tuple[str, str]] = []
-        for index in wanted[start : start + batch_size]:
-            first, second = read_pixels(source, index, partial(_cut, index, size, cut))
+        for index in indices[start : start + batch_size]:
+            first, second = read_pixels(source, index, partial(pixels_of, index=index))
             if isinstance(first, str):
                 bad.append((first, str(second)))
             else:
@@ -207,14 +175,9 @@ def in_order(
             yield collate(good, bad, size)
 
 
-def _cut(
-    index: int, size: int, cut: Callable[[Image.Image, int], np.ndarray] | None, picture: Image.Image
-) -> np.ndarray:
-    return to_square(picture, size) if cut is None else cut(picture, index)
-
-
 def collate(good: list[tuple[np.ndarray, int, int]], bad: list[tuple[str, str]], size: int) -> ImageBatch:
-    """Pictures (pixels, label, index) and the reports of bad ones as a batch; ``size`` is used where none is good."""
+    """A batch of ``good`` pictures (pixels, label, index) and ``bad`` ones (name, reason); ``size`` is the side of an
+    empty batch."""
     pixels = np.stack([item[0] for item in good]) if good else np.zeros((0, size, size, 3), np.uint8)
     return ImageBatch(
         torch.from_numpy(pixels),

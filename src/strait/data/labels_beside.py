@@ -1,4 +1,4 @@
-"""Classes that a file beside the pictures says: StyleGAN's ``dataset.json``, and ``metadata.jsonl`` or
+"""Classes from a file beside the pictures: StyleGAN's ``dataset.json``, and ``metadata.jsonl`` or
 ``metadata.csv`` as the library datasets has them.
 
     dataset.json     {"labels": [["00000/img00000000.png", 6], ...]}
@@ -13,8 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from strait.data.errors import DataError
-from strait.data.rows import LABELS
+from strait.data.rows import LABELS, DataError
 
 _FILE = "file_name"
 

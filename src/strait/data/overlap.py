@@ -1,4 +1,4 @@
-"""Pictures that two sets have in common, by their bytes: a photograph that was trained on tells little in a test."""
+"""Pictures that two data sets share, compared by their bytes: test photographs should not be training photographs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from strait.runtime.files import cache_folder, write_bytes
 
 
 def in_both(first: ImageSource, second: ImageSource) -> int:
-    """How many pictures of the first set are in the second, too, byte by byte."""
+    """How many pictures of the first set are also in the second, byte for byte."""
     return int(np.isin(_hashes(first), np.setdiff1d(_hashes(second), [0])).sum())
 
 
 def _hashes(source: ImageSource) -> np.ndarray:
-    """A hash of every picture, uint64 ``[count]``, 0 for one that cannot be read; kept, since every byte is read."""
-    kept = cache_folder() / "fingerprints" / f"{source.fingerprint()}-pictures.npy"
-    with suppress(OSError, ValueError, EOFError):  # whatever is not what was kept is worked out again
-        hashes = np.load(kept, allow_pickle=False)
+    """A hash of every picture, uint64 ``[count]``, 0 for an unreadable one; cached, since every byte is read."""
+    cached = cache_folder() / "fingerprints" / f"{source.fingerprint()}-pictures.npy"
+    with suppress(OSError, ValueError, EOFError):  # a missing or damaged cache is computed again
+        hashes = np.load(cached, allow_pickle=False)
         if hashes.dtype == np.uint64 and hashes.shape == (len(source),):
             return hashes
     hashes = np.zeros(len(source), np.uint64)
@@ -36,6 +36,6 @@ def _hashes(source: ImageSource) -> np.ndarray:
     buffer = io.BytesIO()
     np.save(buffer, hashes)
     with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(kept, buffer.getvalue())
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(cached, buffer.getvalue())
     return hashes

@@ -1,11 +1,10 @@
-"""The rules of every reader: which file is a picture, what of a row is the picture and its class, what is passed over.
+"""Rules shared by all readers: which files are pictures, where a row's picture and class are, what is ignored.
 
-Folders, parquet files, tars and hubs, copied or streamed, ask these functions and decide nothing for themselves.
+Readers of folders, parquet files, tars and hubs, copied or streamed, all use these functions.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath, PurePosixPath
@@ -13,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from strait.data.errors import DataError
+from strait.data.classes import MOST_CLASSES
+from strait.runtime.files import parse_json
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
 )
-"""Names of files that are pictures, in any case."""
+"""Suffixes of picture files, in any case."""
 LABELS = ("label", "labels", "fine_label", "cls")
-"""Columns that hold a picture's class, the first that is there."""
+"""Columns that can hold a picture's class, by priority."""
 LARGEST_LABEL_FILE = 256
-"""Bytes of a tar's ``cls`` member."""
-MOST_CLASSES = 100_000
+"""Largest size in bytes of a tar's ``cls`` member."""
 _CURES = (
     ((".zip", ".7z", ".rar"), "unpack the archive first, and name the folder"),
     ((".gz", ".tgz", ".bz2", ".xz", ".zst"), "unpack the archive first (tar -xf), and name the folder"),
@@ -38,19 +37,22 @@ _SYSTEM = frozenset(
 NO_LABEL = -1
 
 
+class DataError(ValueError):
+    """Data that cannot be used; the message is one line for the user."""
+
+
 def is_picture(name: str) -> bool:
-    """Whether a file is a picture, by its name."""
+    """Whether a file's name is that of a picture."""
     return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def is_label(name: str) -> bool:
-    """Whether a member of a tar says a class."""
+    """Whether a member of a tar holds a class."""
     return PurePosixPath(name).suffix.lower() == ".cls"
 
 
 def is_hidden(name: str) -> bool:
-    """Whether any part of a relative path is of a system or hidden: ``__MACOSX``, ``._x.jpg``, any name with a dot in
-    front."""
+    """Whether any part of a relative path is hidden or a system file: ``__MACOSX``, ``._x.jpg``, a leading dot."""
     return any(part.startswith(".") or part.lower() in _SYSTEM for part in PurePosixPath(name).parts if part != "..")
 
 
@@ -69,9 +71,9 @@ def picture_kinds() -> str:
 
 
 def features_of(schema: Any) -> dict[str, Any]:
-    """What the library datasets wrote down of the columns of an Arrow schema, if it made the file."""
+    """The column types that the library datasets stores in the schema of files it wrote; empty for other files."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, UnicodeDecodeError):
         return {}
     return (
@@ -80,8 +82,8 @@ def features_of(schema: Any) -> dict[str, Any]:
 
 
 def picture_column(schema: Any, where: str) -> str:
-    """The column of an Arrow schema that holds pictures: one declared so, else a struct of bytes and path, else bytes;
-    of several the one with a picture's name, else the first.
+    """The column of an Arrow schema that holds pictures: one declared as such, else a struct of bytes and path, else
+    bytes. Among several, one with a usual name is preferred, else the first.
 
     Raises:
         DataError: if there is none.
@@ -110,17 +112,17 @@ def picture_column(schema: Any, where: str) -> str:
 
 
 def label_column(schema: Any) -> tuple[str | None, list[str]]:
-    """The column of an Arrow schema that holds classes, and the names of these that the file itself says."""
+    """The column of an Arrow schema that holds classes, and the class names stored in the file."""
     column = next((name for name in LABELS if name in schema.names), None)
     names = features_of(schema).get(column, {}).get("names") if column else None
     return column, [str(name) for name in names] if isinstance(names, list) else []
 
 
 def picture_bytes(value: Any) -> bytes:
-    """The encoded picture that a cell of a table holds. A path in it is a name: no file is opened for it.
+    """The encoded picture in a cell of a table. A path in the cell is only a name: no file is opened.
 
     Raises:
-        ValueError: if it holds none.
+        ValueError: if the cell has no picture.
     """
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None:
@@ -133,37 +135,37 @@ def picture_bytes(value: Any) -> bytes:
 
 
 def tar_rows(members: Iterable[tuple[str, int, int]], where: str) -> list[tuple[str, int, int, int]]:
-    """The rows of a WebDataset tar: members that share a name up to its first dot; or up to the last dot, where
-    pictures are told apart by that alone (``photo.000.jpg``, ``photo.001.jpg``).
+    """The rows of a WebDataset tar: members whose names are equal up to the first dot; or up to the last dot, if only
+    that separates the pictures (``photo.000.jpg``, ``photo.001.jpg``).
 
-    Of several pictures in a row the plain name is taken: ``7.jpg``, and not ``7.seg.png``.
+    Of several pictures in a row the one with the plain suffix is used: ``7.jpg``, not ``7.seg.png``.
 
     Args:
-        members: name, place and size of each file, in order.
+        members: name, offset and size of each file, in order.
         where: the tar, for messages.
 
     Returns:
-        For each row the picture's name, place and size, then the place of its label; zeros where it has none.
+        For each row the name, offset and size of its picture, then the offset of its label; zeros if missing.
 
     Raises:
-        DataError: if neither dot tells the pictures apart.
+        DataError: if neither rule gives every row a single picture.
     """
     listed = [
-        (name, place, size)
-        for name, place, size in members
+        (name, offset, size)
+        for name, offset, size in members
         if not is_hidden(name) and (is_picture(name) or is_label(name))
     ]
     twice = ""
     for from_the_end in (False, True):
         rows: dict[str, dict[str, tuple[str, int, int]]] = {}
         twice = ""
-        for name, place, size in listed:
+        for name, offset, size in listed:
             path = PurePosixPath(name)
             key, _, suffix = path.name.rpartition(".") if from_the_end else path.name.partition(".")
             row = rows.setdefault(f"{path.parent}/{key}", {})
             if suffix in row and is_picture(name):
-                raise DataError(f"--data: {where} holds the picture {name} twice; write the tar anew")
-            row[suffix] = (name, place, size)
+                raise DataError(f"--data: {where} contains the picture {name} twice; write the tar again")
+            row[suffix] = (name, offset, size)
         for row in rows.values():
             pictures = [suffix for suffix in row if is_picture(f"x.{suffix}")]
             plain = [suffix for suffix in pictures if "." not in suffix]
@@ -173,7 +175,7 @@ def tar_rows(members: Iterable[tuple[str, int, int]], where: str) -> list[tuple[
         if not twice:
             return [_tar_row(row) for row in rows.values()]
     raise DataError(
-        f"--data: {where} has two pictures in one row ({twice}); give every row a name of its own up to the first dot"
+        f"--data: {where} has two pictures in one row ({twice}); give each row a unique name up to the first dot"
     )
 
 
@@ -188,17 +190,17 @@ def _tar_row(row: dict[str, tuple[str, int, int]]) -> tuple[str, int, int, int]:
 
 
 def tar_label(content: bytes, row: str) -> str | int | None:
-    """What a ``cls`` member says: a number, a word, or nothing.
+    """The class in a ``cls`` member: a number, a word, or None.
 
     Raises:
-        DataError: naming the row, if it is no class.
+        DataError: naming the row, if it is not a class.
     """
     if len(content) > LARGEST_LABEL_FILE:
-        raise DataError(f"--data: {row} has a class of more than {LARGEST_LABEL_FILE} bytes; that is no class")
+        raise DataError(f"--data: the class of {row} is longer than {LARGEST_LABEL_FILE} bytes; use a short word")
     try:
         text = " ".join(content.decode().split())
     except UnicodeDecodeError as error:
-        raise DataError(f"--data: {row} has a class that is not text (UTF-8)") from error
+        raise DataError(f"--data: the class of {row} is not UTF-8 text") from error
     return int(text) if text.removeprefix("-").isdecimal() else text or None
 
 
@@ -208,27 +210,27 @@ def tar_label(content: bytes, row: str) -> str | int | None:
 def numbered(
     labels: Sequence[Any], names: Sequence[str], row_name: Callable[[int], str]
 ) -> tuple[list[str], np.ndarray]:
-    """The classes of all rows together, and each row's number among them.
+    """The class names of a data set, and the class index of each row.
 
-    Words are classes in alphabetical order; numbers are those of ``names``, or without any names the numbers that
-    occur, in order. None, an empty word, -1 and what is no number (as pandas writes a missing one) are no class.
+    Words are classes in alphabetical order. Numbers index ``names``; without names, the numbers that occur are the
+    classes, in order. None, an empty word, -1 and NaN (a missing value of pandas) mean no class.
 
     Args:
-        labels: a whole number, a word or None for each row.
-        names: of the classes, where the data say them.
-        row_name: what a row is called in a message.
+        labels: an integer, a word or None for each row.
+        names: of the classes, if the data contain them.
+        row_name: a row's name in messages.
 
     Returns:
-        The names, and int64 ``[rows]``, -1 without a class.
+        The class names, and int64 ``[rows]``, -1 without a class.
 
     Raises:
-        DataError: naming the row, if its label is no class or is beyond the names; or if there are too many classes.
+        DataError: naming the row, if its label is not a class or has no name; or if there are too many classes.
     """
     values = [_label(value, row, row_name) for row, value in enumerate(labels)]
     known = {value for value in values if value is not None}
     words = [value for value in known if isinstance(value, str)]
     if words and names:
-        # Names are declared for numbers; a word is then one of them.
+        # Some labels are words although names are declared: they are looked up among these.
         known = set(names) | set(words)
         classes = list(names) + sorted(set(words) - set(names))
         order: dict[Any, int] = {name: number for number, name in reversed(list(enumerate(classes)))}
@@ -245,13 +247,13 @@ def numbered(
     if len(classes) > MOST_CLASSES:
         raise DataError(
             f"--data: {len(classes)} classes for {len(values)} pictures are too many (at most {MOST_CLASSES}); if the "
-            "labels are no classes, set data.unlabelled to true"
+            "labels are not classes, set data.unlabelled to true"
         )
     for row, value in enumerate(values):
         if value is not None and value not in order:
             raise DataError(
-                f"--data: {row_name(row)} has the label {value}, and the data name {len(names)} classes (0 to "
-                f"{len(names) - 1}); name it there, or set data.unlabelled to true"
+                f"--data: {row_name(row)} has the label {value}, but the data name only {len(names)} classes (0 to "
+                f"{len(names) - 1}); add its name, or set data.unlabelled to true"
             )
     return classes, np.array([NO_LABEL if value is None else order[value] for value in values], np.int64)
 
@@ -266,7 +268,7 @@ def _label(value: Any, row: int, row_name: Callable[[int], str]) -> str | int | 
     if not isinstance(value, int) or value < NO_LABEL:
         shown = str(value)[:40]
         raise DataError(
-            f"--data: {row_name(row)} has the label {shown}; a class is a whole number from 0 or a word. If the "
-            "labels are no classes, set data.unlabelled to true"
+            f"--data: {row_name(row)} has the label {shown}; a class is an integer from 0 or a word. If the labels "
+            "are not classes, set data.unlabelled to true"
         )
     return None if value == NO_LABEL else int(value)

@@ -1,4 +1,4 @@
-"""The pictures of some shards, by number, wherever these lie."""
+"""Pictures stored in shards, read by index."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import numpy as np
 from PIL import Image
 
 from strait.data.classes import ClassNames
-from strait.data.errors import DataError
 from strait.data.fingerprint import fingerprint_of
-from strait.data.rows import numbered
+from strait.data.rows import DataError, numbered
 from strait.data.shards import Shard, StoredShard
 from strait.pictures.reading import open_picture
 
 
 class ShardSource(ABC):
-    """Pictures that lie in shards.
+    """Pictures stored in shards.
 
     Args:
         shards: in order.
-        unlabelled: leave their labels aside.
+        unlabelled: ignore their labels.
 
     Raises:
-        DataError: if their labels are no classes, or some have labels and some have none.
+        DataError: if labels are not classes, or only some shards have labels.
     """
 
     def __init__(self, shards: Sequence[Shard], unlabelled: bool = False) -> None:
@@ -46,24 +45,24 @@ class ShardSource(ABC):
         return digest.hexdigest()[:12]
 
     def name(self, index: int) -> str:
-        shard, row = self._place(index)
+        shard, row = self._locate(index)
         return self._shards[shard].name(row)
 
     def labels(self) -> np.ndarray:
         return self._labels
 
     def content(self, index: int) -> bytes:
-        number, row = self._place(index)
-        return self._content(number, row)
+        shard, row = self._locate(index)
+        return self._content(shard, row)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         return open_picture(self.content(index)), int(self._labels[index])
 
     @abstractmethod
-    def _content(self, number: int, row: int) -> bytes:
-        """The bytes of a picture, by its shard and its row there."""
+    def _content(self, shard: int, row: int) -> bytes:
+        """The encoded picture in a row of a shard (by its number)."""
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -76,27 +75,27 @@ class ShardSource(ABC):
         without = next((shard for shard in self._shards if shard.labels is None), None)
         if without is not None:
             raise DataError(
-                f"--data: some of the shards have labels and some have none, such as {without.file.path}; set "
-                "data.unlabelled to true to leave them aside"
+                f"--data: some shards have labels and others, such as {without.file.path}, have none; to ignore all "
+                "labels, set data.unlabelled to true"
             )
         names = list(with_labels[0].names)
-        other = next((shard for shard in with_labels if list(shard.names) != names), None)
-        if other is not None:
+        differing = next((shard for shard in with_labels if list(shard.names) != names), None)
+        if differing is not None:
             raise DataError(
-                f"--data: {other.file.path} names other classes than {with_labels[0].file.path}; write both with the "
-                "same names"
+                f"--data: the class names of {differing.file.path} differ from those of {with_labels[0].file.path}; "
+                "write both with the same names"
             )
         labels = [label for shard in with_labels for label in shard.labels or ()]
         return numbered(labels, names, self.name)
 
 
 class StoredSource(ShardSource):
-    """Shards on this machine any row of which can be read by itself: tars, and copies of parquet files.
+    """Local shards with random access to rows: tars, and copies of parquet files.
 
     Args:
         shards: in order.
-        unlabelled: leave their labels aside.
-        files: which the fingerprint is of; none for a table of a hub, whose own is of its name and revision.
+        unlabelled: ignore their labels.
+        files: to fingerprint; empty for a hub table, which is identified by its name and revision.
     """
 
     def __init__(self, shards: Sequence[StoredShard], unlabelled: bool = False, files: Sequence[Path] = ()) -> None:
@@ -109,5 +108,5 @@ class StoredSource(ShardSource):
         meaning = "unlabelled" if self._unlabelled else ""
         return fingerprint_of(self._files, [meaning] * len(self._files))
 
-    def _content(self, number: int, row: int) -> bytes:
-        return self._rows[number].read(row)
+    def _content(self, shard: int, row: int) -> bytes:
+        return self._rows[shard].read(row)

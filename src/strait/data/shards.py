@@ -1,7 +1,7 @@
-"""Shards of photographs: parquet files and WebDataset tars, on a disk or on a hub.
+"""Shards of photographs: parquet files and WebDataset tars, on disk or on a hub.
 
-A stream copies nothing: it asks a shard for a block of consecutive rows (a row group, or a stretch of a tar), which is
-read at once, and for rows out of it. A tar on the disk gives any row by itself; a parquet file needs a copy for that.
+A stream reads a shard in blocks of consecutive rows (a row group, or a stretch of a tar) and picks rows from them,
+without a local copy. Random access to rows works on a tar directly; for a parquet file it needs a copy.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from strait.data.errors import DataError
 from strait.data.rows import (
     LARGEST_LABEL_FILE,
+    DataError,
     is_label,
     is_picture,
     label_column,
@@ -31,12 +31,12 @@ from strait.data.rows import (
 from strait.runtime.messages import say_once
 
 TAR_ROWS = 128
-"""Pictures of a tar that are read at once."""
+"""Pictures in a block of a tar."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file on the disk, or on a hub as ``huggingface_hub.HfFileSystem`` names it."""
+    """A file on disk, or on a hub under its path in ``huggingface_hub.HfFileSystem``."""
 
     path: str
     on_hub: bool = False
@@ -52,7 +52,7 @@ class StoredFile:
 
 
 def hub() -> Any:
-    """The hub as a file system (one for each process: the library sees to that)."""
+    """The hub as a file system (the library keeps one for each process)."""
     from huggingface_hub import HfFileSystem
 
     return HfFileSystem()
@@ -62,9 +62,9 @@ class Shard(Protocol):
     """One file of many pictures.
 
     Attributes:
-        ends: int64 ``[blocks]``: where each block of rows ends, the last at the number of rows.
-        labels: a whole number, a word or None for each row as ``rows.numbered`` takes them; None without labels.
-        names: of the classes, where the file itself says them.
+        ends: int64 ``[blocks]``: the row after each block; the last is the number of rows.
+        labels: an integer, a word or None for each row (see ``rows.numbered``); None without labels.
+        names: class names stored in the file.
     """
 
     @property
@@ -90,20 +90,20 @@ class StreamedShard(Shard, Protocol):
     """A shard that is read in blocks."""
 
     def load(self, block: int) -> Any:
-        """A block as it is stored, read whole."""
+        """Read a whole block, in its stored form."""
         ...
 
     def pick(self, loaded: Any, block: int, row: int) -> bytes:
-        """The encoded picture of a row (counted from the file's beginning) out of its loaded block.
+        """The encoded picture of a row (counted from the start of the file) from its loaded block.
 
         Raises:
-            ValueError: if the row holds none.
+            ValueError: if the row has none.
         """
         ...
 
 
 class StoredShard(Shard, Protocol):
-    """A shard any row of which can be read by itself."""
+    """A shard with random access to rows."""
 
     def read(self, row: int) -> bytes:
         """A row's encoded picture.
@@ -146,7 +146,7 @@ class ParquetShard:
 
         with self.file.open() as handle:
             opened = parquet.ParquetFile(handle, metadata=self._about)
-            # Without threads of its own, which would not survive a fork.
+            # No threads: they would not survive a fork.
             return opened.read_row_group(block, columns=[self.picture], use_threads=False)[self.picture]
 
     def pick(self, loaded: Any, block: int, row: int) -> bytes:
@@ -154,11 +154,11 @@ class ParquetShard:
 
 
 class CopiedShard:
-    """A parquet file whose pictures lie in a copy that gives any row at once.
+    """A parquet file with a copy that gives random access to its rows.
 
     Args:
         shard: the file.
-        table: the copy, of which the file may be a part: an Arrow table that is mapped, not read.
+        table: the copy, a memory-mapped Arrow table, which can hold several files.
         first: the file's first row in it.
     """
 
@@ -180,13 +180,13 @@ class CopiedShard:
 
 
 class HubTable:
-    """A table of a hub, as the library datasets has copied it.
+    """A table of a hub, downloaded by the library datasets.
 
     Args:
-        table: an Arrow table that is mapped, not read.
-        origin: what it is called in messages.
-        digest: changes when it does.
-        read_path: the content of a file that the library has stored beside it.
+        table: a memory-mapped Arrow table.
+        origin: its name in messages.
+        digest: changes when the table does.
+        read_path: reads a file that the library stored beside the table.
     """
 
     def __init__(self, table: Any, schema: Any, origin: str, digest: str, read_path: Callable[[str], bytes]) -> None:
@@ -219,9 +219,9 @@ def _path_of(cell: Any) -> str:
 
 
 class TarShard:
-    """A WebDataset tar: a row is a picture and perhaps a ``cls``, by ``rows.tar_rows``.
+    """A WebDataset tar: a row is a picture and perhaps a ``cls`` (``rows.tar_rows``).
 
-    Making one reads all headers, and nothing of the pictures where the file can be sought in.
+    The constructor reads all headers, and skips the pictures if the file is seekable.
     """
 
     names: Sequence[str] = ()
@@ -229,43 +229,43 @@ class TarShard:
     def __init__(self, file: StoredFile) -> None:
         self.file = file
         members: list[tuple[str, int, int]] = []
-        links: dict[int, str] = {}  # which of the members is another name of an earlier one
-        left_out = 0
-        small: dict[int, bytes] = {}  # read in passing: going back costs a request each on a hub
+        links: dict[int, str] = {}  # members that are another name of an earlier one
+        ignored = 0
+        labels: dict[int, bytes] = {}  # by offset; read on the way, since on a hub going back is a request each
         with file.open() as handle:
             if handle.read(2) == b"\x1f\x8b":
                 raise DataError(f"--data: {file.path} is compressed; unpack it first (gunzip)")
             handle.seek(0)
             archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115 - closed with its file
             while (member := archive.next()) is not None:
-                archive.members = []  # pyright: ignore - or it would remember them all
+                archive.members = []  # pyright: ignore - else it keeps all members in memory
                 if member.isreg() and not member.issparse():
                     members.append((member.name, member.offset_data, member.size))
                     content = archive.extractfile(member) if is_label(member.name) else None
                     if content is not None:
-                        small[member.offset_data] = content.read(LARGEST_LABEL_FILE + 1)
+                        labels[member.offset_data] = content.read(LARGEST_LABEL_FILE + 1)
                 elif member.islnk():
                     links[len(members)] = member.linkname
                     members.append((member.name, 0, 0))
                 elif member.issym() and is_picture(member.name):
-                    left_out += 1
+                    ignored += 1
         if links:
             places = {name: (place, size) for name, place, size in members if size}
             for number, name in links.items():
                 members[number] = (members[number][0], *places.get(name, (0, 0)))
-        if left_out:
-            say_once(f"{file.path}: {left_out} symbolic links to pictures are left out; write the tar with -h")
+        if ignored:
+            say_once(f"{file.path}: ignored {ignored} symbolic links to pictures; write the tar with -h")
         rows = tar_rows(members, file.path)
         self.labels: Sequence[Any] | None = None
-        if any(place for _, _, _, place in rows):
+        if any(offset for _, _, _, offset in rows):
             self.labels = [
-                tar_label(small[place], f"{file.path}/{name}") if place else None for name, _, _, place in rows
+                tar_label(labels[offset], f"{file.path}/{name}") if offset else None for name, _, _, offset in rows
             ]
-        self._begin = np.array([place for _, place, _, _ in rows], np.int64)
+        self._begin = np.array([offset for _, offset, _, _ in rows], np.int64)
         self._size = np.array([size for _, _, size, _ in rows], np.int64)
         self._names = [name for name, *_ in rows]
         if not self._size.any():
-            raise DataError(f"--data: {file.path} holds no pictures ({picture_kinds()})")
+            raise DataError(f"--data: {file.path} has no pictures ({picture_kinds()})")
         count = len(rows)
         self.ends = np.append(np.arange(TAR_ROWS, count, TAR_ROWS), count).astype(np.int64)
 
@@ -281,13 +281,13 @@ class TarShard:
         return digest.hexdigest()
 
     def load(self, block: int) -> tuple[int, bytes]:
-        """Where the stretch begins in the file, and its bytes."""
+        """The offset of the block in the file, and its bytes."""
         rows = slice(int(self.ends[block - 1]) if block else 0, int(self.ends[block]))
-        there = self._size[rows] > 0
-        if not there.any():
+        has_picture = self._size[rows] > 0
+        if not has_picture.any():
             return 0, b""
-        first = int(self._begin[rows][there].min())
-        last = int((self._begin[rows] + self._size[rows])[there].max())
+        first = int(self._begin[rows][has_picture].min())
+        last = int((self._begin[rows] + self._size[rows])[has_picture].max())
         with self.file.open() as handle:
             handle.seek(first)
             return first, handle.read(last - first)
@@ -295,20 +295,14 @@ class TarShard:
     def pick(self, loaded: tuple[int, bytes], block: int, row: int) -> bytes:
         first, content = loaded
         begin = int(self._begin[row]) - first
-        return _some(content[begin : begin + int(self._size[row])])
+        return picture_bytes(content[begin : begin + int(self._size[row])] or None)
 
     def read(self, row: int) -> bytes:
-        """A row's picture by itself.
+        """A row's encoded picture.
 
         Raises:
-            ValueError: if it holds none.
+            ValueError: if it has none.
         """
         with self.file.open() as handle:
             handle.seek(int(self._begin[row]))
-            return _some(handle.read(int(self._size[row])))
-
-
-def _some(content: bytes) -> bytes:
-    if not content:
-        raise ValueError("the row holds no image")
-    return content
+            return picture_bytes(handle.read(int(self._size[row])) or None)

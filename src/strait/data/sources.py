@@ -1,4 +1,4 @@
-"""Open what ``--data`` names: folders, parquet files, WebDataset tars, a hub. Each gives pictures by number."""
+"""Open the data that ``--data`` names: folders, parquet files, WebDataset tars or a hub data set."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from strait.data.classes import ClassNames
-from strait.data.errors import DataError
 from strait.data.folders import SPLITS, FolderSource, folder_has_split, split_folder
 from strait.data.hub_data import hub_has_split, hub_table, is_hub_id, refuse_missing
-from strait.data.rows import cure, is_hidden, picture_kinds
+from strait.data.rows import DataError, cure, is_hidden, picture_kinds
 from strait.data.shard_source import StoredSource
 from strait.data.shards import CopiedShard, ParquetShard, StoredFile, TarShard
 from strait.data.tree import holds_pictures
@@ -25,36 +24,36 @@ T = TypeVar("T")
 
 
 class ImageSource(Protocol):
-    """Photographs that can be read by number."""
+    """Photographs that are read by index."""
 
     classes: ClassNames
 
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Changes when the images, their order or their classes do; not when they lie elsewhere."""
+        """Depends on the images, their order and their classes, but not on their location."""
         ...
 
     def name(self, index: int) -> str: ...
 
     def labels(self) -> np.ndarray:
-        """The class of every picture, int64 ``[count]``, -1 without; no picture is read for it."""
+        """The class of every picture, int64 ``[count]``, -1 for none; reads no picture."""
         ...
 
     def content(self, index: int) -> bytes:
-        """The picture as it is stored, encoded."""
+        """The encoded picture."""
         ...
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """The opened picture and its class (-1 without classes); raises whatever a damaged file raises."""
+        """The opened picture and its class (-1 for none); a damaged file can raise anything."""
         ...
 
 
 class ClassesOf:
-    """A source with its classes numbered as another's are, by name; without any, if it knows none of these.
+    """A source whose classes are renumbered, by name, as in ``classes``; unlabelled if it shares none of them.
 
     Raises:
-        DataError: if it has some of the other's classes, and one that the other has not.
+        DataError: if it has some of these classes, and one that is not among them.
     """
 
     def __init__(self, source: ImageSource, classes: Sequence[str]) -> None:
@@ -64,13 +63,13 @@ class ClassesOf:
         if classes and unknown and len(unknown) < len(source.classes):
             where = Path(source.name(int(np.argmax(source.labels() == source.classes.index(unknown[0])))))
             raise DataError(
-                f"--data: the class {unknown[0]!r} (of {where}) is not among those trained on; move it away, or train "
-                "on it, too, with another --model"
+                f"--data: the class {unknown[0]!r} (of {where}) is not a training class; remove it, or add it to the "
+                "training images and choose another --model"
             )
         if classes and unknown:
             say_once(
-                f"--data: none of the {len(unknown)} classes of the validation images, such as {unknown[0]!r}, is "
-                "among those trained on; these images count as unlabelled"
+                f"--data: none of the {len(unknown)} classes of the validation images, such as {unknown[0]!r}, is a "
+                "training class; these images count as unlabelled"
             )
         same = list(source.classes) == list(self.classes)
         self._numbers = list(range(len(classes))) if same else [numbers.get(name, -1) for name in source.classes]
@@ -85,8 +84,8 @@ class ClassesOf:
         return self._source.name(index)
 
     def labels(self) -> np.ndarray:
-        theirs = self._source.labels()
-        return np.where(theirs >= 0, np.array([*self._numbers, -1], np.int64)[theirs], -1)
+        labels = self._source.labels()
+        return np.where(labels >= 0, np.array([*self._numbers, -1], np.int64)[labels], -1)
 
     def content(self, index: int) -> bytes:
         return self._source.content(index)
@@ -97,16 +96,16 @@ class ClassesOf:
 
 
 def open_images(data: str, split: str, unlabelled: bool = False) -> ImageSource:
-    """Open what ``--data`` names.
+    """Open the data that ``--data`` names.
 
     Args:
         data: a folder of class folders, of pictures, of ``train-*``/``validation-*`` parquet files or of WebDataset
-            tars; one such file; or a hub id. A folder with ``train`` and ``validation`` inside holds both splits.
-        split: ``train`` or ``validation``. A source that has not this split gives all it has.
-        unlabelled: leave all classes aside.
+            tars; one such file; or a hub id. A folder with ``train`` and ``validation`` inside has both splits.
+        split: ``train`` or ``validation``; a source without this split gives all its images.
+        unlabelled: ignore all classes.
 
     Raises:
-        DataError: if there is nothing there, or a library is missing.
+        DataError: if there are no pictures, or a library is missing.
     """
     path = Path(data)
     if not path.exists():
@@ -119,12 +118,12 @@ def open_images(data: str, split: str, unlabelled: bool = False) -> ImageSource:
     source = FolderSource(folder, unlabelled)
     if len(source) == 0:
         hint = cure(file.name for file in folder.rglob("*"))
-        raise DataError(f"--data: {data} holds no pictures ({picture_kinds()}), parquet or tar files{hint}")
+        raise DataError(f"--data: {data} has no pictures ({picture_kinds()}), parquet or tar files{hint}")
     return source
 
 
 def has_split(data: str, split: str) -> bool:
-    """Whether ``--data`` keeps some images apart under the name of a split."""
+    """Whether ``--data`` has images of this split and others."""
     path = Path(data)
     if is_hub_id(data) and not path.exists():
         refuse_missing(data)
@@ -133,13 +132,13 @@ def has_split(data: str, split: str) -> bool:
         return False
     if folder_has_split(path, split):
         return True
-    # Files of this split alone are all there is, and so nothing kept apart.
+    # If all files are of this split, nothing is held out.
     return names_one_of_two(_shards_in(split_folder(path, split)), split)
 
 
 def shard_files(data: str, split: str) -> list[Path]:
-    """The parquet files, or else the tars, of a split of what lies here, or of all that names no split; none for a
-    folder of pictures.
+    """The local parquet files, or else tars, of a split; all of them if none is of this split. Empty for a folder of
+    pictures.
 
     Raises:
         DataError: if ``data`` is a file of another kind.
@@ -153,15 +152,14 @@ def shard_files(data: str, split: str) -> list[Path]:
     files = _shards_in(folder)
     if files and holds_pictures(folder):
         say_once(
-            f"--data: {files[0].suffix.lower()} files in {folder} are read; the pictures beside them are not: name a "
-            "folder that holds one or the other"
+            f"--data: {files[0].suffix.lower()} files in {folder} are used, the pictures beside them are not; "
+            "name a folder with only one of the two"
         )
-    # No files of this split: those of the other one, or files that name no split at all.
     return [file for file in files if names_split(file, split)] or files
 
 
 def names_split(file: Path | str, split: str) -> bool:
-    """Whether a file says by its name, or else by its folder's, that it is of a split."""
+    """Whether a file's name, or else its folder's, is that of a split."""
     name, folder = Path(file).name.lower(), Path(file).parent.name.lower()
     if any(name.startswith(aliases) for aliases in SPLITS.values()):
         return name.startswith(SPLITS[split])
@@ -169,7 +167,7 @@ def names_split(file: Path | str, split: str) -> bool:
 
 
 def names_one_of_two(files: Sequence[Path | str], split: str) -> bool:
-    """Whether some files are of a split and some are not."""
+    """Whether some files are of a split and others are not."""
     return any(names_split(file, split) for file in files) and not all(names_split(file, split) for file in files)
 
 
@@ -188,7 +186,7 @@ def _stored(files: Sequence[Path], unlabelled: bool) -> StoredSource:
     import datasets
 
     shards = [ParquetShard(StoredFile(str(file))) for file in files]
-    # Rows of a parquet file are packed by the hundred: the library lays out a copy that gives any one at once.
+    # Rows of a parquet file are stored in groups: the library writes a copy with random access.
     copy = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train").data
     counts = [int(shard.ends[-1]) if len(shard.ends) else 0 for shard in shards]
     firsts = np.cumsum([0, *counts])
@@ -197,12 +195,12 @@ def _stored(files: Sequence[Path], unlabelled: bool) -> StoredSource:
 
 
 def readable(data: str, opened: Callable[[], T]) -> T:
-    """What a damaged file raises inside a library, as a line for people."""
+    """Call ``opened``; errors of libraries become a one-line ``DataError``."""
     try:
         return opened()
     except DataError:
         raise
     except ImportError as error:
         raise DataError(f"--data: {data} needs the library {error.name}: pip install 'strait[train]'") from error
-    except Exception as error:  # what a damaged file can raise inside pyarrow and tarfile has no end
+    except Exception as error:  # a damaged file can raise anything inside pyarrow and tarfile
         raise DataError(f"--data: {data} could not be read: {' '.join(str(error).split())}") from error

@@ -1,11 +1,11 @@
-"""The order in which a streamed source is trained on: shuffled, yet near at hand; a function of (seed, step).
+"""The shuffled order of a streamed source: mostly sequential reads, and a function of (seed, step).
 
-An epoch's blocks are permuted and laid in a row, which is cut into lanes of equal length. Each lane is read along, its
-images delayed by up to a buffer's length, and each batch takes as many of every lane. So
+The blocks of an epoch are permuted and concatenated, and the result is cut into lanes of equal length. Lanes are read
+sequentially, images are delayed at random by up to a buffer's length, and a batch takes equally many from each. So
 
-- no image is lost or comes twice in an epoch, whatever the number of processes and workers;
-- a process needs only the lanes of its part of the batch, and a worker those of its piece of that part;
-- where a position lies is computed, so that a run is resumed without reading what came before it.
+- every image is drawn once an epoch, whatever the number of processes and workers;
+- a process reads only the lanes of its share of the batch, and a worker those of its piece of that share;
+- positions are computed, so a run is resumed without reading earlier images.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from strait.runtime.ranks import ALONE, Ranks
 _BLOCKS, _DELAY = 3, 4
 
 
-def lanes_for(batch_size: int, images: int, wanted: int) -> int:
-    """The largest number of lanes, up to the wanted one, that divides a batch."""
-    return max(lanes for lanes in range(1, min(wanted, batch_size, images) + 1) if batch_size % lanes == 0)
+def lanes_for(batch_size: int, images: int, limit: int) -> int:
+    """The largest number of lanes, up to ``limit``, that divides a batch."""
+    return max(lanes for lanes in range(1, min(limit, batch_size, images) + 1) if batch_size % lanes == 0)
 
 
 def lane_order(blocks: np.ndarray, lane: int, lanes: int, buffer: int, seed: int, epoch: int) -> np.ndarray:
-    """The images of one lane in one epoch, in the order in which they come: int64.
+    """The image indices of one lane in one epoch, in order: int64.
 
     Args:
-        blocks: where each block begins, and the count of all, int64 ``[blocks + 1]``.
-        lane: which.
-        lanes: how many there are; together they hold each image once.
-        buffer: images of the lane among which the next is chosen: none comes more than so many places late.
+        blocks: first image of each block, then the number of images, int64 ``[blocks + 1]``.
+        lane: number of the lane, from 0.
+        lanes: number of lanes; together they contain each image once.
+        buffer: images from which the next one is drawn, and so the largest delay of an image.
         seed: of the run.
-        epoch: each has an order of its own.
+        epoch: number of the epoch, from 0; each is shuffled differently.
     """
     sizes = np.diff(blocks)
     shuffled = permutation(len(sizes), seed, _BLOCKS, epoch).numpy()
@@ -50,8 +50,8 @@ def lane_order(blocks: np.ndarray, lane: int, lanes: int, buffer: int, seed: int
 
 
 class StreamedPositions(Sampler[list[tuple[int, int]]]):
-    """Batches of (image, position in the stream), or this process's share of each, cut into pieces: as many as there
-    are workers, so that each worker gets the same lanes all along."""
+    """Batches of (image, position in the stream), or this process's share of each, cut into one piece a worker: each
+    worker then always reads the same lanes."""
 
     def __init__(
         self,
@@ -64,13 +64,8 @@ class StreamedPositions(Sampler[list[tuple[int, int]]]):
         pieces: int = 1,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.blocks, self.batch_size, self.seed, self.first_step, self.pieces = (
-            blocks,
-            batch_size,
-            seed,
-            first_step,
-            pieces,
-        )
+        self.blocks, self.batch_size, self.pieces = blocks, batch_size, pieces
+        self.seed, self.first_step = seed, first_step
         self.share = ranks.share(batch_size)
         self.lanes = lanes_for(batch_size, int(blocks[-1]), lanes)
         self.buffer = -(-buffer // self.lanes)
@@ -84,7 +79,7 @@ class StreamedPositions(Sampler[list[tuple[int, int]]]):
             step += 1
 
     def _image(self, step: int, place: int) -> int:
-        """The image at a place of a step's batch."""
+        """The image at a place of a step's batch (all processes together)."""
         each = self.batch_size // self.lanes
         lane, within = divmod(place, each)
         total = int(self.blocks[-1])
@@ -96,8 +91,8 @@ class StreamedPositions(Sampler[list[tuple[int, int]]]):
         return int(self._orders[lane][1][item])
 
     def blocks_at_work(self) -> int:
-        """How many blocks one worker has to hold so that it reads each of them once an epoch."""
-        mine = -(-self.lanes * len(self.share) // (self.batch_size * self.pieces))
-        shared = (self.lanes * len(self.share)) % (self.batch_size * self.pieces) != 0
-        usual = int(np.median(np.diff(self.blocks)))
-        return (mine + shared) * (-(-self.buffer // usual) + 2)
+        """How many blocks a worker must hold in memory to read each block once an epoch."""
+        lanes = -(-self.lanes * len(self.share) // (self.batch_size * self.pieces))
+        has_partial_lane = (self.lanes * len(self.share)) % (self.batch_size * self.pieces) != 0
+        block_size = int(np.median(np.diff(self.blocks)))
+        return (lanes + has_partial_lane) * (-(-self.buffer // block_size) + 2)

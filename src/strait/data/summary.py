@@ -1,4 +1,4 @@
-"""What is said of the data before training begins: what was found, what looks odd, and what changed since."""
+"""The summary of the data before training: what there is, what looks wrong, and what has changed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from strait.runtime.files import read_json, write_text
 
 _SHOWN = 3
 _CLASSES_AT_LEAST = 10
-"""Fewer classes than these are never too many for their pictures."""
+"""Up to this many classes, no warning about too many classes."""
 
 
 def summary(source: ImageSource, validation: ImageSource | None) -> list[str]:
-    """Lines that say what was found.
+    """Lines that describe the data.
 
     Args:
-        source: what is trained on.
-        validation: what is kept apart, if anything is.
+        source: the training images.
+        validation: the validation images, if there are any.
     """
     classes, count = source.classes, len(source)
-    of = "without classes"
+    kinds = "without classes"
     if len(classes):
         shown = ", ".join(list(classes)[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
-        of = f"of {_counted(len(classes), 'class', 'classes')} ({shown})"
-    apart = "none kept apart to validate" if validation is None else f"{len(validation):,} to validate"
-    lines = [f"--data: {_counted(count, 'picture', 'pictures')} {of} to train on, {apart}"]
+        kinds = f"of {_counted(len(classes), 'class', 'classes')} ({shown})"
+    held_out = "none for validation" if validation is None else f"{len(validation):,} for validation"
+    lines = [f"--data: {_counted(count, 'picture', 'pictures')} {kinds} for training, {held_out}"]
     if len(classes) > max(_CLASSES_AT_LEAST, count // 2):
         lines.append(
-            f"--data: {len(classes):,} classes for {count:,} pictures; if these are no classes, set data.unlabelled "
+            f"--data: {len(classes):,} classes for {count:,} pictures; if these are not classes, set data.unlabelled "
             "to true"
         )
     numbered = classes.numbers_as_names()
@@ -39,13 +39,12 @@ def summary(source: ImageSource, validation: ImageSource | None) -> list[str]:
 
 
 def changes(note: Path, source: ImageSource, fingerprint: str) -> str | None:
-    """What differs of the data since a model was begun, as a line; None if nothing does, or nothing was noted. What
-    they are now is noted for the next time.
+    """A line about changes of the data since the last run; None without changes or in the first run. Updates ``note``.
 
     Args:
-        note: the file that holds it.
-        source: what is trained on.
-        fingerprint: the source's.
+        note: the file that holds the state.
+        source: the training images.
+        fingerprint: of the source.
 
     Raises:
         ValueError: if the file is damaged.
@@ -58,11 +57,11 @@ def changes(note: Path, source: ImageSource, fingerprint: str) -> str | None:
     if not isinstance(before, dict):
         return None
     return (
-        f"--data: the pictures differ from those before ({before.get('pictures')} of fingerprint "
-        f"{before.get('fingerprint')}; now {now['pictures']} of {fingerprint}); what was learned is kept, and tokens "
-        "are made again"
+        f"--data: the pictures have changed since the last run (then {before.get('pictures')} with fingerprint "
+        f"{before.get('fingerprint')}; now {now['pictures']} with {fingerprint}); trained weights are kept, tokens "
+        "are encoded again"
     )
 
 
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
+def _counted(count: int, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"

@@ -1,4 +1,4 @@
-"""The endless shuffled stream of training images, a function of (seed, step): it can be resumed at any step."""
+"""The endless shuffled stream of training images; a function of (seed, step), so it can be resumed at any step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _ORDER, _AUGMENT = 1, 2
 
 
 class ShuffledPositions(Sampler[list[tuple[int, int]]]):
-    """Batches of (image, position in the stream), or this process's share of each: each epoch is a permutation of its
-    own, in which rare classes are repeated as ``balance`` says."""
+    """Batches of (image, position in the stream), or this process's share of each; every epoch is shuffled anew, with
+    rare classes repeated according to ``balance``."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ShuffledPositions(Sampler[list[tuple[int, int]]]):
 
 
 class _AugmentedImages(Dataset[object]):
-    """(image, position) -> pixels; a damaged picture gives way to the next good one, whatever came before."""
+    """(image, position) -> pixels; an unreadable picture is replaced by the next readable one."""
 
     def __init__(self, source: ImageSource, size: int, config: DataConfig, seed: int, crop: int | None) -> None:
         self.source, self.size, self.config, self.seed, self.crop = source, size, config, seed, crop
@@ -69,10 +69,10 @@ class _AugmentedImages(Dataset[object]):
             return training_view(picture, self.size, self.config, draw, self.crop)
 
         for offset in range(len(self.source)):
-            chosen = (index + offset) % len(self.source)
-            first, second = read_pixels(self.source, chosen, cut)
+            number = (index + offset) % len(self.source)
+            first, second = read_pixels(self.source, number, cut)
             if not isinstance(first, str):
-                return first, int(second), chosen, bad
+                return first, int(second), number, bad
             bad.append((first, str(second)))
         raise DataError(f"--data: none of the {len(self.source)} images can be read (the first: {bad[0][0]})")
 
@@ -82,8 +82,8 @@ def _join(items: list[tuple[np.ndarray, int, int, list[tuple[str, str]]]]) -> Im
     return collate([item[:3] for item in items], bad, items[0][0].shape[0])
 
 
-def _whole(pieces: list[ImageBatch]) -> ImageBatch:
-    """A batch of the pieces that the workers made of it."""
+def _concatenated(pieces: list[ImageBatch]) -> ImageBatch:
+    """The batch whose pieces the workers have read."""
     if len(pieces) == 1:
         return pieces[0]
     batch = ImageBatch(
@@ -96,8 +96,8 @@ def _whole(pieces: list[ImageBatch]) -> ImageBatch:
 
 
 def _leave_stopping_to_the_parent(worker: int) -> None:
-    # Ctrl-C and many a SIGTERM go to every process of a group, and the one that trains must still get its images: so
-    # out of the group. To ignore the signals instead would leave nobody able to end a worker.
+    # Ctrl-C, and often SIGTERM, reach every process of a group, but the trainer still needs images to finish its step.
+    # Workers therefore leave the group; ignoring the signals instead would make them impossible to end.
     if hasattr(os, "setsid"):
         os.setsid()
 
@@ -113,9 +113,9 @@ def training_batches(
     ranks: Ranks = ALONE,
     crop: int | None = None,
 ) -> Iterator[ImageBatch]:
-    """The stream from ``first_step`` on, without end; of several processes each reads its share of every batch.
+    """The endless stream from ``first_step`` on; each process reads its share of every batch.
 
-    ``crop`` is the side in pixels of the squares that are cut out of the images of side ``size``; none for no cutting.
+    ``crop`` is the side in pixels of random squares cut out of the images of side ``size``; none for whole images.
 
     Raises:
         DataError: if no image of the source can be read.
@@ -140,14 +140,14 @@ def training_batches(
     try:
         batches = iter(loader)
         while True:
-            yield _whole([next(batches) for _ in range(pieces)])
+            yield _concatenated([next(batches) for _ in range(pieces)])
     except DataError as error:
-        # From a worker it comes wrapped in its traceback; the last line is what was said.
+        # A worker's error is wrapped in its traceback; the last line has the message.
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
 def default_workers(config: DataConfig, device: torch.device, cores: int) -> int:
-    """How many processes decode: none beside a CPU model, which needs the cores itself."""
+    """Number of processes that decode images: 0 for a model on the CPU, which needs the cores itself."""
     if config.workers is not None:
         return config.workers
     return min(8, cores - 1) if device.type == "cuda" else 0

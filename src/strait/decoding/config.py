@@ -1,4 +1,4 @@
-"""How tokens are decoded (no torch here). Defaults are the paper's."""
+"""Settings of decoding (no torch here). Defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class DecodingConfig:
     Args:
         steps: of each level, coarse to fine; 18+6 on the command line.
         temperature: of the noise on the confidences, for each level.
-        guidance: scale of classifier-free guidance; 0 for none, the paper's is 0.2.
+        guidance: scale of classifier-free guidance; 0 for none, 0.2 in the paper.
         guidance_ramp: constant, or growing linearly over each level's steps.
-        schedule: how the number of masked tokens falls.
-        keep: which drawn tokens stay: the most confident, or the next of a Halton sequence over the grid.
+        schedule: of the share of masked tokens.
+        keep: which drawn tokens to keep: the most confident, or the next in a Halton sequence over the grid.
     """
 
     steps: tuple[int, ...] = (18, 6)
@@ -51,7 +51,7 @@ class DecodingConfig:
             raise ValueError(f"decoding.guidance_ramp: {self.guidance_ramp!r} is neither 'constant' nor 'linear'")
 
     def first(self, levels: int) -> DecodingConfig:
-        """These settings for the first so many of the levels they are for."""
+        """These settings for the first ``levels`` levels only."""
         return replace(self, steps=self.steps[:levels], temperature=self.temperature[:levels])
 
     def chosen(
@@ -63,18 +63,18 @@ class DecodingConfig:
         schedule: ScheduleName | None = None,
         called: str = "steps",
     ) -> DecodingConfig:
-        """These settings, a model's own, with those that someone chose in their place.
+        """These settings (a model's defaults) with a user's choices.
 
         Args:
-            base_levels: how many levels there are before an upsampler; steps for so many stop there.
+            base_levels: number of levels before an upsampler; with steps for these only, decoding stops there.
             steps: of each level.
-            temperature: one for all levels, or one each.
+            temperature: one for all levels, or one for each.
             guidance: scale of classifier-free guidance.
-            schedule: how the number of masked tokens falls.
-            called: what the steps are called where they were chosen.
+            schedule: of the share of masked tokens.
+            called: name of the steps in error messages.
 
         Raises:
-            ValueError: if they do not fit the model's levels, or each other.
+            ValueError: if the choices do not fit the model's levels or each other.
         """
         chosen = self
         if steps is not None:
@@ -86,8 +86,8 @@ class DecodingConfig:
                 )
             chosen = replace(self.first(len(steps)), steps=tuple(steps))
         if temperature is not None:
-            alone = isinstance(temperature, int | float)
-            values = (temperature,) * len(chosen.steps) if alone else temperature
+            is_number = isinstance(temperature, int | float)
+            values = (temperature,) * len(chosen.steps) if is_number else temperature
             chosen = replace(chosen, temperature=tuple(map(float, values)))
         if guidance is not None:
             chosen = replace(chosen, guidance=float(guidance))

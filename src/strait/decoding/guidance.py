@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the condition and the null condition bound together, one doubled batch.
+"""Classifier-free guidance: the condition and the null condition in one batch of twice the size.
 
 logits = conditional + scale * (conditional - unconditional). Source: StraIT section 4.2, scale 0.2.
 """
@@ -12,12 +12,12 @@ from strait.types import Bind, Canvas, Condition, LogitsFn
 
 
 class Guided:
-    """A transformer bound to its condition and, where guidance is wanted, to the null condition as well.
+    """A transformer bound to its condition and, with guidance, also to the null condition.
 
     Args:
         bind: of the transformer.
         condition: with labels.
-        guided: False spares the unconditional half of the batch altogether.
+        guided: False leaves out the unconditional half of the batch.
     """
 
     def __init__(self, bind: Bind, condition: Condition, guided: bool) -> None:
@@ -31,7 +31,7 @@ class Guided:
         self._network = bind(condition)
 
     def at(self, scale: Tensor) -> LogitsFn:
-        """The network under a guidance of ``scale`` ``[batch]``; rows and steps may differ."""
+        """The network with a guidance of ``scale`` ``[batch]``, which can differ between rows and steps."""
         if not self.guided:
             return self._network
 

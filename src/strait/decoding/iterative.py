@@ -1,6 +1,6 @@
 """Iterative decoding of one level: a pure step, and the loop around it.
 
-Source: StraIT section 3.3, lines 1-4 (top) and 5-8 (bottom), which are the same; MaskGIT's decoding step.
+Source: StraIT section 3.3, lines 1-4 (top) and the same in 5-8 (bottom); MaskGIT's decoding step.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def decode_step(
     most: int | None = None,
     by: Drawer | None = None,
 ) -> tuple[Canvas, Tensor, Tensor]:
-    """Draw every unknown token, keep the best, mask the rest again.
+    """Draw all masked tokens, keep the best, mask the rest again.
 
     Args:
         network: bound to its condition.
         canvas: before the step.
         sampling: each row's step and settings.
-        start: int ``[batch]``, tokens masked on the level's first canvas.
+        start: int ``[batch]``, number of masked tokens on the level's first canvas.
         level: number of the level, from 0; only the noise depends on it.
         schedule: one of ``masking.SCHEDULES``.
-        keep: which of the drawn tokens stay.
-        most: how many tokens of a row are masked at most: logits are then asked for there alone.
-        by: what draws the ids (``Level.draw_rows``).
+        keep: which drawn tokens to keep.
+        most: largest number of masked tokens in a row, if known: logits are then computed only at masked positions.
+        by: draws the ids (``Level.draw_rows``).
 
     Returns:
-        The canvas after, the drawn ids ``[batch, length]`` (known tokens unchanged), and the log-probability of each
-        drawn id ``[batch, length]`` (0 where the token was known).
+        The new canvas, the drawn ids ``[batch, length]`` (known tokens unchanged), and the log-probability of each
+        drawn id ``[batch, length]`` (0 for known tokens).
     """
     if most == 0:
         return canvas, canvas.tokens, torch.zeros(canvas.tokens.shape, device=canvas.tokens.device)
@@ -53,9 +53,9 @@ def decode_step(
         ids, log_p = draw(network(canvas), sampling, level, by=by)
     else:
         positions = masked_positions(canvas.masked, most)
-        found, found_log_p = draw(network(canvas, positions), sampling, level, positions, by)
-        ids = canvas.tokens.scatter(1, positions, found)
-        log_p = torch.zeros_like(ids, dtype=found_log_p.dtype).scatter(1, positions, found_log_p)
+        masked_ids, masked_log_p = draw(network(canvas, positions), sampling, level, positions, by)
+        ids = canvas.tokens.scatter(1, positions, masked_ids)
+        log_p = torch.zeros_like(ids, dtype=masked_log_p.dtype).scatter(1, positions, masked_log_p)
     drawn = torch.where(canvas.masked, ids, canvas.tokens)
     log_p = log_p.masked_fill(~canvas.masked, 0.0)
     left = num_masked(schedule, sampling.step, sampling.num_steps, start, canvas.masked.sum(-1))
@@ -75,30 +75,30 @@ def decode_level(
     config: DecodingConfig,
     by: Drawer | None = None,
 ) -> Iterator[DecodingStep]:
-    """All steps of one level; the last one's canvas has nothing masked.
+    """All steps of one level; no token of the last canvas is masked.
 
-    A row takes no more steps than it has unknown tokens: more would have nothing to decide. Rows may have numbers of
-    steps of their own; one that has ended stays as it is while others go on.
+    A row takes at most as many steps as it has masked tokens: further steps would change nothing. Rows can have
+    different numbers of steps; finished rows no longer change.
 
     Args:
         network: bound to its condition.
-        canvas: where to start: blank for generation, partly known for an edit.
-        sampling: each row's settings; its steps are taken from 0 on.
-        name: the level's name, for whoever looks on.
-        level: its number, from 0.
+        canvas: to start from: blank for generation, partly known for an edit.
+        sampling: each row's settings; steps start at 0.
+        name: of the level, for the yielded steps.
+        level: number of the level, from 0.
         config: schedule, what to keep, and the largest number of steps of any row.
-        by: what draws the ids (``Level.draw_rows``).
+        by: draws the ids (``Level.draw_rows``).
     """
     start = canvas.masked.sum(-1)
     sampling = replace(sampling, num_steps=torch.minimum(sampling.num_steps, start.clamp(min=1)))
-    # The one question to an accelerator; from here on it is only told what to do.
+    # The only synchronisation with an accelerator: the steps below do not wait for it.
     most = most_masked(config.schedule, sampling.num_steps, start, config.steps[level])
     num_steps = max(1, sum(count > 0 for count in most))
     for index in range(num_steps):
         step = torch.full_like(sampling.step, index)
         guidance = ramped(sampling.guidance, step, sampling.num_steps, config.guidance_ramp)
-        now = replace(sampling, step=step, guidance=guidance)
+        sampling = replace(sampling, step=step)
         canvas, drawn, log_p = decode_step(
-            network.at(guidance), canvas, now, start, level, config.schedule, config.keep, most[index], by
+            network.at(guidance), canvas, sampling, start, level, config.schedule, config.keep, most[index], by
         )
         yield DecodingStep(name, index, num_steps, canvas, drawn, log_p)

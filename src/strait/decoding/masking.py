@@ -1,4 +1,4 @@
-"""gamma: how much is still masked. Every schedule of Table 10, the counts of each step, the masks of training.
+"""gamma: the share of masked tokens. All schedules of Table 10, the counts of each step, and training masks.
 
 Source: StraIT sections 2.1 and 3.3, Table 10; MaskGIT's decoding step, which the paper adopts.
 """
@@ -23,18 +23,18 @@ _RATIOS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": lambda r, n: torch.cos(math.pi / 2 * r),
     "logarithmic": lambda r, n: -torch.log2(r) / torch.log2(n),
     "exponential": lambda r, n: 1 - n ** (r - 1),
-    # Not in the paper: masks for training that dwell on high ratios.
+    # Not in the paper: training masks with more high ratios.
     "arccos": lambda r, n: torch.acos(r) * (2 / math.pi),
 }
 
 
 def mask_ratio(schedule: str, progress: Tensor, unknown: Tensor) -> Tensor:
-    """The fraction of tokens masked at a given progress, gamma(r).
+    """The share of masked tokens at a progress, gamma(r).
 
     Args:
         schedule: one of ``SCHEDULES``.
         progress: ``[batch]`` in [0, 1].
-        unknown: ``[batch]``, how many tokens were unknown at the start; two schedules depend on it.
+        unknown: ``[batch]``, number of unknown tokens at the start; two schedules depend on it.
 
     Returns:
         ``[batch]`` in [1e-6, 1], of the dtype of ``progress``.
@@ -49,21 +49,21 @@ def mask_ratio(schedule: str, progress: Tensor, unknown: Tensor) -> Tensor:
 
 
 def num_masked(schedule: str, step: Tensor, num_steps: Tensor, start: Tensor, unknown: Tensor) -> Tensor:
-    """How many tokens stay masked after a step, gamma(t, T) of the algorithm in section 3.3.
+    """The number of tokens masked after a step, gamma(t, T) of the algorithm in section 3.3.
 
     Args:
         schedule: one of ``SCHEDULES``.
         step: int ``[batch]``, the step just taken, from 0.
         num_steps: int ``[batch]``.
-        start: int ``[batch]``, tokens masked on the first canvas.
-        unknown: int ``[batch]``, tokens masked before this step.
+        start: int ``[batch]``, number of masked tokens on the first canvas.
+        unknown: int ``[batch]``, number of masked tokens before this step.
 
     Returns:
-        int64 ``[batch]``: max(1, min(unknown - 1, floor(start * ratio))), and 0 after the last step or where nothing
-        was unknown.
+        int64 ``[batch]``: max(1, min(unknown - 1, floor(start * ratio))), and 0 after the last step or if no token was
+        masked.
     """
-    # float64 where the device has it, and a margin for the last digits: where the product is a whole number on paper,
-    # floor() must not give the one below, on any device.
+    # float64 if the device has it, and a margin for rounding: a product that is exactly an integer must not be floored
+    # to the one below, on any device.
     dtype, margin = (torch.float32, 1e-4) if step.device.type == "mps" else (torch.float64, 1e-9)
     progress = (step + 1).to(dtype) / num_steps.to(dtype)
     left = torch.floor(start.to(dtype) * mask_ratio(schedule, progress, start) + margin).to(torch.int64)
@@ -73,15 +73,15 @@ def num_masked(schedule: str, step: Tensor, num_steps: Tensor, start: Tensor, un
 
 
 def most_masked(schedule: str, num_steps: Tensor, start: Tensor, steps: int) -> list[int]:
-    """How many tokens are masked before each step of a level, in the row that has the most: what a step must look at.
+    """The largest number of masked tokens in a row before each step of a level.
 
-    Known before a level begins, so that the loop on an accelerator need not ask it at each step.
+    Computed before the level starts, so that the loop need not synchronise with an accelerator at each step.
 
     Args:
         schedule: one of ``SCHEDULES``.
         num_steps: int ``[batch]``.
-        start: int ``[batch]``, tokens masked on the first canvas.
-        steps: how many to count.
+        start: int ``[batch]``, number of masked tokens on the first canvas.
+        steps: number of steps.
     """
     if not len(start):
         return [0] * steps
@@ -93,7 +93,7 @@ def most_masked(schedule: str, num_steps: Tensor, start: Tensor, steps: int) -> 
 
 
 def training_mask(schedule: str, progress: Tensor, scores: Tensor) -> Tensor:
-    """Random masks for training: the schedule at a uniform progress, then that many random positions.
+    """Random masks for training: as many random positions as the schedule has masked at a uniform progress.
 
     Args:
         schedule: one of ``SCHEDULES``.

@@ -1,7 +1,7 @@
 """Draw tokens, and score which of them to keep.
 
-Every id is drawn from the plain softmax at temperature 1; the temperature acts on the choice alone. All noise is
-hashed, so that a row's result depends on its own seed and nothing else. Source: StraIT section 3.3, MaskGIT.
+Ids are drawn from the softmax at temperature 1; the temperature affects only which are kept. All noise is hashed, so a
+row's result depends only on its own seed. Source: StraIT section 3.3, MaskGIT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from strait.types import Drawer, Grid, Sampling
 _DRAW, _CHOOSE = 1, 2
 _KNOWN = torch.inf
 _PIECE = {False: 2**18, True: 2**26}
-"""Numbers of noise made at once, by whether on a GPU: on a CPU few enough to stay in its cache between operations."""
+"""Random numbers drawn at once, on a CPU (few enough to stay in the cache) and on a GPU."""
 
 
 def draw(
@@ -27,14 +27,14 @@ def draw(
     positions: Tensor | None = None,
     by: Drawer | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One id at every position, by Gumbel-max.
+    """Draw an id at every position, by Gumbel-max.
 
     Args:
         logits: ``[batch, count, codebook_size]``.
-        sampling: of each row.
+        sampling: settings of each row.
         level: number of the level, from 0.
-        positions: int64 ``[batch, count]``, which of the level's the logits are of; all of them, in order, if None.
-        by: ``draw_rows``, or the same compiled.
+        positions: int64 ``[batch, count]``, positions of the logits; all positions in order if None.
+        by: ``draw_rows``, or a compiled version.
 
     Returns:
         ids int64 ``[batch, count]`` and their log-probabilities float32 ``[batch, count]``.
@@ -49,26 +49,30 @@ def draw(
 
 
 def draw_rows(logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """An id for each row of logits ``[rows, codebook_size]`` under the noise of its key, and its log-probability.
+    """Draw an id for each row of logits ``[rows, codebook_size]`` with the noise of its key ``[rows]``; returns the
+    ids and their log-probabilities.
 
-    Gumbel-max without its second logarithm: the id with the largest logit - log(-log(u)) is the one with the largest
-    p / -log(u), and the softmax's p are needed anyway.
+    Gumbel-max without its second logarithm: the id with the largest logit - log(-log(u)) is that with the largest
+    p / -log(u), and p is needed anyway.
     """
     p = logits.softmax(-1, dtype=torch.float32)
     negative = uniform_ids(keys, logits.shape[-1]).log_()
-    if logits.is_cuda:  # whose quicker logarithm may be 0 beside 1, where an id is as good as certain to win
+    if logits.is_cuda:  # its fast logarithm can be 0 for u just below 1
         negative = negative.clamp_(max=-(2.0**-24))
     ids = torch.div(p, negative, out=negative).argmin(-1)
     return ids, p.gather(-1, ids[:, None]).squeeze(-1).log_()
 
 
 def confidence_scores(log_p: Tensor, sampling: Sampling, level: int) -> Tensor:
-    """MaskGIT's choice: log-probability plus Gumbel noise that fades with progress; the highest stay.
+    """MaskGIT's scores: log-probability plus Gumbel noise that decreases with progress; the highest are kept.
 
     Args:
         log_p: ``[batch, length]`` of the drawn ids.
-        sampling: of each row.
+        sampling: settings of each row.
         level: number of the level, from 0.
+
+    Returns:
+        ``[batch, length]``.
     """
     positions = torch.arange(log_p.shape[1], device=log_p.device)
     keys = key(sampling.seed[:, None], level, _CHOOSE, sampling.step[:, None], positions)
@@ -79,9 +83,9 @@ def confidence_scores(log_p: Tensor, sampling: Sampling, level: int) -> Tensor:
 
 @lru_cache
 def halton_scores(grid: Grid, device: torch.device) -> Tensor:
-    """A fixed order that spreads over the grid: ``[length]``, higher stays first.
+    """Scores ``[length]`` of a fixed order that spreads over the grid; the highest are kept first.
 
-    Positions are ranked by when a Halton sequence (bases 2 and 3) first falls into them.
+    Positions are ranked by when a Halton sequence (bases 2 and 3) first hits them.
     """
     return -torch.tensor(_halton_ranks(grid), dtype=torch.float32, device=device)
 
@@ -99,9 +103,9 @@ def _halton_ranks(grid: Grid) -> tuple[int, ...]:
 
 
 def _halton(index: int, base: int, size: int) -> int:
-    """Which of ``size`` cells the index falls into, its digits mirrored at the point: 6 = 110 in base 2 -> 0.011.
+    """The cell, of ``size``, of the radical inverse: the digits mirrored at the point, 6 = 110 in base 2 -> 0.011.
 
-    In whole numbers: a fraction a rounding below a cell's edge would fall into the cell before.
+    In integers: a fraction that is rounded below a cell's edge would be in the cell before.
     """
     mirrored, scale = 0, 1
     while index:
@@ -111,20 +115,21 @@ def _halton(index: int, base: int, size: int) -> int:
 
 
 def masked_positions(masked: Tensor, count: int) -> Tensor:
-    """Where a row's masked tokens are: bool ``[batch, length]`` -> int64 ``[batch, count]``, ascending.
+    """Positions of each row's masked tokens: bool ``[batch, length]`` -> int64 ``[batch, count]``, ascending.
 
-    Rows with fewer are filled up with known positions; no row may have more. The shape does not depend on the mask.
+    Rows with fewer masked tokens are padded with known positions; no row may have more. The shape does not depend on
+    the mask.
     """
     return (~masked).to(torch.uint8).sort(dim=-1, stable=True).indices[:, :count]
 
 
 def lowest(scores: Tensor, masked: Tensor, count: Tensor) -> Tensor:
-    """The ``count`` lowest-scored positions among the masked: bool ``[batch, length]``.
+    """The ``count`` masked positions with the lowest scores: bool ``[batch, length]``.
 
     Args:
-        scores: ``[batch, length]``; known positions are taken as infinite.
+        scores: ``[batch, length]``.
         masked: bool ``[batch, length]``.
-        count: int ``[batch]``, at most as many as are masked.
+        count: int ``[batch]``, at most the number of masked positions.
     """
     ranks = scores.masked_fill(~masked, _KNOWN).argsort(dim=-1, stable=True).argsort(dim=-1)
     return (ranks < count[:, None]) & masked

@@ -1,6 +1,6 @@
-"""Stratified iterative decoding: the loop over levels, top to bottom, each guided by those before it.
+"""Stratified iterative decoding: the loop over levels, coarse to fine, each conditioned on all before it.
 
-MaskGIT is this loop with one level, StraIT and the cascade with two, the upsampler adds two more.
+MaskGIT is this loop with one level, StraIT and the cascade have two, and the upsampler adds two more.
 Source: StraIT section 3.3.
 """
 
@@ -31,12 +31,11 @@ def stratified_decode(
         levels: coarse to fine.
         labels: int64 ``[batch]``; ``NULL_LABEL`` for none.
         seeds: int64 ``[batch]``, one per image (``randomness.image_seeds``).
-        config: steps, temperatures, guidance; or one for each row, which may differ in steps, temperature and
-            guidance.
-        canvases: where each level starts; blank ones by default. Known tokens never change.
+        config: settings of all rows, or one for each row; these can differ in steps, temperature and guidance.
+        canvases: to start each level from; blank by default. Known tokens never change.
 
     Yields:
-        Every step of every level. The last step of a level holds its tokens.
+        Every step of every level; the last step of a level has its final tokens.
 
     Raises:
         ValueError: if the settings or canvases do not fit the levels.
@@ -48,10 +47,10 @@ def stratified_decode(
         )
     if canvases is None:
         canvases = [Canvas.blank(labels.shape[0], level.grid, labels.device) for level in levels]
-    found = [(canvas.tokens.shape[0], canvas.grid) for canvas in canvases]
-    wanted = [(labels.shape[0], level.grid) for level in levels]
-    if found != wanted:
-        raise ValueError(f"canvases: (batch, grid) {found} must be {wanted}")
+    shapes = [(canvas.tokens.shape[0], canvas.grid) for canvas in canvases]
+    expected = [(labels.shape[0], level.grid) for level in levels]
+    if shapes != expected:
+        raise ValueError(f"canvases: (batch, grid) {shapes} must be {expected}")
     context: tuple[Tensor, ...] = ()
     guided = any(row.guidance != 0 for row in rows)
     for number, (level, canvas) in enumerate(zip(levels, canvases, strict=True)):
@@ -64,10 +63,10 @@ def stratified_decode(
 
 
 def shared_config(config: DecodingConfig | Sequence[DecodingConfig]) -> DecodingConfig:
-    """The settings that all rows of a batch have in common: schedule, keep, ramp and the number of levels.
+    """The settings that the rows of a batch share: schedule, keep, ramp and the number of levels.
 
-    Steps are the largest of each level, temperature and guidance the first row's: rows have their own
-    (``level_sampling``).
+    Steps are the largest of each level; temperature and guidance are those of the first row (``level_sampling`` has
+    each row's).
 
     Raises:
         ValueError: if rows differ in more than steps, temperature and guidance.
@@ -79,7 +78,7 @@ def shared_config(config: DecodingConfig | Sequence[DecodingConfig]) -> Decoding
         alike = replace(row, steps=first.steps, temperature=first.temperature, guidance=first.guidance) == first
         if not alike or len(row.steps) != len(first.steps):
             raise ValueError(
-                "decoding: rows of one batch may differ in steps, temperature and guidance alone, "
+                "decoding: rows of one batch may differ only in steps, temperature and guidance, "
                 f"not as {first} and {row}"
             )
     return replace(first, steps=tuple(map(max, zip(*(row.steps for row in config), strict=True))))
@@ -89,28 +88,28 @@ def config_rows(config: DecodingConfig | Sequence[DecodingConfig], batch: int) -
     """The settings of every row of a batch."""
     rows = [config] * batch if isinstance(config, DecodingConfig) else config
     if len(rows) != batch:
-        raise ValueError(f"decoding: settings for {len(rows)} rows were given, and the batch has {batch}")
+        raise ValueError(f"decoding: there are settings for {len(rows)} rows, but the batch has {batch}")
     return rows
 
 
 def level_sampling(seeds: Tensor, config: DecodingConfig | Sequence[DecodingConfig], level: int) -> Sampling:
-    """The settings of every row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
+    """The settings of each row of a batch at the first step of a level; ``seeds`` int64 ``[batch]``."""
     rows = config_rows(config, len(seeds))
 
-    def every(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    def tensor(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=seeds.device)
 
     return Sampling(
         step=torch.zeros_like(seeds),
-        num_steps=every([row.steps[level] for row in rows], torch.int64),
-        temperature=every([row.temperature[level] for row in rows]),
-        guidance=every([row.guidance for row in rows]),
+        num_steps=tensor([row.steps[level] for row in rows], torch.int64),
+        temperature=tensor([row.temperature[level] for row in rows]),
+        guidance=tensor([row.guidance for row in rows]),
         seed=seeds,
     )
 
 
 def final_tokens(steps: Iterator[DecodingStep], watch: Callable[[DecodingStep], None] | None = None) -> Tokens:
-    """Run the loop to its end and take each level's last canvas; ``watch`` is told of every step."""
+    """Run the loop to its end and return the tokens of all levels; ``watch`` is called with every step."""
     grids: dict[str, Tensor] = {}
     for step in steps:
         if watch is not None:

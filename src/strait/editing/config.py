@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EditConfig:
-    """How a mask over pixels becomes an edit, and how the edit comes back into the picture.
+    """How a mask over pixels selects tokens, and how the result is pasted back into the picture.
 
     Args:
-        strength: share of the masked top tokens that are drawn anew, in (0, 1]; the bottom tokens below them follow.
-            Below 1 the old content of the rest is kept.
-        margin: by how many pixels of the model's size the mask is grown before tokens are chosen: the encoder looks
-            further than a token's own pixels.
-        context: side of the square that the model sees, in extents of the mask; never less than the model's own size,
-            never more than the picture's shorter side unless the mask itself is longer.
-        feather: over how many pixels of the picture, inside the mask, the new fades into the old.
-        composite: put the picture's own pixels back outside the mask.
+        strength: share of the masked top tokens that are redrawn, in (0, 1], together with the bottom tokens below
+            them. The other masked tokens keep their content.
+        margin: pixels, at the model's size, by which the mask is dilated before tokens are selected: the encoder's
+            receptive field is larger than a token.
+        context: side of the square that the model sees, as a multiple of the mask's extent; at least the model's
+            size, and at most the picture's shorter side unless the mask itself is longer.
+        feather: pixels of the picture, inside the mask, over which the new content fades in.
+        composite: keep the picture's own pixels outside the mask.
         cover: share of a top token, in [0, 1), above which the mask makes it unknown; at 0 one pixel is enough.
-            Finer tokens are unknown wherever a pixel of theirs is masked.
-        seam: over how many pixels of the picture, outside the mask, the new may fade out; at 0 all pixels outside come
-            back bit for bit.
+            A finer token is unknown if any of its pixels is masked.
+        seam: pixels of the picture, outside the mask, over which the new content fades out; at 0 all pixels outside
+            stay bit-identical.
     """
 
     strength: float = 1.0

@@ -1,7 +1,7 @@
-"""A user's picture in, edited pictures out: every edit at the picture's own size.
+"""Every edit, applied to a user's picture at its original size.
 
-A picture may be a file's path, a PIL picture, an array or a tensor; a mask the same, or bools.
-Result k of a seed is the same however many are asked for.
+A picture may be a file's path, a PIL picture, an array or a tensor; a mask may be the same, or bools.
+Result k of a seed does not depend on the number of results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from strait.editing.extended_canvas import ExtendedCanvas
 from strait.editing.extension import Sides, extend
 from strait.editing.infilling import base_decoding, encode_for_infilling, finish, infill_canvases
 from strait.editing.masks import token_masks
-from strait.editing.placing import Window, blend, centre_window, cut, cut_mask, enlarged, put_back, window_around
+from strait.editing.placing import Window, blend, centre_window, cut, cut_mask, put_back, resized, window_around
 from strait.editing.transfer import confident_kept, random_kept, transfer_canvases
 from strait.editing.upsampling import upsample
 from strait.model.strait import StraIT
@@ -34,17 +34,17 @@ from strait.types import NULL_LABEL, Canvas, DecodingStep, Images, Tokens
 
 @dataclass(frozen=True)
 class Edit:
-    """What every edit is asked for.
+    """The options that all edits share.
 
     Args:
         model: with the parts that the edit needs.
-        label: index of the class; ``NULL_LABEL`` for none.
-        count: results.
+        label: class index; ``NULL_LABEL`` for no class.
+        count: number of results.
         seed: of the results.
-        decoding: steps, temperature, guidance; the model's own by default.
+        decoding: steps, temperature, guidance; the model's defaults if None.
         batch_size: results decoded at once.
         first: index of the first result.
-        watch: is told of every decoding step.
+        watch: called after every decoding step.
     """
 
     model: StraIT
@@ -62,11 +62,11 @@ class Edit:
                 raise ValueError(f"{name.replace('_', '-')}: {getattr(self, name)} must be at least 1")
 
     def base(self) -> Edit:
-        """The same at the model's base size, for edits that need no upsampler."""
+        """The same edit at the model's base size, without the upsampler."""
         return replace(self, decoding=base_decoding(self.model, self.decoding))
 
     def labels(self, count: int) -> Tensor:
-        """The label, ``[count]``."""
+        """The label repeated, int64 ``[count]``."""
         return torch.full((count,), self.label, dtype=torch.int64)
 
     def batches(self) -> Iterator[Tensor]:
@@ -74,28 +74,32 @@ class Edit:
         yield from torch.arange(self.first, self.first + self.count).split(self.batch_size)
 
     def results(self, canvases_of: Callable[[Tensor], list[Canvas]]) -> Iterator[Images]:
-        """Each result ``[1, 3, size, size]``, from the first canvases of a batch of indices ``[batch]``."""
+        """Decode each result, ``[1, 3, size, size]``.
+
+        Args:
+            canvases_of: indices ``[batch]`` of results -> their initial canvases.
+        """
         for indices in self.batches():
             canvases, labels = canvases_of(indices), self.labels(len(indices))
-            made = finish(self.model, canvases, labels, self.seed, indices, self.decoding, self.watch)
-            yield from made.cpu().split(1)
+            images = finish(self.model, canvases, labels, self.seed, indices, self.decoding, self.watch)
+            yield from images.cpu().split(1)
 
     def seeds(self, indices: Tensor) -> Tensor:
         return image_seeds(self.seed, indices.to(self.model.device))
 
 
 def expanded(tokens: Tokens, count: int) -> Tokens:
-    """The tokens of one image, ``count`` times."""
+    """The tokens of one image, repeated ``count`` times."""
     return Tokens(tuple(grid.expand(count, -1, -1) for grid in tokens.levels))
 
 
 def infilling_window(model: StraIT, mask: np.ndarray, config: EditConfig) -> Window:
-    """The square of a picture that the model sees when it fills a mask."""
+    """The square of the picture that the model sees for an infilling."""
     return window_around(mask, model.config.image_size, config.context, model.config.grids[0][0], config.cover)
 
 
 def infilling_note(model: StraIT, mask: np.ndarray, config: EditConfig) -> str | None:
-    """What a user should know before a mask is filled; None where there is nothing."""
+    """A warning if the mask leaves the model nothing to follow, else None."""
     if not mask.any():
         return None
     seen = cut_mask(mask, infilling_window(model, mask, config), model.config.image_size)
@@ -103,15 +107,15 @@ def infilling_note(model: StraIT, mask: np.ndarray, config: EditConfig) -> str |
     if not unknown.all():
         return None
     return (
-        "mask: no top token stays known, so what is drawn cannot follow the picture around it; "
-        "fill a smaller part, or in several parts"
+        "mask: no top token stays known, so the filling cannot match the picture around it; "
+        "fill a smaller area, or several areas in turn"
     )
 
 
 def picture_canvases(
     edit: Edit, picture: Picture, mask: np.ndarray, config: EditConfig
 ) -> Callable[[Tensor], list[Canvas]]:
-    """The first canvases of filling a part of a picture, by the indices ``[batch]`` of the results."""
+    """A function from the indices ``[batch]`` of results to the initial canvases of their infilling."""
     model, size = edit.model, edit.model.config.image_size
     window = infilling_window(model, mask, config)
     hide = config.strength == 1
@@ -128,29 +132,29 @@ def picture_canvases(
 def infill_picture(
     edit: Edit, picture: AnyPicture, mask: AnyMask, config: EditConfig | None = None
 ) -> Iterator[np.ndarray]:
-    """Fill a part of a picture; under a label that is not the picture's, a relabelling.
+    """Fill the masked part of a picture; under another class than the picture's this is a relabelling.
 
     Args:
-        edit: how many, which class.
-        picture: the user's.
-        mask: True or white where to fill. Where it is empty the picture comes back bit for bit.
+        edit: class, number of results and other options.
+        picture: to edit.
+        mask: True or white where to fill. An empty mask returns the picture unchanged.
         config: strength, margin, context, cover, feather, seam, composite.
 
     Yields:
-        uint8 of the shape of the picture's pixels, one result after the other.
+        Each result, uint8 of the shape of the picture's pixels.
     """
     edit, config, picture = edit.base(), config or EditConfig(), as_picture(picture)
     mask = as_mask(mask, picture.size)
     window = infilling_window(edit.model, mask, config)
     composite = config.composite
-    place = mask if composite else _inside(window, mask.shape)
+    region = mask if composite else _inside(window, mask.shape)
     feather, seam = (config.feather, config.seam) if composite else (0, 0)
-    for made in edit.results(picture_canvases(edit, picture, mask, config)):
-        yield put_back(picture.pixels, made, place, window, feather, seam)
+    for image in edit.results(picture_canvases(edit, picture, mask, config)):
+        yield put_back(picture.pixels, image, region, window, feather, seam)
 
 
 def _inside(window: Window, size: tuple[int, ...]) -> np.ndarray:
-    """The window as a mask: what comes back where nothing of the picture's own is put in."""
+    """The window as a mask over the picture: the pixels that an edit without compositing replaces."""
     mask = np.zeros(size, bool)
     mask[max(window.top, 0) : window.top + window.side, max(window.left, 0) : window.left + window.side] = True
     return mask
@@ -164,53 +168,53 @@ def transfer_picture(
     region: AnyMask | None = None,
     keep_bottom: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Move the middle square of a picture to another class.
+    """Transfer the central square of a picture to another class.
 
     Args:
-        edit: how many, which class.
-        picture: the user's.
-        keep: share of its top tokens that stay.
-        choose: which: random ones, others for each result, or those that the new class finds most likely.
-        region: a mask in place of a share: the top tokens that it touches go, all others stay.
-        keep_bottom: without bottom-level re-prediction.
+        edit: class, number of results and other options.
+        picture: to edit.
+        keep: share of the top tokens to keep, in [0, 1].
+        choose: which to keep: a random choice per result, or the tokens that are most likely under the new class.
+        region: a mask instead of a share: the top tokens that it touches are redrawn, all others are kept.
+        keep_bottom: skip the bottom-level re-prediction.
 
     Yields:
-        uint8 ``[side, side, 3 or 4]``, the square at the picture's own size; its transparency is the picture's own.
+        uint8 ``[side, side, 3 or 4]``, the square at its original size, with the picture's transparency.
 
     Raises:
-        ValueError: if ``keep`` is no share, or ``choose`` neither of its words.
+        ValueError: if ``keep`` is outside [0, 1], or ``choose`` is unknown.
     """
     if choose not in ("random", "confidence"):
         raise ValueError(f"choose: {choose!r} is not one of random, confidence")
     edit, size, picture = edit.base(), edit.model.config.image_size, as_picture(picture)
     window = centre_window(picture.size)
-    chosen = np.zeros(picture.size, bool) if region is None else as_mask(region, picture.size)
-    images, masks = cut(picture.rgb(), chosen, window, size)
+    mask = np.zeros(picture.size, bool) if region is None else as_mask(region, picture.size)
+    images, masks = cut(picture.rgb(), mask, window, size)
     tokens = edit.model.encode(images.to(edit.model.device))
     top = tokens.levels[0]
-    same: Tensor | None = None
+    fixed: Tensor | None = None  # the kept tokens, where they are the same for every result
     if region is not None:
-        same = ~token_masks(masks.to(top.device), edit.model.config.grids[:1])[0]
+        fixed = ~token_masks(masks.to(top.device), edit.model.config.grids[:1])[0]
     elif choose == "confidence":
         guidance = base_decoding(edit.model, edit.decoding).guidance
-        same = confident_kept(edit.model, top, edit.labels(1).to(top.device), keep, guidance)
+        fixed = confident_kept(edit.model, top, edit.labels(1).to(top.device), keep, guidance)
 
     def canvases(indices: Tensor) -> list[Canvas]:
-        some = expanded(tokens, len(indices))
-        own = some.levels[0]
-        kept = random_kept(own, keep, edit.seeds(indices)) if same is None else same.expand_as(own)
-        return transfer_canvases(some, kept, keep_bottom)
+        copies = expanded(tokens, len(indices))
+        tops = copies.levels[0]
+        kept = random_kept(tops, keep, edit.seeds(indices)) if fixed is None else fixed.expand_as(tops)
+        return transfer_canvases(copies, kept, keep_bottom)
 
     square = slice(window.top, window.top + window.side), slice(window.left, window.left + window.side)
-    for made in edit.results(canvases):
-        yield np.concatenate([enlarged(made, window.side, window.side), picture.pixels[square][..., 3:]], axis=2)
+    for image in edit.results(canvases):
+        yield np.concatenate([resized(image, window.side, window.side), picture.pixels[square][..., 3:]], axis=2)
 
 
 def upsample_picture(edit: Edit, picture: AnyPicture) -> Iterator[np.ndarray]:
-    """Draw the middle square of a picture, brought to the model's size, at twice that size.
+    """Upsample the central square of a picture, resized to the model's size s, to twice that size.
 
     Yields:
-        uint8 ``[2s, 2s, 3 or 4]``; the transparency is the picture's own, resampled.
+        uint8 ``[2s, 2s, 3 or 4]``, with the picture's transparency resampled.
     """
     size, picture = edit.model.config.image_size, as_picture(picture)
     alpha = np.zeros((2 * size, 2 * size, 0), np.uint8)
@@ -219,43 +223,41 @@ def upsample_picture(edit: Edit, picture: AnyPicture) -> Iterator[np.ndarray]:
         alpha = np.asarray(ImageOps.fit(channel, (2 * size, 2 * size), Image.Resampling.LANCZOS))[..., None]
     images = to_images(Image.fromarray(to_square(picture.rgb(), size))).to(edit.model.device)
     for indices in edit.batches():
-        many, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
-        results = upsample(edit.model, many, labels, edit.seed, indices, edit.decoding, edit.watch)
-        for made in results.cpu().split(1):
-            yield np.concatenate([enlarged(made, 2 * size, 2 * size), alpha], axis=2)
+        copies, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
+        results = upsample(edit.model, copies, labels, edit.seed, indices, edit.decoding, edit.watch)
+        for image in results.cpu().split(1):
+            yield np.concatenate([resized(image, 2 * size, 2 * size), alpha], axis=2)
 
 
 def extend_picture(
     edit: Edit, picture: AnyPicture, sides: Sides, feather: int = 2, composite: bool = True
 ) -> Iterator[np.ndarray]:
-    """Extend a picture past its edges.
-
-    The picture's shorter side is brought to the model's size; a top token is then so many of the picture's pixels.
+    """Extend a picture past its edges. The model sees it with its shorter side resized to the model's size.
 
     Args:
-        edit: how many, which class.
-        picture: the user's.
-        sides: how far, in top tokens.
-        feather: pixels outside the picture over which its edge fades into the new.
-        composite: put the picture's own pixels back.
+        edit: class, number of results and other options.
+        picture: to extend.
+        sides: extension of each side, in top tokens.
+        feather: pixels outside the picture over which its edge fades into the new content.
+        composite: keep the picture's own pixels.
 
     Yields:
-        uint8 ``[height, width, 3 or 4]``, larger.
+        uint8 ``[height, width, 3 or 4]``, larger than the picture.
 
     Raises:
-        PictureError: if nothing is to be extended, or the result would be too large.
+        PictureError: if no side is extended, or the result would be too large.
     """
     if sides == Sides():
-        raise PictureError("extend: say by how many top tokens, on one side at least: left, right, up or down")
+        raise PictureError("extend: give a number of top tokens for at least one side: left, right, up or down")
     edit, picture = edit.base(), as_picture(picture)
     model, device = edit.model, edit.model.device
     canvas = ExtendedCanvas(picture.size, sides, model.config.grids[0])
     canvas.check()
     images, known = canvas.as_model_images(picture, model.config.image_size).to(device), canvas.known().to(device)
-    old = canvas.with_repeated_edges(picture.pixels)
-    drawn = canvas.outside() if composite else np.ones(canvas.size, bool)
+    padded = canvas.with_repeated_edges(picture.pixels)
+    replaced = canvas.outside() if composite else np.ones(canvas.size, bool)
     for indices in edit.batches():
         copies, labels = images.expand(len(indices), -1, -1, -1), edit.labels(len(indices))
         results = extend(model, copies, sides, labels, edit.seed, indices, edit.decoding, known, edit.watch)
-        for result in results.cpu().split(1):
-            yield blend(old, canvas.at_picture_scale(result), drawn, feather if composite else 0)
+        for image in results.cpu().split(1):
+            yield blend(padded, canvas.at_picture_scale(image), replaced, feather if composite else 0)

@@ -1,8 +1,7 @@
-"""Extend an image past its edges, as wide as one likes: a window of the model's size slides over larger token grids.
+"""Extend an image past its edges to any size: a window of the model's size slides over larger token grids.
 
-Each window keeps the tokens that are already there and draws the others; the finished grids, larger than any the
-transformers were trained on, are decoded at once, since the tokenizer is convolutional. Source: StraIT section 4.4
-(extrapolation).
+Each window keeps the known tokens and draws the others. The finished grids are larger than those of training, and are
+decoded at once, since the tokenizer is convolutional. Source: StraIT section 4.4 (extrapolation).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens
 from strait.editing.infilling import base_decoding
+from strait.editing.masks import refined
 from strait.model.strait import StraIT
 from strait.randomness import as_seed
 from strait.types import Canvas, DecodingStep, Grid, Images, Tokens
@@ -26,7 +26,7 @@ _WINDOW_STREAM = 32
 
 @dataclass(frozen=True)
 class Sides:
-    """By how many top tokens to extend each side."""
+    """The extension of each side, in top tokens."""
 
     left: int = 0
     right: int = 0
@@ -39,19 +39,19 @@ class Sides:
                 raise ValueError(f"{name}: {getattr(self, name)} must not be negative")
 
     def padding(self, scale: int = 1) -> tuple[int, int, int, int]:
-        """(left, right, up, down) in units of which a top token has ``scale`` along a side."""
+        """(left, right, up, down) in a unit of which ``scale`` make up the side of a top token."""
         return self.left * scale, self.right * scale, self.up * scale, self.down * scale
 
 
 def windows(known: Tensor, window: Grid) -> Iterator[tuple[int, int]]:
-    """Where to put the window, one place after the other, until every token is known.
+    """The positions of the window, in order, until every token is known.
 
-    Each time the place with the most unknown tokens among those that at least half know; where no place knows half,
-    the one that knows most.
+    Each position is the one with the most unknown tokens among those that are at least half known; if there is none,
+    the one with the most known tokens.
 
     Args:
-        known: bool ``[height, width]`` of the top grid, some of it True.
-        window: (h, w), at most as large.
+        known: bool ``[height, width]`` of the top grid, True for at least one token.
+        window: (h, w), at most the size of the grid.
 
     Yields:
         (row, column) of the window's corner.
@@ -59,9 +59,12 @@ def windows(known: Tensor, window: Grid) -> Iterator[tuple[int, int]]:
     known, area = known.clone(), window[0] * window[1]
     while not known.all():
         counts = F.avg_pool2d(known.double()[None], window, stride=1)[0].mul(area).round()
-        open_places = counts < area
-        half = open_places & (counts >= area / 2)
-        scores = (area - counts).masked_fill(~half, -1) if half.any() else counts.masked_fill(~open_places, -1)
+        unfinished = counts < area
+        half_known = unfinished & (counts >= area / 2)
+        if half_known.any():
+            scores = (area - counts).masked_fill(~half_known, -1)
+        else:
+            scores = counts.masked_fill(~unfinished, -1)
         row, column = divmod(int(scores.argmax()), scores.shape[1])
         known[row : row + window[0], column : column + window[1]] = True
         yield row, column
@@ -81,41 +84,37 @@ def extend_tokens(
 
     Args:
         model: with all its parts.
-        tokens: grids at least as large as the model's own; what stands at unknown places has no meaning.
-        known: bool ``[height, width]`` over the top grid, the same for the whole batch.
-        labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-        seed: the user's; every window draws from a seed of its own.
-        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
-        decoding: of each window; the model's own by default.
-        watch: is told of every step of every window.
+        tokens: grids at least as large as the model's; unknown positions may hold any ids.
+        known: bool ``[height, width]`` over the top grid, shared by the batch.
+        labels: int64 ``[batch]``, ``NULL_LABEL`` for no class.
+        seed: the user's seed; each window derives its own from it.
+        indices: int64 ``[batch]``, the index of each result under the seed; 0, 1, ... by default.
+        decoding: of each window; the model's defaults if None.
+        watch: called after every step of every window.
 
     Raises:
-        ValueError: if nothing is known, or the grids are smaller than the model's.
+        ValueError: if no token is known, or the grids are smaller than the model's.
     """
     settings, grids = base_decoding(model, decoding), model.config.grids[: len(tokens.levels)]
     if known.shape[0] < grids[0][0] or known.shape[1] < grids[0][1] or not known.any():
         raise ValueError(
             f"extend: a canvas of {known.shape[0]}x{known.shape[1]} top tokens must be at least "
-            f"{grids[0][0]}x{grids[0][1]}, some of them known"
+            f"{grids[0][0]}x{grids[0][1]}, with at least one token known"
         )
-    levels, masks = [grid.clone() for grid in tokens.levels], [~_raised(known, grid) for grid in tokens.levels]
+    levels = [grid.clone() for grid in tokens.levels]
+    masks = [~refined(known[None], grid.shape[1:])[0] for grid in tokens.levels]
     for number, (row, column) in enumerate(windows(known.cpu(), grids[0])):
-        canvases, cuts = [], []
+        canvases, windows_of_levels = [], []
         for (height, width), grid, masked in zip(grids, levels, masks, strict=True):
-            down, right = row * height // grids[0][0], column * width // grids[0][1]
-            part = (..., slice(down, down + height), slice(right, right + width))
-            cuts.append(part)
-            canvases.append(Canvas.known(grid[part], masked[part].expand(len(grid), -1, -1)))
+            top, left = row * height // grids[0][0], column * width // grids[0][1]
+            window = (..., slice(top, top + height), slice(left, left + width))
+            windows_of_levels.append(window)
+            canvases.append(Canvas.known(grid[window], masked[window].expand(len(grid), -1, -1)))
         window_seed = as_seed(seed, _WINDOW_STREAM, number)
-        made = final_tokens(model.decoding_steps(labels, window_seed, indices, settings, canvases), watch)
-        for part, grid, masked, new in zip(cuts, levels, masks, made.levels, strict=True):
-            grid[part], masked[part] = new, False
+        drawn = final_tokens(model.decoding_steps(labels, window_seed, indices, settings, canvases), watch)
+        for window, grid, masked, new in zip(windows_of_levels, levels, masks, drawn.levels, strict=True):
+            grid[window], masked[window] = new, False
     return Tokens(tuple(levels))
-
-
-def _raised(known: Tensor, grid: Tensor) -> Tensor:
-    rows, columns = grid.shape[1] // known.shape[0], grid.shape[2] // known.shape[1]
-    return known.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
 
 
 def extend(
@@ -133,24 +132,24 @@ def extend(
 
     Args:
         model: with all its parts.
-        images: ``[batch, 3, height, width]`` in [-1, 1], sides multiples of the downsampling.
-        sides: how far, in top tokens.
-        labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-        seed: the user's.
-        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
-        decoding: of each window; the model's own by default.
-        known: bool over the images' own top tokens ``[height, width]``, where some of them are to be drawn, too.
-        watch: is told of every step of every window.
+        images: ``[batch, 3, height, width]`` in [-1, 1]; height and width are multiples of the downsampling.
+        sides: extension of each side, in top tokens.
+        labels: int64 ``[batch]``, ``NULL_LABEL`` for no class.
+        seed: the user's seed.
+        indices: int64 ``[batch]``, the index of each result under the seed; 0, 1, ... by default.
+        decoding: of each window; the model's defaults if None.
+        known: bool over the images' top tokens ``[height, width]``, False for those to redraw; all known by default.
+        watch: called after every step of every window.
 
     Returns:
-        The larger images, decoded from tokens everywhere.
+        The extended images, decoded entirely from tokens.
 
     Raises:
-        ValueError: if the images are smaller than the model's even when extended.
+        ValueError: if the extended images are smaller than the model's.
     """
     tokens = model.encode(images)
     top = tokens.levels[0]
-    own = torch.ones(top.shape[1:], dtype=torch.bool, device=top.device) if known is None else known.to(top.device)
+    known = torch.ones(top.shape[1:], dtype=torch.bool) if known is None else known
     padded = Tokens(tuple(F.pad(grid, sides.padding(grid.shape[1] // top.shape[1])) for grid in tokens.levels))
-    grown = F.pad(own, sides.padding())
-    return model.decode(extend_tokens(model, padded, grown, labels, seed, indices, decoding, watch))
+    padded_known = F.pad(known.to(top.device), sides.padding())
+    return model.decode(extend_tokens(model, padded, padded_known, labels, seed, indices, decoding, watch))

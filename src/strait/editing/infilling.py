@@ -1,6 +1,6 @@
-"""Infill a part of an image, under its own class or (relabel) under another.
+"""Infill a part of an image under its class, or (relabel) under another.
 
-An edit is a first canvas: what is known stands on it, what is to be drawn is masked, and the rest is generation.
+An edit is an initial canvas: known tokens are set, tokens to be drawn are masked, and the rest is generation.
 Source: StraIT section 4.4, appendix A, Figure 10.
 """
 
@@ -21,14 +21,14 @@ from strait.types import Canvas, DecodingStep, Images, Tokens
 
 
 def base_decoding(model: StraIT, decoding: DecodingConfig | None = None) -> DecodingConfig:
-    """Settings (the model's own by default) for the levels of the tokenizer, without an upsampler's."""
+    """Decoding settings (the model's defaults if None), restricted to the tokenizer's levels."""
     return (decoding or model.default_decoding()).first(model.config.tokenizer.num_levels)
 
 
 def hidden(images: Images, masks: Tensor) -> Images:
-    """Masked pixels replaced by the mean colour of the others (mid-grey where all are masked).
+    """Replace masked pixels by the mean colour of the others (mid-grey if all are masked).
 
-    The encoder sees further than a token's own pixels: what is to be replaced must not show in the tokens around it.
+    The encoder's receptive field is larger than a token: otherwise masked content would leak into the known tokens.
 
     Args:
         images: ``[batch, 3, height, width]`` in [-1, 1].
@@ -40,17 +40,17 @@ def hidden(images: Images, masks: Tensor) -> Images:
 
 
 def encode_for_infilling(model: StraIT, images: Images, masks: Tensor, strength: float = 1.0) -> Tokens:
-    """Tokens of images whose masked part will be drawn anew: hidden from the encoder, unless some of it is to stay."""
+    """Encode images for infilling, with the masked part hidden unless a ``strength`` below 1 keeps some of it."""
     return model.encode(hidden(images, masks) if strength == 1 else images)
 
 
 def infill_canvases(tokens: Tokens, masks: Tensor, seeds: Tensor, config: EditConfig) -> list[Canvas]:
-    """The first canvases of an infilling.
+    """The initial canvases of an infilling.
 
     Args:
         tokens: of the images.
-        masks: bool ``[batch, height, width]`` over their pixels, True where to fill.
-        seeds: int64 ``[batch]`` (``randomness.image_seeds``); they choose the tokens of a strength below 1.
+        masks: bool ``[batch, height, width]`` over the pixels, True where to fill.
+        seeds: int64 ``[batch]`` (``randomness.image_seeds``); they select the tokens if the strength is below 1.
         config: strength, margin and cover.
     """
     grids = [(grid.shape[1], grid.shape[2]) for grid in tokens.levels]
@@ -67,7 +67,7 @@ def finish(
     decoding: DecodingConfig | None = None,
     watch: Callable[[DecodingStep], None] | None = None,
 ) -> Images:
-    """From first canvases to images ``[batch, 3, size, size]``: what every edit has in common with generation."""
+    """Decode initial canvases to images ``[batch, 3, size, size]``, as in generation."""
     settings = decoding or base_decoding(model)
     return model.decode(final_tokens(model.decoding_steps(labels, seed, indices, settings, canvases), watch))
 
@@ -82,36 +82,36 @@ def infill(
     config: EditConfig | None = None,
     decoding: DecodingConfig | None = None,
 ) -> Images:
-    """Draw the masked part of images anew; under another class than theirs it is a relabelling.
+    """Redraw the masked part of images; under another class than theirs this is a relabelling.
 
     Args:
         model: with all its parts.
         images: ``[batch, 3, size, size]`` in [-1, 1], of the model's size.
         masks: bool ``[batch, size, size]``, True where to fill.
-        labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-        seed: the user's.
-        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
-        config: strength, margin and cover; nothing is composited here (``placing.composite``).
-        decoding: steps, temperature, guidance; the model's own by default.
+        labels: int64 ``[batch]``, ``NULL_LABEL`` for no class.
+        seed: the user's seed.
+        indices: int64 ``[batch]``, the index of each result under the seed; 0, 1, ... by default.
+        config: strength, margin and cover; compositing (``placing.put_back``) is left to the caller.
+        decoding: steps, temperature, guidance; the model's defaults if None.
 
     Returns:
-        ``[batch, 3, size, size]`` in [-1, 1], decoded from tokens everywhere. An empty mask gives the reconstruction,
-        a full one what ``generate`` gives.
+        ``[batch, 3, size, size]`` in [-1, 1], decoded entirely from tokens. An empty mask gives the reconstruction,
+        a full mask gives the same as ``generate``.
 
     Raises:
-        ValueError: if masks and images disagree.
+        ValueError: if the shapes of masks and images do not match.
     """
     config = config or EditConfig()
     check_masks(images, masks)
     images, masks = images.to(model.device), masks.to(model.device)
-    places = torch.arange(len(images)) if indices is None else indices
+    positions = torch.arange(len(images)) if indices is None else indices
     tokens = encode_for_infilling(model, images, masks, config.strength)
-    canvases = infill_canvases(tokens, masks, image_seeds(seed, places.to(images.device)), config)
-    return finish(model, canvases, labels, seed, places, decoding and base_decoding(model, decoding))
+    canvases = infill_canvases(tokens, masks, image_seeds(seed, positions.to(images.device)), config)
+    return finish(model, canvases, labels, seed, positions, decoding and base_decoding(model, decoding))
 
 
 def check_masks(images: Images, masks: Tensor) -> None:
-    """Refuse masks that do not fit.
+    """Check that masks match their images.
 
     Raises:
         ValueError: naming both shapes.

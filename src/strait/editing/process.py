@@ -1,7 +1,7 @@
-"""Decoding made visible: the image after each step, how sure the model was, and what it would change at the end.
+"""The decoding process: the image after each step, the model's confidence, and the tokens it would change at the end.
 
-While the top is decoded there is no bottom yet: a fixed random one stands in for it. Source: StraIT section 4.4,
-Figure 5; appendix (limitations), Figure 13 A.
+While the top is decoded, a fixed random bottom replaces the missing one. Source: StraIT section 4.4, Figure 5;
+appendix (limitations), Figure 13 A.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ _BOTTOM_STREAM = 33
 
 @dataclass(frozen=True)
 class Frame:
-    """One step as pictures.
+    """One decoding step as pictures.
 
     Attributes:
         level: the level's name.
         index: the step, from 0.
-        num_steps: how many its level takes; no more than it has unknown tokens.
-        image: ``[batch, 3, size, size]`` in [-1, 1], of everything drawn so far.
-        confidence: ``[batch, h, w]`` in [0, 1]: the probability of each token drawn at this step, 1 where it was
-            known.
-        masked: bool ``[batch, h, w]``, what will be drawn again.
+        num_steps: steps of the level, at most its number of unknown tokens.
+        image: ``[batch, 3, size, size]`` in [-1, 1], decoded from all tokens drawn so far.
+        confidence: ``[batch, h, w]`` in [0, 1]: the probability of each token drawn at this step, 1 for known tokens.
+        masked: bool ``[batch, h, w]``, the tokens that will be drawn again.
     """
 
     level: str
@@ -43,7 +42,7 @@ class Frame:
 
 
 def random_grids(model: StraIT, batch: int, seed: int) -> list[Tensor]:
-    """Random tokens for every level of the tokenizer, int64 ``[batch, h, w]``, the same for every image."""
+    """Random tokens for every level of the tokenizer, int64 ``[batch, h, w]``, equal for all images."""
     grids, sizes = model.config.grids, model.config.level_codebook_sizes
     return [
         _ids(seed, level, grids[level], sizes[level]).to(model.device).expand(batch, -1, -1)
@@ -57,12 +56,12 @@ def _ids(seed: int, level: int, grid: tuple[int, int], size: int) -> Tensor:
 
 
 def frames(model: StraIT, steps: Iterable[DecodingStep], seed: int = 0) -> Iterator[Frame]:
-    """The picture of every step of the tokenizer's levels, as it happens.
+    """Decode the image of every step of the tokenizer's levels, lazily.
 
     Args:
-        model: that makes the steps.
+        model: that decodes.
         steps: of ``StraIT.decoding_steps``, from generation or from any edit.
-        seed: of the random tokens that stand in for levels not yet begun.
+        seed: of the random tokens that replace levels not yet begun.
     """
     tokens: list[Tensor] = []
     names = model.config.level_names
@@ -83,14 +82,14 @@ def frames(model: StraIT, steps: Iterable[DecodingStep], seed: int = 0) -> Itera
 
 @dataclass(frozen=True)
 class Redrawing:
-    """The tokens of one level at the end of decoding, each ``[batch, h, w]``.
+    """How stable each token of one level is at the end of decoding; tensors are ``[batch, h, w]``.
 
     Attributes:
-        level: its name.
-        kept_at: the step, from 0, after which a token stayed; -1 where it was known from the start.
-        confidence: its probability when it was drawn; 1 where it was known from the start.
-        change: how often re-drawing it alone, all others given, would change it, in [0, 1].
-        expected: how often it would change had it been drawn given all others; a change above it is an early error.
+        level: the level's name.
+        kept_at: the step, from 0, after which the token was kept; -1 if it was known from the start.
+        confidence: its probability when it was drawn; 1 if it was known from the start.
+        change: probability, in [0, 1], that redrawing it alone, given all others, changes it.
+        expected: the same probability for a token drawn given all others; a higher ``change`` marks an early error.
     """
 
     level: str
@@ -103,46 +102,46 @@ class Redrawing:
 def redrawings(
     model: StraIT, canvases: Sequence[Canvas], steps: Iterable[DecodingStep], labels: Tensor, guidance: float = 0.0
 ) -> list[Redrawing]:
-    """Where tokens that were kept early turned out unlikely: every level's tokens asked for again at the end.
+    """Redraw every token at the end of decoding, to find early tokens that turned out unlikely.
 
     Args:
-        model: that made the steps.
-        canvases: on which the decoding started, blank ones for generation.
-        steps: all of it.
-        labels: int64 ``[batch]`` of it.
-        guidance: of it.
+        model: that decoded.
+        canvases: the initial canvases; blank for generation.
+        steps: all decoding steps.
+        labels: int64 ``[batch]``, as in decoding.
+        guidance: as in decoding.
     """
     by_level: dict[str, list[DecodingStep]] = {}
     for step in steps:
         by_level.setdefault(step.level, []).append(step)
     levels = {level.name: level for level in model.levels()}
     context: tuple[Tensor, ...] = ()
-    found: list[Redrawing] = []
-    for canvas, (name, its_steps) in zip(canvases, by_level.items(), strict=True):
-        grid = its_steps[-1].canvas.as_grid()
-        kept_at, confidence = _history(canvas, its_steps)
+    results: list[Redrawing] = []
+    for canvas, (name, level_steps) in zip(canvases, by_level.items(), strict=True):
+        grid = level_steps[-1].canvas.as_grid()
+        kept_at, confidence = _history(canvas, level_steps)
         log_p, agree = redraw(levels[name], grid, Condition(labels, context), guidance)
-        found.append(Redrawing(name, kept_at.view_as(grid), confidence.view_as(grid), 1 - log_p.exp(), 1 - agree))
+        results.append(Redrawing(name, kept_at.view_as(grid), confidence.view_as(grid), 1 - log_p.exp(), 1 - agree))
         context = (*context, grid)
-    return found
+    return results
 
 
 def _history(canvas: Canvas, steps: Sequence[DecodingStep]) -> tuple[Tensor, Tensor]:
-    """For each token ``[batch, length]`` the step that kept it, and its probability then."""
+    """For each token ``[batch, length]``, the step that kept it and its probability at that step."""
     kept_at, confidence = torch.full_like(canvas.tokens, -1), torch.ones_like(steps[0].confidence)
-    before = canvas.masked
+    masked = canvas.masked
     for step in steps:
-        kept = before & ~step.canvas.masked
+        kept = masked & ~step.canvas.masked
         kept_at = kept_at.masked_fill(kept, step.index)
         confidence = torch.where(kept, step.confidence.exp(), confidence)
-        before = step.canvas.masked
+        masked = step.canvas.masked
     return kept_at, confidence
 
 
-def redrawing_table(found: Sequence[Redrawing]) -> list[dict[str, object]]:
-    """One row for each level and step that kept tokens: how many, how sure, how often re-drawing them changes them."""
+def redrawing_table(levels: Sequence[Redrawing]) -> list[dict[str, object]]:
+    """A row for each level and step that kept tokens: their number, mean confidence and mean chance of change."""
     rows: list[dict[str, object]] = []
-    for level in found:
+    for level in levels:
         for step in level.kept_at.unique().tolist():
             chosen = level.kept_at == step
             rows.append(

@@ -1,4 +1,4 @@
-"""The decoding process as pictures: a strip of all steps, an animation, and maps of what would be drawn again.
+"""The decoding process as pictures: a strip of all steps, an animation, and maps of unstable tokens.
 
 Source: StraIT Figure 5, Figure 13 A.
 """
@@ -20,34 +20,34 @@ from strait.pictures.sheets import contact_sheet
 from strait.types import Images
 
 _RAMP = torch.tensor([[0.05, 0.03, 0.25], [0.55, 0.10, 0.45], [0.95, 0.50, 0.15], [1.0, 0.98, 0.80]])
-_SMALLEST_SIDE = 192  # of an animation's frame: smaller ones are enlarged by a whole number
+_SMALLEST_SIDE = 192  # of an animation's frame, in pixels: smaller frames are enlarged by an integer factor
 _MILLISECONDS = 250
 FORMATS = ("gif", "webp")
 
 
 def heat_map(values: Tensor, size: int) -> Images:
-    """Values ``[batch, h, w]`` in [0, 1], dark to light -> ``[batch, 3, size, size]`` in [-1, 1], a block a token."""
-    place = values.float().clamp(0, 1) * (len(_RAMP) - 1)
-    low = place.floor().clamp(max=len(_RAMP) - 2)
+    """Values ``[batch, h, w]`` in [0, 1], dark to light -> ``[batch, 3, size, size]`` in [-1, 1], a block each."""
+    position = values.float().clamp(0, 1) * (len(_RAMP) - 1)
+    low = position.floor().clamp(max=len(_RAMP) - 2)
     ramp, index = _RAMP.to(values.device), low.long()
-    colour = ramp[index] + (place - low)[..., None] * (ramp[index + 1] - ramp[index])
+    colour = ramp[index] + (position - low)[..., None] * (ramp[index + 1] - ramp[index])
     return F.interpolate(colour.permute(0, 3, 1, 2), (size, size), mode="nearest") * 2 - 1
 
 
 def sureness(frame: Frame, codebook_size: int) -> Tensor:
-    """A step's confidence ``[batch, h, w]`` on a logarithmic scale: 0 where all codes are equal, 1 at certainty."""
+    """A step's confidence ``[batch, h, w]`` on a logarithmic scale: 0 at a uniform distribution, 1 at certainty."""
     return 1 + frame.confidence.clamp(min=1e-12).log() / math.log(codebook_size)
 
 
 def _pairs(frames: Sequence[Frame], codebook_size: int) -> tuple[Images, Images]:
-    """The first image of each frame, and its confidence: each ``[frames, 3, size, size]``."""
+    """The first image of each frame and its heat map of confidence, each ``[frames, 3, size, size]``."""
     size = frames[0].image.shape[-1]
     images = torch.cat([frame.image[:1] for frame in frames]).cpu()
     return images, torch.cat([heat_map(sureness(frame, codebook_size)[:1], size) for frame in frames]).cpu()
 
 
 def strip(frames: Sequence[Frame], codebook_size: int) -> Image.Image:
-    """All steps in a row, and below each how sure the model was of what it drew, from dark to light."""
+    """All steps in a row, and below each the confidence of the drawn tokens, from dark to light."""
     images, heat = _pairs(frames, codebook_size)
     counts = {frame.level: frame.index + 1 for frame in frames}
     steps = ", ".join(f"{name}: {count} steps" for name, count in counts.items())
@@ -55,11 +55,11 @@ def strip(frames: Sequence[Frame], codebook_size: int) -> Image.Image:
 
 
 def animation(frames: Sequence[Frame], codebook_size: int, kind: str) -> bytes:
-    """The steps as a moving picture, the confidence beside the image; it stays on the last step for a while.
+    """The steps as an animation, the image beside its confidence; the last step is shown longer.
 
     Args:
         frames: of one image.
-        codebook_size: of its levels.
+        codebook_size: of the model's levels.
         kind: one of ``FORMATS``.
     """
     if kind not in FORMATS:
@@ -77,9 +77,9 @@ def animation(frames: Sequence[Frame], codebook_size: int, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def redrawing_maps(image: Images, found: Sequence[Redrawing]) -> Image.Image:
-    """The finished image ``[1, 3, size, size]``, and for each level how often re-drawing a token would change it."""
+def redrawing_maps(image: Images, levels: Sequence[Redrawing]) -> Image.Image:
+    """The finished image ``[1, 3, size, size]``, and for each level a map of how likely redrawing changes a token."""
     size = image.shape[-1]
-    maps = [heat_map(level.change[:1], size).cpu() for level in found]
-    names = ", ".join(level.level for level in found)
+    maps = [heat_map(level.change[:1], size).cpu() for level in levels]
+    names = ", ".join(level.level for level in levels)
     return contact_sheet(torch.cat([image[:1].cpu(), *maps]), 1 + len(maps), [f"drawn again: {names}"])

@@ -1,7 +1,7 @@
-"""Semantic domain transfer: keep some top tokens of an image, and predict the rest under another class.
+"""Semantic domain transfer: keep some top tokens of an image and predict the rest under another class.
 
-Bottom-level re-prediction masks all bottom tokens, so that textures follow the new top; keeping the old bottom is what
-the paper compares it with. Source: StraIT section 4.4, Figure 6.
+Bottom-level re-prediction masks all bottom tokens, so that textures follow the new top; keeping the old bottom is the
+paper's baseline. Source: StraIT section 4.4, Figure 6.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from strait.types import Canvas, Condition, Images, Tokens
 
 
 def random_kept(top: Tensor, share: float, seeds: Tensor) -> Tensor:
-    """A random share of top tokens ``[batch, h, w]``: bool of the same shape, True where kept."""
+    """A random share of the top tokens ``[batch, h, w]``: bool of the same shape, True where kept."""
     _check_share(share)
-    every = torch.ones_like(top, dtype=torch.bool)
-    return ~random_subset(every, 1 - share, seeds) if share < 1 else every
+    all_tokens = torch.ones_like(top, dtype=torch.bool)
+    return ~random_subset(all_tokens, 1 - share, seeds) if share < 1 else all_tokens
 
 
 def confident_kept(model: StraIT, top: Tensor, labels: Tensor, share: float, guidance: float = 0.0) -> Tensor:
-    """The share of top tokens that the new class finds most likely beside all the others: bool ``[batch, h, w]``."""
+    """The share of top tokens that are most likely under the new class, given all others: bool ``[batch, h, w]``."""
     _check_share(share)
     log_p = redraw(model.levels()[0], top, Condition(labels), guidance)[0].flatten(1)
     ranks = log_p.argsort(dim=-1, descending=True, stable=True).argsort(-1)
@@ -38,12 +38,12 @@ def _check_share(share: float) -> None:
 
 
 def transfer_canvases(tokens: Tokens, kept: Tensor, keep_bottom: bool = False) -> list[Canvas]:
-    """The first canvases of a transfer.
+    """The initial canvases of a transfer.
 
     Args:
         tokens: of the images.
-        kept: bool ``[batch, h, w]`` over the top tokens, True where they stay.
-        keep_bottom: leave all finer levels as they are instead of masking them.
+        kept: bool ``[batch, h, w]`` over the top tokens, True where they are kept.
+        keep_bottom: keep all finer levels instead of masking them.
     """
     top, *finer = tokens.levels
     return [
@@ -62,17 +62,17 @@ def transfer(
     keep_bottom: bool = False,
     decoding: DecodingConfig | None = None,
 ) -> Images:
-    """Move images to another class.
+    """Transfer images to another class.
 
     Args:
         model: with all its parts.
         images: ``[batch, 3, size, size]`` in [-1, 1], of the model's size.
         labels: int64 ``[batch]``, the new classes.
-        kept: bool ``[batch, h, w]`` over the top tokens, as ``random_kept`` and ``confident_kept`` give it.
-        seed: the user's.
-        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
+        kept: bool ``[batch, h, w]`` over the top tokens, from ``random_kept`` or ``confident_kept``.
+        seed: the user's seed.
+        indices: int64 ``[batch]``, the index of each result under the seed; 0, 1, ... by default.
         keep_bottom: the baseline, without bottom-level re-prediction.
-        decoding: steps, temperature, guidance; the model's own by default.
+        decoding: steps, temperature, guidance; the model's defaults if None.
 
     Returns:
         ``[batch, 3, size, size]`` in [-1, 1].

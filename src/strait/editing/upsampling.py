@@ -1,4 +1,4 @@
-"""Upsample: the tokens of an image stay, and the upsampler draws those of the same image at twice the size.
+"""Upsample an image: its tokens stay known, and the upsampler draws those of the image at twice the size.
 
 Source: StraIT section 4.2 (higher resolution), Table 4.
 """
@@ -26,26 +26,27 @@ def upsample(
     decoding: DecodingConfig | None = None,
     watch: Callable[[DecodingStep], None] | None = None,
 ) -> Images:
-    """Draw images at twice their size.
+    """Upsample images to twice their size.
 
     Args:
         model: with a trained upsampler.
         images: ``[batch, 3, size, size]`` in [-1, 1], of the model's base size.
-        labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-        seed: the user's.
-        indices: int64 ``[batch]``, which result of the seed each is; 0, 1, ... by default.
-        decoding: for four levels; the model's own by default.
-        watch: is told of every step.
+        labels: int64 ``[batch]``, ``NULL_LABEL`` for no class.
+        seed: the user's seed.
+        indices: int64 ``[batch]``, the index of each result under the seed; 0, 1, ... by default.
+        decoding: for four levels; the model's defaults if None.
+        watch: called after every step.
 
     Returns:
         ``[batch, 3, 2 size, 2 size]`` in [-1, 1].
 
     Raises:
-        ModelError: if the model has no upsampler, or none that is trained.
+        ModelError: if the model has no upsampler, or it is not trained.
     """
     if model.upsampler is None:
         raise ModelError(
-            "upsample: this model has no upsampler; train one with a configuration that names it, as imagenette128-cpu"
+            "upsample: this model has no upsampler; train one with a configuration that has it, such as "
+            "imagenette128-cpu"
         )
     model.require("upsampler")
     low = model.encode(images).levels
@@ -54,5 +55,5 @@ def upsample(
         *(Canvas.known(grid) for grid in low),
         *(Canvas.blank(len(labels), grid, model.device) for grid in high),
     ]
-    places = torch.arange(len(images)) if indices is None else indices
-    return finish(model, canvases, labels, seed, places, decoding or model.default_decoding(), watch)
+    positions = torch.arange(len(images)) if indices is None else indices
+    return finish(model, canvases, labels, seed, positions, decoding or model.default_decoding(), watch)

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-adds of each part, on the meta device, without allocating weights.
+"""Parameters and multiply-adds of each part of a model, on the meta device, without allocating weights.
 
 The paper's "FLOPs" are multiply-adds: section 4.3 and Table 5.
 """
@@ -24,14 +24,14 @@ from strait.types import Canvas, Condition
 
 @torch.no_grad()
 def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
-    """Parameters and the multiply-adds of one forward pass for one image, part by part.
+    """Parameters, and the multiply-adds of one forward pass for one image, part by part.
 
     Returns:
-        ``{"parts": {name: {"parameters", "multiply_adds", "input", "output", "shapes"}}, "parameters": in all}``. The
-        tokenizer's pass is encoding and decoding; a transformer's is one step over a whole canvas, the upsampler's one
-        step of each of its networks; a transformer also has ``level_multiply_adds``, those of each network by itself,
-        coarse to fine. ``shapes`` are those of the outputs of the modules that make up the part, in the
-        order of the pass: ``{"module", "times", "output", "parameters"}``.
+        ``{"parts": {name: {"parameters", "multiply_adds", "input", "output", "shapes"}}, "parameters": total}``. The
+        tokenizer's pass encodes and decodes; a transformer's pass is one step over a whole canvas, the upsampler's one
+        step of each of its networks. Transformers also have ``level_multiply_adds``, one value per network, coarse to
+        fine. ``shapes`` lists the outputs of the part's modules in forward order: ``{"module", "times", "output",
+        "parameters"}``.
     """
     with torch.device("meta"):
         model = StraIT(config, [str(index) for index in range(num_classes)])
@@ -43,31 +43,31 @@ def describe(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     for name in config.parts:
         module = model.part(name)
         shapes: list[dict[str, Any]] = []
-        so_far: list[int] = [0]
+        totals = [0]
         with FlopCounterMode(display=False) as counter, _recorded(module, shapes):
             if name == "tokenizer":
                 module(images)
                 levels = range(config.tokenizer.num_levels)
-                given, made = f"{config.image_size}x{config.image_size} pixels", " + ".join(sides[i] for i in levels)
-                made = f"{made} tokens"
+                source = f"{config.image_size}x{config.image_size} pixels"
+                result = f"{' + '.join(sides[level] for level in levels)} tokens"
             else:
                 networks = level_networks(module)
                 for level, network in networks.items():
                     # Not the pass of training: how many tokens are masked is nothing that this device knows.
                     network.bind(Condition(labels, tuple(tokens[:level])))(Canvas.blank(1, network.grid, "meta"))
-                    so_far.append(counter.get_total_flops() // 2)
-                given = f"class, {' + '.join(sides[: max(networks) + 1])} tokens"
+                    totals.append(counter.get_total_flops() // 2)
+                source = f"class, {' + '.join(sides[: max(networks) + 1])} tokens"
                 sizes = config.level_codebook_sizes
-                made = " + ".join(f"{sides[level]} x {sizes[level]}" for level in networks) + " logits"
+                result = " + ".join(f"{sides[level]} x {sizes[level]}" for level in networks) + " logits"
         parts[name] = {
             "parameters": _parameters(module),
             "multiply_adds": counter.get_total_flops() // 2,
-            "input": given,
-            "output": made,
-            "shapes": _repeated(shapes),
+            "input": source,
+            "output": result,
+            "shapes": _merged(shapes),
         }
-        if len(so_far) > 1:
-            parts[name]["level_multiply_adds"] = [after - before for before, after in pairwise(so_far)]
+        if len(totals) > 1:
+            parts[name]["level_multiply_adds"] = [after - before for before, after in pairwise(totals)]
     return {"parts": parts, "parameters": sum(part["parameters"] for part in parts.values())}
 
 
@@ -76,7 +76,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _members(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules a reader wants to see: what a network lists, one by one, and the others whole."""
+    """The modules to list: the items of a network's lists one by one, other modules whole."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((f"{prefix}{name}.{index}", item) for index, item in enumerate(child))
@@ -88,20 +88,20 @@ def _members(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
 
 @contextmanager
 def _recorded(module: nn.Module, shapes: list[dict[str, Any]]) -> Iterator[None]:
-    """Note the output of each member of a module as a pass goes through it; its parameters are counted once."""
+    """Record the output shape of each member of a module in forward passes; parameters are counted once."""
     counted: set[nn.Module] = set()
 
-    def note(name: str, member: nn.Module):
+    def attach(name: str, member: nn.Module):
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             values = output if isinstance(output, Tensor) else getattr(output, "values", None)
             if isinstance(values, Tensor):
-                own = 0 if member in counted else _parameters(member)
+                parameters = 0 if member in counted else _parameters(member)
                 counted.add(member)
-                shapes.append({"module": name, "output": list(values.shape[1:]), "parameters": own})
+                shapes.append({"module": name, "output": list(values.shape[1:]), "parameters": parameters})
 
         return member.register_forward_hook(hook)
 
-    hooks = [note(name, member) for name, member in _members(module)]
+    hooks = [attach(name, member) for name, member in _members(module)]
     try:
         yield
     finally:
@@ -109,20 +109,20 @@ def _recorded(module: nn.Module, shapes: list[dict[str, Any]]) -> Iterator[None]
             hook.remove()
 
 
-def _repeated(shapes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs of modules that differ by their number alone, as one."""
-    found: list[dict[str, Any]] = []
+def _merged(shapes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge consecutive modules that differ only by their index."""
+    entries: list[dict[str, Any]] = []
     for entry in shapes:
         entry = {**entry, "module": re.sub(r"\.\d+(?=\.|$)", ".*", entry["module"])}
-        if found and {**found[-1], "times": 1} == {**entry, "times": 1}:
-            found[-1]["times"] += 1
+        if entries and {**entries[-1], "times": 1} == {**entry, "times": 1}:
+            entries[-1]["times"] += 1
         else:
-            found.append({**entry, "times": 1})
-    return found
+            entries.append({**entry, "times": 1})
+    return entries
 
 
 def describe_table(description: dict[str, Any]) -> str:
-    """The description as tables for people: the parts, then the shapes through each."""
+    """The description as text tables: the parts, then the output shapes of each."""
     rows = [("part", "parameters", "multiply-adds", "from", "to")]
     for name, part in description["parts"].items():
         adds = part["multiply_adds"]

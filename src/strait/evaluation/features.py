@@ -1,7 +1,6 @@
-"""The networks that look at images for a score: the FID Inception, EfficientNet-Lite1, or a TorchScript file of one's
-own.
+"""Feature networks for scores: the Inception network of the FID, EfficientNet-Lite1, or a user's TorchScript file.
 
-A score means something only beside the network it was taken with, so each network here knows its name and its hash.
+Scores of different networks are not comparable, so each network has a name and a hash that reports state.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from strait.tokenizer import efficientnet
 from strait.types import Images
 
 INCEPTION = "inception-v3-compat"
-"""The name of the network whose distances are what papers call FID."""
+"""The name of the network on which published FIDs are based."""
 
 
 class FeatureError(ValueError):
-    """A feature network cannot be used; the message is for people."""
+    """A feature network or its features cannot be used."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a network makes of images.
+    """The features of a set of images.
 
     Attributes:
         values: float32 ``[images, width]``.
-        logits: float32 ``[images, classes]``; None where the network has none, and then there is no Inception score.
-        indices: int64 ``[images]``, which images of their source they are; None where that is their order.
+        logits: float32 ``[images, classes]``; None if the network has none, and then there is no Inception score.
+        indices: int64 ``[images]``, indices of the images in their source; None for 0, 1, ...
     """
 
     values: Tensor
@@ -55,12 +54,12 @@ class FeatureNetwork(Protocol):
 
     @property
     def digest(self) -> str:
-        """Twelve digits that tell one network from another."""
+        """Twelve hexadecimal digits that identify the network's weights."""
         ...
 
     @property
     def resize(self) -> str:
-        """In words: what happens to images of a size the network does not want."""
+        """How the network resizes its input, in words."""
         ...
 
     def __call__(self, images: Images) -> Features: ...
@@ -73,7 +72,7 @@ class TorchScriptFeatures:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.name = path.name
-        print(f"--features: {path} is code, and is run; use only files you trust", file=sys.stderr)
+        print(f"--features: {path} contains code that is run; use only files you trust", file=sys.stderr)
         try:
             content = path.read_bytes()
             self._network = torch.jit.load(str(path), map_location=device).eval()
@@ -89,19 +88,19 @@ class TorchScriptFeatures:
         try:
             output = self._network(as_bytes(images).to(self._device).float())
         except RuntimeError as error:
-            last = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1]
             raise FeatureError(
-                f"--features: {self.name} does not take {list(images.shape)} images ({last})"
+                f"--features: {self.name} does not accept {list(images.shape)} images ({reason})"
             ) from error
         values, logits = output if isinstance(output, tuple | list) and len(output) == 2 else (output, None)
         if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
             shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise FeatureError(f"--features: {self.name} must give features [batch, width], not {shape}")
+            raise FeatureError(f"--features: {self.name} must return features [batch, width], not {shape}")
         return Features(values.float().cpu(), None if logits is None else logits.float().cpu())
 
 
 class InceptionFeatures:
-    """The Inception network of the FID, with its real weights: 2048 features and the logits of 1008 classes."""
+    """The Inception network of the FID with its original weights: 2048 features and the logits of 1008 classes."""
 
     name = INCEPTION
     resize = "the network's own (bilinear to 299x299, as in the FID's original)"
@@ -110,9 +109,9 @@ class InceptionFeatures:
         try:
             import torch_fidelity
             from torch_fidelity.utils import create_feature_extractor
-        except Exception as error:  # beside some builds of torch, torchvision raises a RuntimeError when imported
+        except Exception as error:  # torchvision built for another torch raises a RuntimeError when imported
             raise FeatureError(
-                f"--features: inception needs {library_needed(error, 'inception')}; or name a TorchScript file"
+                f"--features: inception needs {library_needed(error, 'inception')}; or pass a TorchScript file"
             ) from error
         try:
             self._network: Any = create_feature_extractor(
@@ -120,7 +119,7 @@ class InceptionFeatures:
             )
         except Exception as error:
             raise FeatureError(
-                "--features: the weights of inception could not be fetched "
+                "--features: the weights of inception could not be downloaded "
                 f"({first_line(error)}); they are downloaded once"
             ) from error
         self._device = device
@@ -134,9 +133,9 @@ class InceptionFeatures:
 
 
 class EfficientNetFeatures:
-    """EfficientNet-Lite1 with its ImageNet weights, from the package index: the means of its last stage's 320 maps.
+    """EfficientNet-Lite1 with ImageNet weights: the spatial means of the 320 channels of its last stage.
 
-    Its sibling Lite0 may train a tokenizer (``tokenizer_training.perceptual``); what judges never trains.
+    Training may use its smaller variant, Lite0 (``tokenizer_training.perceptual``), but never the network that scores.
     """
 
     name = "efficientnet-lite1"
@@ -158,7 +157,7 @@ class EfficientNetFeatures:
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Twelve digits that tell one set of weights from another: of names, shapes and values."""
+    """Twelve hexadecimal digits of the hash of the names, shapes and values of weights."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
@@ -167,10 +166,10 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def open_features(name: str, device: torch.device) -> FeatureNetwork:
-    """``inception``, ``efficientnet``, or the path of a TorchScript file.
+    """Load a feature network: ``inception``, ``efficientnet``, or the path of a TorchScript file.
 
     Raises:
-        FeatureError: if it cannot be had; the message says what to do.
+        FeatureError: if it is not available; the message says what to do.
     """
     if name == "efficientnet":
         return EfficientNetFeatures(device)

@@ -1,7 +1,7 @@
-"""How good generated images are: the scores of section 4.2, each with everything it depends on.
+"""The quality of generated images: the scores of section 4.2, each with everything it depends on.
 
-The samples of a set are numbered: sample i is of class i modulo the number of classes, drawn with the noise of (seed,
-i), so that the set is the same for any batch size.
+Sample i of a set has class i modulo the number of classes and the noise of (seed, i): the set does not depend on the
+batch size.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from strait.types import NULL_LABEL, Images
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Which images are generated to be judged.
+    """The images to generate for an evaluation.
 
     Args:
-        samples: how many.
+        samples: number of images.
         seed: sample i of a seed is always the same.
         decoding: steps, temperature, guidance.
-        batch_size: images at once; changes nothing but speed and memory.
+        batch_size: images at once; affects only speed and memory.
     """
 
     samples: int
@@ -50,34 +50,35 @@ class SampleSet:
     batch_size: int = 50
 
 
-def generated(model: StraIT, wanted: SampleSet, ranks: Ranks = ALONE) -> Iterator[Images]:
-    """The images of a set, batch by batch, in the order of their numbers.
+def generated(model: StraIT, sample_set: SampleSet, ranks: Ranks = ALONE) -> Iterator[Images]:
+    """Generate a set, batch by batch, in order.
 
-    Whole batches are dealt out to the processes of a launch, so that the images are the same for any number of them.
+    Processes take turns with whole batches, so the images do not depend on the number of processes.
     """
     classes = len(model.classes)
-    numbers = torch.arange(wanted.samples)
-    labels = numbers % classes if classes else torch.full_like(numbers, NULL_LABEL)
-    batches = list(zip(labels.split(wanted.batch_size), numbers.split(wanted.batch_size), strict=True))
-    for some, indices in ranks.turns(batches):
-        yield model.decode(final_tokens(model.decoding_steps(some, wanted.seed, indices, wanted.decoding)))
+    indices = torch.arange(sample_set.samples)
+    labels = indices % classes if classes else torch.full_like(indices, NULL_LABEL)
+    batches = list(zip(labels.split(sample_set.batch_size), indices.split(sample_set.batch_size), strict=True))
+    for batch_labels, indices in ranks.turns(batches):
+        steps = model.decoding_steps(batch_labels, sample_set.seed, indices, sample_set.decoding)
+        yield model.decode(final_tokens(steps))
 
 
 class Judge:
-    """Holds the photographs that a model's images are compared with, and compares.
+    """Compares generated images of a model with photographs.
 
     Args:
-        model: whose images are judged.
+        model: to evaluate.
         photographs: the reference.
-        network: whose features are compared.
-        split: the name of the reference's split, for the record.
-        upsampled: whether the images are of twice the model's base size.
-        ranks: the processes that share the work; the scores are the same for any number of them.
-        stopped: asked between batches.
+        network: computes the features.
+        split: name of the reference's split, for the report.
+        upsampled: whether the images have twice the model's base size.
+        ranks: the processes that share the work; scores do not depend on their number.
+        stopped: called between batches.
 
     Raises:
-        FeatureError: if features of a photograph, or of its reconstruction, are no numbers.
-        Stopped: if any process was told to stop; so do all that compute below.
+        FeatureError: if features of a photograph, or of its reconstruction, are not finite.
+        Stopped: if any process is to stop; also raised by the methods that compute.
     """
 
     def __init__(
@@ -112,22 +113,26 @@ class Judge:
             reference, self.network, device, through, digest, ranks=self.ranks, stopped=self.stopped
         )
 
-    def scores(self, wanted: SampleSet, what: str = "generating") -> dict[str, Any]:
-        """The scores of one set of images.
+    def scores(self, sample_set: SampleSet, what: str = "generating") -> dict[str, Any]:
+        """The scores of a set of generated images.
+
+        Args:
+            sample_set: the images to generate.
+            what: description for the progress bar.
 
         Returns:
             ``fid, inception_score, inception_score_std, precision, recall, samples`` against the photographs, and the
-            same as ``against_reconstructions`` of those photographs by the model's tokenizer; the sampling errors of
-            both distances (``fid_error``, ``fid_to_reconstructions_error``); ``recognised``, the share of images whose
-            class the network puts first, with its error, where it has a logit for each class; and
-            ``seconds_per_image``, of generation alone and without the first batch of its kind.
+            same against their reconstructions as ``against_reconstructions``; the sampling errors of both distances
+            (``fid_error``, ``fid_to_reconstructions_error``); ``recognised``, the share of images whose class the
+            network ranks first, with its error, if it has a logit for each class; and ``seconds_per_image``, the time
+            of generation alone, after a warm-up.
         """
-        self._warm_up(wanted)
+        self._warm_up(sample_set)
         spent = 0.0
 
         def timed() -> Iterator[Images]:
             nonlocal spent
-            images = generated(self.model, wanted, self.ranks)
+            images = generated(self.model, sample_set, self.ranks)
             while True:
                 start = time.perf_counter()
                 batch = next(images, None)
@@ -138,25 +143,25 @@ class Judge:
                 spent += time.perf_counter() - start
                 yield batch
 
-        features = features_of(timed(), self.network, wanted.samples, what, self.ranks, self.stopped)
+        features = features_of(timed(), self.network, sample_set.samples, what, self.ranks, self.stopped)
         assert features is not None
-        found = Summary(features)
+        summary = Summary(features)
         seconds = max(self.ranks.gather(spent))
 
         def compare() -> dict[str, Any]:
-            scores: dict[str, Any] = fidelity(self.real, found)
-            again: dict[str, Any] = fidelity(self.reconstructed, found)
+            to_real: dict[str, Any] = fidelity(self.real, summary)
+            to_reconstructions: dict[str, Any] = fidelity(self.reconstructed, summary)
             return {
-                **scores,
-                "fid_error": frechet_error(found, self.real),
-                "against_reconstructions": again,
-                "fid_to_reconstructions": again["fid"],
-                "fid_to_reconstructions_error": frechet_error(found, self.reconstructed),
+                **to_real,
+                "fid_error": frechet_error(summary, self.real),
+                "against_reconstructions": to_reconstructions,
+                "fid_to_reconstructions": to_reconstructions["fid"],
+                "fid_to_reconstructions_error": frechet_error(summary, self.reconstructed),
                 **self._recognised(features),
-                "seconds_per_image": seconds / wanted.samples,
+                "seconds_per_image": seconds / sample_set.samples,
             }
 
-        # One process compares: what follows from a score must follow for all alike.
+        # Only one process compares, so that all processes act on identical scores.
         return self.ranks.on_first(compare)
 
     def _recognised(self, features: Features) -> dict[str, float]:
@@ -165,11 +170,11 @@ class Judge:
         return recognised(features, self._logit_of_class[torch.arange(len(features)) % len(self.model.classes)])
 
     def recognised_photographs(self) -> dict[str, Any]:
-        """The shares of photographs, and of their reconstructions, that are recognised: what a generator could reach.
+        """The recognised shares of photographs and of their reconstructions, as upper bounds for a generator.
 
         Returns:
-            ``photographs`` and ``reconstructions``, each with ``recognised`` and ``recognised_error``; empty where the
-            network cannot tell.
+            ``photographs`` and ``reconstructions``, each with ``recognised`` and ``recognised_error``; empty if the
+            network has no logit for each class.
         """
         if self._logit_of_class is None:
             return {}
@@ -181,39 +186,38 @@ class Judge:
             if features.indices is not None
         }
 
-    def _warm_up(self, wanted: SampleSet) -> None:
-        """Generate a batch that is not timed, if none of its shape has been: first calls set themselves up."""
-        batch = min(wanted.batch_size, wanted.samples)
-        shape = (batch, wanted.decoding.guidance != 0, len(wanted.decoding.steps))
+    def _warm_up(self, sample_set: SampleSet) -> None:
+        """Generate an untimed batch before the first of each shape: first calls include one-time setup."""
+        batch = min(sample_set.batch_size, sample_set.samples)
+        shape = (batch, sample_set.decoding.guidance != 0, len(sample_set.decoding.steps))
         if shape not in self._warm:
             self._warm.add(shape)
-            for _ in generated(self.model, dataclasses.replace(wanted, samples=batch)):
+            for _ in generated(self.model, dataclasses.replace(sample_set, samples=batch)):
                 pass
 
     def reconstruction_distance(self) -> float:
-        """The Fréchet distance that the tokenizer alone has: what no transformer can better."""
+        """The Fréchet distance of the tokenizer's reconstructions, a lower bound for the transformers."""
         return self.ranks.on_first(lambda: frechet_distance(self.reconstructed, self.real))
 
     def floor(self, train: ImageSource, samples: int) -> dict[str, Any]:
-        """What so many photographs of the training set would score in the place of generated images, and what that
-        depends on."""
-        some = ReferenceSet(train, "train", self.reference.size, samples)
-        found = Summary(self._features(some))
+        """The scores, with provenance, of ``samples`` training photographs in place of generated images."""
+        photographs = ReferenceSet(train, "train", self.reference.size, samples)
+        summary = Summary(self._features(photographs))
         scores = self.ranks.on_first(
-            lambda: {**fidelity(self.real, found), "fid_error": frechet_error(found, self.real)}
+            lambda: {**fidelity(self.real, summary), "fid_error": frechet_error(summary, self.real)}
         )
-        return {**scores, "provenance": {**self._provenance(), "photographs": some.describe()}}
+        return {**scores, "provenance": {**self._provenance(), "photographs": photographs.describe()}}
 
-    def provenance(self, wanted: SampleSet) -> dict[str, Any]:
-        """Everything that a score of these images depends on."""
+    def provenance(self, sample_set: SampleSet) -> dict[str, Any]:
+        """Everything that the scores of a set depend on."""
         return {
             **self._provenance(),
             "samples": {
-                "count": wanted.samples,
+                "count": sample_set.samples,
                 "order": "class i modulo the number of classes" if self.model.classes else "no classes",
-                "seed": wanted.seed,
-                "batch_size": wanted.batch_size,
-                "decoding": dataclasses.asdict(wanted.decoding),
+                "seed": sample_set.seed,
+                "batch_size": sample_set.batch_size,
+                "decoding": dataclasses.asdict(sample_set.decoding),
             },
             "model": self.weights,
         }
@@ -232,42 +236,42 @@ def evaluate_generation(
     photographs: ImageSource,
     train: ImageSource | None,
     network: FeatureNetwork,
-    wanted: SampleSet,
+    sample_set: SampleSet,
     split: str = "validation",
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Fréchet distance, Inception score, precision and recall of a model.
 
     Args:
-        model: whose images are judged.
+        model: to evaluate.
         photographs: the reference.
-        train: photographs it was trained on, from which as many as there are samples give the floor: what real
-            images themselves would score. None where there are none apart.
-        network: whose features are compared.
-        wanted: the images; where they are guided, they are judged without guidance as well.
-        split: the name of the reference's split, for the record.
+        train: training photographs; as many of them as there are samples give the floor, the scores of real images.
+            None if there is no separate training set.
+        network: computes the features.
+        sample_set: the images to generate; if they are guided, they are also evaluated without guidance.
+        split: name of the reference's split, for the report.
         ranks: the processes that share the work.
 
     Returns:
-        What ``Judge.scores`` gives, ``without_guidance`` (the same), ``floor`` with a provenance of its own,
-        ``reconstruction_fid``, ``recognised_of`` (what is recognised of photographs and of reconstructions) and
+        The result of ``Judge.scores``, ``without_guidance`` (the same), ``floor`` with its own provenance,
+        ``reconstruction_fid``, ``recognised_of`` (the recognised shares of photographs and reconstructions) and
         ``provenance``.
     """
-    upsampled = len(wanted.decoding.steps) > model.config.tokenizer.num_levels
+    upsampled = len(sample_set.decoding.steps) > model.config.tokenizer.num_levels
     judge = Judge(model, photographs, network, split, upsampled, ranks)
-    report = judge.scores(wanted)
-    if wanted.decoding.guidance != 0:
-        plain = dataclasses.replace(wanted.decoding, guidance=0.0)
+    report = judge.scores(sample_set)
+    if sample_set.decoding.guidance != 0:
+        unguided = dataclasses.replace(sample_set.decoding, guidance=0.0)
         report["without_guidance"] = judge.scores(
-            dataclasses.replace(wanted, decoding=plain), "generating without guidance"
+            dataclasses.replace(sample_set, decoding=unguided), "generating without guidance"
         )
     report["reconstruction_fid"] = judge.reconstruction_distance()
     shares = judge.recognised_photographs()
     if shares:
         report["recognised_of"] = shares
     if train is not None:
-        report["floor"] = judge.floor(train, wanted.samples)
-    report["provenance"] = judge.provenance(wanted)
+        report["floor"] = judge.floor(train, sample_set.samples)
+    report["provenance"] = judge.provenance(sample_set)
     return report
 
 
@@ -276,7 +280,7 @@ def _against_reconstructions(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def generation_table(report: dict[str, Any]) -> str:
-    """The report for people: scores side by side, and below them what they depend on."""
+    """The report as text: scores side by side, and below them their provenance."""
     columns: dict[str, dict[str, Any]] = {"guided" if "without_guidance" in report else "generated": report}
     if "without_guidance" in report:
         columns["without guidance"] = report["without_guidance"]

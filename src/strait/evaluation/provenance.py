@@ -1,10 +1,10 @@
-"""What a score depends on, as values beside it and as lines for people: a figure without them is worth nothing.
+"""Provenance: everything that a score depends on, as values in the report and as lines of text.
 
-features       network, digest of its weights or file, what it does to images of other sizes
+features       network, digest of its weights or file, how it resizes images
 neighbours     k of precision and recall
-reference      photographs: fingerprint, split, how many of how many, order, size, crop, filter
-reconstructed  in which order they were, and how many at once
-samples        what was generated: how many, in which order, seed, settings of decoding
+reference      photographs: fingerprint, split, number taken and available, order, size, crop, filter
+reconstructed  order and batch size
+samples        generated images: number, order, seed, decoding settings
 model          hash of its weights
 versions, hardware
 """
@@ -20,24 +20,24 @@ from typing import Any
 import PIL
 import torch
 
-import strait
 from strait.evaluation.features import FeatureNetwork
 from strait.runtime.ranks import ALONE, Ranks
+from strait.version import __version__
 
 
 def network_provenance(network: FeatureNetwork) -> dict[str, str]:
-    """Which features are compared."""
+    """The feature network of a score."""
     return {"network": network.name, "digest": network.digest, "resize": network.resize}
 
 
 def versions_and_hardware(device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """What a figure was measured with and on."""
+    """The software versions and the hardware of a measurement."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "versions": {
-            "strait": strait.__version__,
+            "strait": __version__,
             "torch": torch.__version__,
-            "pillow": PIL.__version__,  # whose is the resize filter
+            "pillow": PIL.__version__,  # provides the resize filter
             "python": ".".join(map(str, sys.version_info[:3])),
         },
         "hardware": {
@@ -59,28 +59,28 @@ def _processor() -> str:
 
 
 def provenance_lines(abouts: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> list[str]:
-    """Provenance as lines, a kind each; where several scores differ in one, all that occur stand in it.
+    """Provenance as lines of text, one per kind; if several scores differ in a kind, its line lists all values.
 
     Args:
-        abouts: of one score or several.
-        names: of the scores, where their models are to be told apart.
+        abouts: the provenance of each score.
+        names: of the scores, to tell their models apart.
     """
     lines = {
-        kind: _each(say(about[kind]) for about in abouts if about.get(kind) is not None)
-        for kind, say in _IN_WORDS.items()
+        kind: _distinct(describe(about[kind]) for about in abouts if about.get(kind) is not None)
+        for kind, describe in _IN_WORDS.items()
     }
     samples = [about["samples"] for about in abouts if "samples" in about]
     lines["samples"] = _samples(samples) if samples else ""
     hashes = [about["model"] for about in abouts]
     if len(set(hashes)) > 1 and names:
         hashes = [f"{name} {digest}" for name, digest in zip(names, hashes, strict=True)]
-    lines["model"] = _each(hashes)
+    lines["model"] = _distinct(hashes)
     order = ("features", "neighbours", "reference", "reconstructed", "samples", "model", "versions", "hardware")
     return [f"{kind}: {lines[kind]}" for kind in order if lines[kind]]
 
 
 def photographs_in_words(about: Mapping[str, Any]) -> str:
-    """A set of photographs, as ``ReferenceSet.describe`` has it."""
+    """A set of photographs (``ReferenceSet.describe``) as text."""
     return (
         f"{about['images']} of {about['of']} {about['split']} photographs ({about['order']}), fingerprint "
         f"{about['fingerprint']}, {about['size']} px, crop: {about['crop']}, filter: {about['filter']}"
@@ -88,14 +88,14 @@ def photographs_in_words(about: Mapping[str, Any]) -> str:
 
 
 def decoding_in_words(decoding: Mapping[str, Any]) -> str:
-    """Settings of decoding, all of them."""
+    """All decoding settings as text."""
     return (
         f"{'+'.join(map(str, decoding['steps']))} steps at {'+'.join(f'{t:g}' for t in decoding['temperature'])}, "
         f"guidance {decoding['guidance']:g} ({decoding['guidance_ramp']}), {decoding['schedule']}, {decoding['keep']}"
     )
 
 
-def _each(texts: Iterable[str]) -> str:
+def _distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
@@ -103,9 +103,10 @@ def _samples(abouts: Sequence[Mapping[str, Any]]) -> str:
     seeds = sorted({about["seed"] for about in abouts})
     settings = list(dict.fromkeys(decoding_in_words(about["decoding"]) for about in abouts))
     return (
-        f"{_each(str(about['count']) for about in abouts)} generated, seed {', '.join(map(str, seeds))}, order: "
-        f"{_each(about['order'] for about in abouts)}, batches of {_each(str(a['batch_size']) for a in abouts)}; "
-        + (settings[0] if len(settings) == 1 else "decoded as it says beside each")
+        f"{_distinct(str(about['count']) for about in abouts)} generated, seed {', '.join(map(str, seeds))}, order: "
+        f"{_distinct(about['order'] for about in abouts)}, "
+        f"batches of {_distinct(str(about['batch_size']) for about in abouts)}; "
+        + (settings[0] if len(settings) == 1 else "decoding as stated for each")
     )
 
 

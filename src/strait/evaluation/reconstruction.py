@@ -1,17 +1,18 @@
-"""How well a tokenizer gives images back, and which level carries what: the stratification report over a data set."""
+"""Evaluation of a tokenizer on a data set: the quality of its reconstructions and the role of each level."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from strait.data.images import BadFiles, in_order
+from strait.data.images import in_order
+from strait.data.job import BadFiles
 from strait.data.sources import DataError, ImageSource
 from strait.evaluation.features import FeatureNetwork, Features
 from strait.evaluation.fidelity import Summary, check_finite, frechet_distance, frechet_error, warn_if_few
@@ -37,84 +38,41 @@ def evaluate_reconstruction(
     ranks: Ranks = ALONE,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """The stratification report on the images of a source, and how near the reconstructions are to them.
+    """The stratification report on the images of a source, and the distances of their reconstructions.
 
     Args:
-        model: whose tokenizer is judged.
-        source: images it was not trained on, best.
-        samples: take only this many, evenly spread.
+        model: whose tokenizer is evaluated.
+        source: images, preferably not of the training set.
+        samples: take only this many, evenly spaced.
         batch_size: images at once; levels are exchanged within a batch.
-        network: whose features give the Fréchet distance of the reconstructions, ``rfid``; None for no such score.
-        split: the name of the source's split, for the record.
-        ranks: processes that all do this, and stop together.
-        stopped: asked between batches.
+        network: computes the features for the Fréchet distance ``rfid``; None to omit it.
+        split: name of the source's split, for the report.
+        ranks: the processes, each of which does all the work, and which stop together.
+        stopped: called between batches.
 
     Returns:
-        The report; ``ssim`` and ``lpips`` where what they need is installed; ``rfid`` with its error; the shares that
-        the network recognises, ``recognised`` (reconstructions), ``recognised_top_alone`` and
-        ``recognised_photographs``, each with its error, where it has a logit for each class; ``provenance``.
+        The report of ``Stratification``; ``ssim`` and ``lpips`` if their libraries are installed; ``rfid`` with its
+        error; if the network has a logit for each class, the recognised shares ``recognised`` (reconstructions),
+        ``recognised_top_alone`` and ``recognised_photographs``, each with its error; ``provenance``.
 
     Raises:
         ModelError: if the model has no tokenizer.
         DataError: if no image can be read.
-        FeatureError: if features are no numbers; the message names the image.
-        Stopped: if any process was told to stop.
+        FeatureError: if features are not finite; the message names the image.
+        Stopped: if any process is to stop.
     """
     model.require("tokenizer")
-    config = model.config.tokenizer
     reference = ReferenceSet(source, split, model.config.image_size, samples)
     real = None
     if network is not None:
         real = reference_features(reference, network, model.device, ranks=ranks, stopped=stopped)
         warn_if_few(len(real), real.values.shape[1])
-    spread = reference.indices()
-    # Evenly spread, then in no order: images are exchanged with their neighbours, which must not be of one class.
-    indices = [spread[int(place)] for place in permutation(len(spread), 0)]
-    stratification = Stratification(model.tokenizer, config.codebook_sizes, config.shared_codebook)
     distances = _distances(model.device)
-    sums = dict.fromkeys(distances, 0.0)
-    seen: dict[str, list[Features]] = {"": [], "_top_alone": []}
-    taken: list[Tensor] = []
-    bad_files, halted = BadFiles(), False
-    with tqdm(
-        total=len(indices), desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1
-    ) as bar:
-        for batch in in_order(source, model.config.image_size, batch_size, indices):
-            halted = stopped()
-            if halted:
-                break
-            bad_files.note(batch.bad)
-            if not len(batch.indices):
-                continue
-            images = batch.images(model.device)
-            decoded = stratification.add(images)
-            taken.append(batch.indices)
-            for name, distance in distances.items():
-                sums[name] += float(distance(decoded.images, images)) * len(images)
-            if network is not None:
-                seen[""].append(network(decoded.images))
-                if decoded.top_alone is not None:
-                    seen["_top_alone"].append(network(decoded.top_alone))
-            bar.update(len(images))
-    ranks.stop_if(halted)
-    if not taken:
-        raise DataError(f"--data: none of the {len(indices)} images can be read")
-    bad_files.summary()
-    report: dict[str, Any] = stratification.report()
-    report.update({name: value / report["images"] for name, value in sums.items()})
-    if network is not None and real is not None:
-        order = torch.cat(taken)
-        drawn = {name: replace(joined(parts), indices=order) for name, parts in seen.items() if parts}
-        check_finite(drawn[""], "reconstructed")
-        ours, theirs = Summary(drawn[""]), Summary(real)
-        report["rfid"] = frechet_distance(ours, theirs)
-        report["rfid_error"] = frechet_error(ours, theirs)
-        if logit_of_class(real, source.classes, source.classes) is not None:
-            labels = torch.from_numpy(source.labels())
-            for name, features in {**drawn, "_photographs": real}.items():
-                assert features.indices is not None
-                share = recognised(features, labels[features.indices])
-                report.update({key.replace("recognised", f"recognised{name}"): value for key, value in share.items()})
+    reconstructions = _reconstruct(model, reference, batch_size, network, distances, ranks, stopped)
+    report: dict[str, Any] = reconstructions.stratification.report()
+    report.update({name: total / report["images"] for name, total in reconstructions.sums.items()})
+    if real is not None:
+        report.update(_network_scores(source, real, reconstructions.features))
     report["provenance"] = {
         "features": None if network is None else network_provenance(network),
         "reference": reference.describe(),
@@ -123,6 +81,83 @@ def evaluate_reconstruction(
         **versions_and_hardware(model.device, ranks),
     }
     return report
+
+
+@dataclass(frozen=True)
+class _Reconstructions:
+    """The results of one pass over the photographs.
+
+    Attributes:
+        stratification: with all images added.
+        sums: each distance summed over the images.
+        features: of the reconstructions ("") and of the tops alone ("_top_alone"); empty without a network.
+    """
+
+    stratification: Stratification
+    sums: dict[str, float]
+    features: dict[str, Features]
+
+
+def _reconstruct(
+    model: StraIT,
+    reference: ReferenceSet,
+    batch_size: int,
+    network: FeatureNetwork | None,
+    distances: Mapping[str, Callable[[Images, Images], Tensor]],
+    ranks: Ranks,
+    stopped: Callable[[], bool],
+) -> _Reconstructions:
+    config = model.config.tokenizer
+    spaced = reference.indices()
+    # Shuffled, since levels are exchanged between neighbours, which must not be of the same class.
+    indices = [spaced[int(position)] for position in permutation(len(spaced), 0)]
+    stratification = Stratification(model.tokenizer, config.codebook_sizes, config.shared_codebook)
+    sums = dict.fromkeys(distances, 0.0)
+    features: dict[str, list[Features]] = {"": [], "_top_alone": []}
+    read: list[Tensor] = []
+    bad_files, halted = BadFiles(), False
+    with tqdm(
+        total=len(indices), desc="reconstructing", unit="image", file=sys.stderr, dynamic_ncols=True, delay=1
+    ) as bar:
+        for batch in in_order(reference.source, reference.size, batch_size, indices):
+            halted = stopped()
+            if halted:
+                break
+            bad_files.note(batch.bad)
+            if not len(batch.indices):
+                continue
+            images = batch.images(model.device)
+            decoded = stratification.add(images)
+            read.append(batch.indices)
+            for name, distance in distances.items():
+                sums[name] += float(distance(decoded.images, images)) * len(images)
+            if network is not None:
+                features[""].append(network(decoded.images))
+                if decoded.top_alone is not None:
+                    features["_top_alone"].append(network(decoded.top_alone))
+            bar.update(len(images))
+    ranks.stop_if(halted)
+    if not read:
+        raise DataError(f"--data: none of the {len(indices)} images can be read")
+    bad_files.summary()
+    order = torch.cat(read)
+    sets = {suffix: replace(joined(parts), indices=order) for suffix, parts in features.items() if parts}
+    return _Reconstructions(stratification, sums, sets)
+
+
+def _network_scores(source: ImageSource, real: Features, reconstructed: Mapping[str, Features]) -> dict[str, float]:
+    """The Fréchet distance of reconstructions and the recognised shares, each with its error."""
+    check_finite(reconstructed[""], "reconstructed")
+    samples, reference = Summary(reconstructed[""]), Summary(real)
+    scores = {"rfid": frechet_distance(samples, reference), "rfid_error": frechet_error(samples, reference)}
+    if logit_of_class(real, source.classes, source.classes) is None:
+        return scores
+    labels = torch.from_numpy(source.labels())
+    for suffix, features in {**reconstructed, "_photographs": real}.items():
+        assert features.indices is not None
+        share = recognised(features, labels[features.indices])
+        scores.update({key.replace("recognised", f"recognised{suffix}"): value for key, value in share.items()})
+    return scores
 
 
 def reconstruction_floor(
@@ -136,69 +171,75 @@ def reconstruction_floor(
     ranks: Ranks = ALONE,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """The ``rfid`` that as many photographs of the training set would have in the place of reconstructions.
+    """The ``rfid`` of training photographs in place of reconstructions.
 
-    A reconstruction is compared with its own photograph among others, so a good tokenizer comes below this; a
-    difference between tokenizers that is small beside it is small.
+    The reference of a reconstruction includes its own photograph, so a good tokenizer scores below this floor.
+    Differences between tokenizers that are small compared with the floor are insignificant.
 
     Args:
-        source: the photographs that are reconstructed.
-        train: others.
+        source: the reference photographs.
+        train: photographs of the training set.
         size: side in pixels.
-        samples: of each.
-        network: whose features are compared.
-        device: where.
-        split: the name of the source's split, for the record.
+        samples: number of each.
+        network: computes the features.
+        device: of the network.
+        split: name of the source's split, for the report.
         ranks: the processes that share the work.
-        stopped: asked between batches.
+        stopped: called between batches.
 
     Returns:
         ``rfid``, ``rfid_error``, ``images`` and ``provenance``.
     """
     sets = ReferenceSet(source, split, size, samples), ReferenceSet(train, "train", size, samples)
-    theirs, ours = (Summary(reference_features(some, network, device, ranks=ranks, stopped=stopped)) for some in sets)
-    scores = ranks.on_first(
-        lambda: {"rfid": frechet_distance(ours, theirs), "rfid_error": frechet_error(ours, theirs)}
+    reference, photographs = (
+        Summary(reference_features(subset, network, device, ranks=ranks, stopped=stopped)) for subset in sets
     )
-    about = {
+    scores = ranks.on_first(
+        lambda: {
+            "rfid": frechet_distance(photographs, reference),
+            "rfid_error": frechet_error(photographs, reference),
+        }
+    )
+    provenance = {
         "features": network_provenance(network),
         "reference": sets[0].describe(),
         "photographs": sets[1].describe(),
+        **versions_and_hardware(device, ranks),
     }
-    return {**scores, "images": len(ours.values), "provenance": {**about, **versions_and_hardware(device, ranks)}}
+    return {**scores, "images": len(photographs.values), "provenance": provenance}
 
 
 def _distances(device: torch.device) -> dict[str, Callable[[Images, Images], Tensor]]:
-    """SSIM, and LPIPS, where their library and its weights are at hand; each a mean over a batch."""
-    found: dict[str, Callable[[Images, Images], Tensor]] = {}
+    """SSIM and LPIPS, if their libraries and weights are available; each a mean over a batch."""
+    distances: dict[str, Callable[[Images, Images], Tensor]] = {}
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
-    except Exception as error:  # a torchvision that does not fit this torch takes torchmetrics with it, by any error
+    except Exception as error:  # a torchvision built for another torch makes this import fail with any error
         print(f"no SSIM: it needs {library_needed(error, 'eval')}", file=sys.stderr)
     else:
 
         def similarity(reconstructions: Images, images: Images) -> Tensor:
-            found = structural_similarity_index_measure(reconstructions.float(), images.float(), data_range=2.0)
-            assert isinstance(found, Tensor)
-            return found
+            ssim = structural_similarity_index_measure(reconstructions.float(), images.float(), data_range=2.0)
+            assert isinstance(ssim, Tensor)
+            return ssim
 
-        found["ssim"] = similarity
+        distances["ssim"] = similarity
     try:
-        found["lpips"] = build_perceptual("lpips", device)
+        distances["lpips"] = build_perceptual("lpips", device)
     except ValueError as error:
         print(f"no LPIPS: {str(error).partition(': ')[2]}", file=sys.stderr)
-    return found
+    return distances
 
 
 def side_by_side(models: Sequence[StraIT], photographs: Images) -> Images:
-    """Photographs and how each tokenizer gives them back, in rows (Figure 7).
+    """Photographs and their reconstructions by each tokenizer, in rows (Figure 7).
 
     Args:
-        models: tokenizers of one image size.
+        models: tokenizers of the same image size.
         photographs: ``[count, 3, size, size]`` in [-1, 1].
 
     Returns:
-        ``[rows * count, 3, size, size]``: the photographs, then for each model the full image and, where it has two
+        ``[rows * count, 3, size, size]``: the photographs, then for each model the full reconstruction and, with two
         levels, the top alone.
     """
     rows = [photographs]
@@ -210,7 +251,7 @@ def side_by_side(models: Sequence[StraIT], photographs: Images) -> Images:
 
 
 def row_titles(models: Mapping[str, StraIT]) -> list[str]:
-    """What the rows of ``side_by_side`` show, for models by name."""
+    """The titles of the rows of ``side_by_side``, for models by name."""
     titles = ["photographs"]
     for name, model in models.items():
         titles += [
@@ -254,17 +295,17 @@ MEANINGS = {
     "usage_tokens": "share of codes used",
     "overlap": "share of used codes both levels use",
 }
-"""What each figure of the report means, in the order in which a person reads them."""
+"""The label of each figure of the report, in display order."""
 
 
 def report_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """Reports as lines for people, a column each under the names they go by; below them what they depend on."""
+    """Reports as text, a column per report, with their provenance below."""
     names = [name for name in MEANINGS if any(name in report for report in reports.values())]
     rows = [["", *reports]] if len(reports) > 1 else []
     rows += [[MEANINGS[name], *(figure(report.get(name)) for report in reports.values())] for name in names]
     lines = [aligned(rows, right=range(1, len(reports) + 1))]
     fewest = min(report["tokens_per_code"] for report in reports.values())
     if fewest < 100:
-        lines.append(f"({fewest:.0f} tokens per code: below 100, a perplexity comes out too low)")
+        lines.append(f"({fewest:.0f} tokens per code: below 100, perplexity is underestimated)")
     lines += ["", *provenance_lines([report["provenance"] for report in reports.values()], list(reports))]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """Generate images from exported files with onnxruntime and numpy: neither torch nor strait is needed.
 
-    python generate.py --labels teddy,goldfish --count 2 --seed 0 --output out
+    python generate.py --labels lemon,daisy --count 2 --seed 0 --output out
 
-The same decoding as strait's own, with the same noise: image k of a label and seed is the same image, up to rounding
-in the last bits of its pixels. This file stands beside the files it reads, and is free to be changed.
+The decoding and its noise are those of strait itself: image k of a label and seed is the same image, up to rounding in
+the last bits. This file is written into the folder of the files it reads, and may be modified freely.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-# Noise: an integer hash (splitmix64's finaliser) of (seed, image, level, step, position), then one of each id.
+# Noise: an integer hash (splitmix64's finaliser) of (seed, image, level, step, position), and from it one of each id.
 
 GOLDEN, MIX_A, MIX_B = (np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 DRAW, CHOOSE, CLASSES = 1, 2, 21
@@ -63,7 +63,7 @@ def gumbel(u: np.ndarray) -> np.ndarray:
     return -np.log(-np.log(u))
 
 
-# Schedule: how many tokens stay masked after a step. r is progress, n how many were unknown at the start.
+# Schedule: the number of tokens masked after a step; r is the progress, n the number unknown at the start.
 
 RATIOS: dict[str, Callable[[float, float], float]] = {
     "linear": lambda r, n: 1 - r,
@@ -85,7 +85,7 @@ def num_masked(schedule: str, step: int, num_steps: int, start: int, unknown: in
 
 
 def halton_scores(height: int, width: int) -> np.ndarray:
-    """A fixed order that spreads over the grid (bases 2 and 3): higher stays first."""
+    """A fixed order that spreads over the grid (bases 2 and 3); tokens with higher scores are kept first."""
 
     def cell(index: int, base: int, size: int) -> int:
         mirrored, scale = 0, 1
@@ -98,15 +98,15 @@ def halton_scores(height: int, width: int) -> np.ndarray:
     while len(rank) < height * width:
         rank.setdefault(cell(index, 2, height) * width + cell(index, 3, width), len(rank))
         index += 1
-    return -np.array([rank[place] for place in range(height * width)], np.float32)
+    return -np.array([rank[position] for position in range(height * width)], np.float32)
 
 
 class Exported:
-    """The files of one model.
+    """The exported files of a model.
 
     Args:
-        folder: what ``strait export`` wrote.
-        threads: for onnxruntime; 0 leaves it the choice.
+        folder: written by ``strait export``.
+        threads: of onnxruntime; 0 for its default.
     """
 
     def __init__(self, folder: str | Path, threads: int = 0) -> None:
@@ -126,13 +126,13 @@ class Exported:
         }
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """One file's output; inputs that a graph has no use for are left out."""
+        """Run one graph; inputs that it does not use are left out."""
         session = self.sessions[name]
-        given = {entry.name for entry in session.get_inputs()}
-        return np.asarray(session.run(None, {entry: value for entry, value in inputs.items() if entry in given})[0])
+        used = {entry.name for entry in session.get_inputs()}
+        return np.asarray(session.run(None, {entry: value for entry, value in inputs.items() if entry in used})[0])
 
     def named(self, name: str) -> int | None:
-        """The index of the class of a name in any case and spelling, or of a WordNet id; None where there is none."""
+        """The index of a class by its name, in any case and spelling, or WordNet id; None if there is none."""
         if name in self.classes:
             return self.classes.index(name)
         text = _folded(name)
@@ -144,7 +144,7 @@ class Exported:
         return None
 
     def label(self, label: str) -> int:
-        """The index of a class by its name in any case and spelling, its WordNet id or its index (``3``, ``#3``)."""
+        """The index of a class by its name, in any case and spelling, its WordNet id or its index (``3``, ``#3``)."""
         index = self.named(label)
         digits = label.strip().removeprefix("#")
         if index is None and re.fullmatch("[0-9]+", digits) and int(digits) < len(self.classes):
@@ -162,15 +162,15 @@ class Exported:
         temperature: Sequence[float],
         guidance: float,
     ) -> list[np.ndarray]:
-        """Every level's grid ``[batch, h, w]``, coarse to fine, for one batch of images.
+        """The grids ``[batch, h, w]`` of all levels, coarse to fine, for a batch of images.
 
         Args:
-            labels: class indices; ``NULL_LABEL`` for none.
-            seed: of all of them.
-            indices: which image of the seed each is.
+            labels: class indices; ``NULL_LABEL`` for no class.
+            seed: shared by all images.
+            indices: index of each image under the seed.
             steps: of each level.
             temperature: of each level.
-            guidance: 0 for none.
+            guidance: 0 for no guidance.
         """
         seeds = key(seed, np.asarray(indices))
         grids: dict[str, np.ndarray] = {}
@@ -190,7 +190,7 @@ class Exported:
         temperature: float,
         guidance: float,
     ) -> np.ndarray:
-        """One level: draw every unknown token, keep the best, mask the rest again."""
+        """Decode one level: draw every unknown token, keep the most confident, mask the rest again."""
         level, decoding = self.levels[number], self.about["decoding"]
         height, width = level["grid"]
         batch, length = len(labels), height * width
@@ -200,7 +200,7 @@ class Exported:
         if guidance:
             condition = {name: np.concatenate([value, value]) for name, value in condition.items()}
             condition["labels"][batch:] = NULL_LABEL
-        unknown, places = length, np.arange(length)
+        unknown, positions = length, np.arange(length)
         for step in range(num_steps):
             twice = 2 if guidance else 1
             canvas = {"tokens": np.tile(tokens, (twice, 1)), "masked": np.tile(masked, (twice, 1))}
@@ -208,7 +208,7 @@ class Exported:
             if guidance:
                 ramp = (step + 1) / num_steps if decoding["guidance_ramp"] == "linear" else 1
                 logits = logits[:batch] + np.float32(guidance * ramp) * (logits[:batch] - logits[batch:])
-            noise = gumbel(uniform_ids(key(seeds[:, None], number, DRAW, step, places), level["codebook_size"]))
+            noise = gumbel(uniform_ids(key(seeds[:, None], number, DRAW, step, positions), level["codebook_size"]))
             ids = (logits + noise).argmax(-1)
             largest = logits.max(-1, keepdims=True)
             log_sum = np.log(np.exp(logits - largest).sum(-1)) + largest[..., 0]
@@ -218,14 +218,14 @@ class Exported:
                 scores = np.broadcast_to(halton_scores(height, width), log_p.shape)
             else:
                 fading = np.float32(temperature) * (1 - np.float32(step + 1) / np.float32(num_steps))
-                scores = log_p + fading * gumbel(uniform(key(seeds[:, None], number, CHOOSE, step, places)))
+                scores = log_p + fading * gumbel(uniform(key(seeds[:, None], number, CHOOSE, step, positions)))
             unknown = num_masked(decoding["schedule"], step, num_steps, length, unknown)
             order = np.where(masked, scores, np.inf).argsort(-1, kind="stable").argsort(-1, kind="stable")
             masked &= order < unknown
         return tokens.reshape(batch, height, width)
 
     def pixels(self, grids: list[np.ndarray]) -> np.ndarray:
-        """Grids, coarse to fine -> uint8 ``[batch, height, width, 3]``; of the last levels that the tokenizer has."""
+        """Grids, coarse to fine -> uint8 ``[batch, height, width, 3]``, from the last levels of the tokenizer."""
         count = self.about["tokenizer_levels"]
         names = [level["name"] for level in self.levels[-count:]]
         images = self.run("pixels", dict(zip(names, grids[-count:], strict=True)))
@@ -233,13 +233,13 @@ class Exported:
 
 
 def _folded(name: str) -> str:
-    """A name without what people write differently: case, normal forms, spaces, underscores, hyphens."""
+    """A name with case, Unicode normal form, spaces, underscores and hyphens normalised."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return re.sub(r"\s*,\s*", ", ", " ".join(re.split(r"[\s_\-]+", folded)).strip())
 
 
 def split_labels(text: str, model: Exported) -> list[int]:
-    """The classes between commas; names that hold commas themselves are found too."""
+    """The classes in a comma-separated text; class names that contain commas are recognised."""
     pieces = [piece.strip() for piece in text.split(",")]
     labels: list[int] = []
     while pieces:
@@ -255,36 +255,36 @@ def split_labels(text: str, model: Exported) -> list[int]:
 
 
 def write_new(path: Path, content: bytes, overwrite: bool) -> None:
-    """Write a file whole, but never over another's content without leave."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with aside.open("xb") as file:
+    """Write a file atomically; never replace different content unless ``overwrite`` is set."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with temporary.open("xb") as file:
         file.write(content)
     try:
         if overwrite:
-            aside.replace(path)
+            temporary.replace(path)
         else:
             try:
-                os.link(aside, path)
+                os.link(temporary, path)
             except PermissionError:  # a file system without hard links
                 with path.open("xb") as file:
                     file.write(content)
     except FileExistsError:
         if path.read_bytes() != content:
-            raise FileExistsError(f"{path} exists and differs; choose another --output, or say --overwrite") from None
+            raise FileExistsError(f"{path} exists and differs; choose another --output, or pass --overwrite") from None
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--labels", help="classes by name, WordNet id or index, separated by commas")
-    parser.add_argument("--count", type=int, default=1, help="images a label; without labels, in all")
+    parser.add_argument("--count", type=int, default=1, help="images per label; without labels, in total")
     parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
-    parser.add_argument("--steps", help="of each level, as 18+6")
-    parser.add_argument("--temperature", help="one for all levels, or one each, as 4.5+2")
+    parser.add_argument("--steps", help="steps of each level, such as 18+6")
+    parser.add_argument("--temperature", help="one for all levels, or one for each, such as 4.5+2")
     parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance")
     parser.add_argument("--batch-size", type=int, default=16, help="images decoded at once")
-    parser.add_argument("--threads", type=int, default=0, help="for onnxruntime; its own choice by default")
+    parser.add_argument("--threads", type=int, default=0, help="threads of onnxruntime; its default if 0")
     parser.add_argument("--model", default=str(Path(__file__).parent), help="folder of the exported files")
     parser.add_argument("--output", required=True, help="folder for the images, one PNG each")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
@@ -292,17 +292,20 @@ def main() -> int:
     model = Exported(args.model, args.threads)
     decoding, levels = model.about["decoding"], len(model.levels)
     steps = [int(part) for part in args.steps.split("+")] if args.steps else decoding["steps"]
-    heat = [float(part) for part in args.temperature.split("+")] if args.temperature else decoding["temperature"]
-    heat = list(heat) * levels if len(heat) == 1 else heat
+    temperature = decoding["temperature"]
+    if args.temperature:
+        temperature = [float(part) for part in args.temperature.split("+")]
+    if len(temperature) == 1:
+        temperature = list(temperature) * levels
     guidance = decoding["guidance"] if args.guidance is None else args.guidance
-    if len(steps) not in (levels, model.about["tokenizer_levels"]) or len(heat) < len(steps) or min(steps) < 1:
-        raise ValueError(f"--steps and --temperature: they must give {levels} numbers, one a level, as 18+6")
+    if len(steps) not in (levels, model.about["tokenizer_levels"]) or len(temperature) < len(steps) or min(steps) < 1:
+        raise ValueError(f"--steps and --temperature: give {levels} numbers, one for each level, such as 18+6")
     if min(args.count, args.batch_size) < 1:
-        raise ValueError("--count and --batch-size: they must be at least 1")
+        raise ValueError("--count and --batch-size must be at least 1")
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
     if not args.output:
-        raise ValueError("--output: an empty name; name a folder")
+        raise ValueError("--output: the name is empty; give a folder")
     if args.labels is not None:
         images = [(label, index) for label in split_labels(args.labels, model) for index in range(args.count)]
     else:
@@ -316,9 +319,9 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(images), args.batch_size):
         labels, indices = zip(*images[start : start + args.batch_size], strict=True)
-        made = model.pixels(model.tokens(labels, args.seed, indices, steps, heat, guidance))
-        for place, pixels in enumerate(made, start=start):
-            path, content = output / f"{place:04d}.png", io.BytesIO()
+        batch = model.pixels(model.tokens(labels, args.seed, indices, steps, temperature, guidance))
+        for number, pixels in enumerate(batch, start=start):
+            path, content = output / f"{number:04d}.png", io.BytesIO()
             Image.fromarray(pixels).save(content, "PNG")
             write_new(path, content.getvalue(), args.overwrite)
             print(path)

@@ -1,12 +1,12 @@
-"""A model as ONNX files: one step of each level's transformer, and the decoder of pixels; batches of any size.
+"""Export a model as ONNX files: one step of each level's transformer, and the pixel decoder, for any batch size.
 
-The loop over steps, its noise and its schedule stay outside: they are plain arithmetic, and ``generate.py``, which is
-written beside the files, has them in numpy.
+The loop over steps, its noise and its schedule are not part of the graphs; ``generate.py``, which is written into the
+same folder, implements them in numpy.
 
     LEVEL.onnx     tokens, masked, labels, every coarser level's grid -> logits
     pixels.onnx    a grid for each level of the tokenizer -> images
-    export.json    grids, sizes of the codebooks, decoding defaults, class names
-    generate.py    images from all that with onnxruntime, without torch
+    export.json    grids, codebook sizes, decoding defaults, class names
+    generate.py    generates images from these files with onnxruntime, without torch
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from strait.runtime.messages import library_needed
 from strait.types import NULL_LABEL, Canvas, Condition, Grid, Images, Tokens
 
 _LARGEST_DIFFERENCE = 1e-2
-"""Rounding through dozens of layers stays a hundred times below it; a wrong graph does not."""
+"""Rounding errors of dozens of layers stay a hundred times below this; the errors of a wrong graph do not."""
 
 
 class _Step(nn.Module):
-    """A level's transformer as a function of tensors alone."""
+    """A level's transformer as a function of tensors only."""
 
     def __init__(self, network: LevelNetwork) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _Step(nn.Module):
 
 
 class _Pixels(nn.Module):
-    """Every level's grid to images."""
+    """The grids of all levels -> images."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Pixels(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Graph:
-    """One file: a module, its inputs for two rows, and what they and its output are called."""
+    """One file: a module, example inputs with two rows, and the names of inputs and output."""
 
     name: str
     module: nn.Module
@@ -69,13 +69,13 @@ class _Graph:
     free_sides: bool = False
 
     def dynamic_shapes(self) -> tuple[Any, ...]:
-        """The batch, and of the pixels' decoder the grid's sides: the finer levels' are twice the coarser's."""
+        """The batch, and for the pixel decoder also the grid's sides: those of finer levels are multiples."""
         batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
         shapes: list[dict[int, Any]] = []
         for level in range(len(self.inputs)):
             sides = {1: 2**level * height, 2: 2**level * width} if level else {1: height, 2: width}
             shapes.append({0: batch, **(sides if self.free_sides else {})})
-        # The last inputs of both modules come in by a star, and so belong together.
+        # Both modules take their last inputs as *args, whose shapes must be grouped in a tuple.
         fixed = 0 if self.free_sides else 3
         starred = [tuple(shapes[fixed:])] if shapes[fixed:] else []
         return (*shapes[:fixed], *starred)
@@ -85,21 +85,21 @@ def export_onnx(model: StraIT, folder: Path) -> list[Path]:
     """Write the files of a model.
 
     Args:
-        model: with all its parts; packed, in half precision or on a GPU as it may be, the files are in float32.
-        folder: made if need be; files of the same names are replaced.
+        model: with all its parts, in any dtype, packed or not, on any device; the files are float32.
+        folder: created if needed; files of the same names are replaced.
 
     Returns:
         The paths of the files.
 
     Raises:
-        ModelError: if a part is missing; an upsampler that is not trained is left out.
-        ValueError: if the libraries are not there.
+        ModelError: if a part is missing; an untrained upsampler is left out.
+        ValueError: if the libraries are not installed.
     """
     for library in ("onnx", "onnxscript"):
         try:
             importlib.import_module(library)
         except ImportError as error:
-            raise ValueError(f"export: it needs {library_needed(error, 'export')}") from error
+            raise ValueError(f"export needs {library_needed(error, 'export')}") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for graph in _graphs(model):
@@ -112,61 +112,61 @@ def export_onnx(model: StraIT, folder: Path) -> list[Path]:
 
 @torch.no_grad()
 def largest_difference(model: StraIT, folder: Path) -> float:
-    """Run the files in onnxruntime, and compare what comes out with the model's own: logits and pixels.
+    """Run the files in onnxruntime and compare logits and pixels with those of the model.
 
     Raises:
-        ModelError: if the difference is more than rounding.
-        ValueError: if onnxruntime is not there.
+        ModelError: if the difference exceeds rounding errors.
+        ValueError: if onnxruntime is not installed.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f"export: it needs {library_needed(error, 'export')}") from error
+        raise ValueError(f"export needs {library_needed(error, 'export')}") from error
     largest = 0.0
     for graph in _graphs(model):
         path = folder / f"{graph.name}.onnx"
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        given = {entry.name for entry in session.get_inputs()}
-        inputs = {name: value.numpy() for name, value in graph.inputs.items() if name in given}
-        (found,) = session.run([graph.output], inputs)
-        difference = float((torch.from_numpy(found) - graph.module(*graph.inputs.values())).abs().max())
+        used = {entry.name for entry in session.get_inputs()}
+        inputs = {name: value.numpy() for name, value in graph.inputs.items() if name in used}
+        (output,) = session.run([graph.output], inputs)
+        difference = float((torch.from_numpy(output) - graph.module(*graph.inputs.values())).abs().max())
         if not difference <= _LARGEST_DIFFERENCE:
-            raise ModelError(f"{path}: its {graph.output} differ by {difference:g} from the model's own")
+            raise ModelError(f"{path}: its {graph.output} differ by {difference:g} from those of the model")
         largest = max(largest, difference)
     return largest
 
 
 def _levels(model: StraIT) -> int:
-    """How many levels are exported: those before an upsampler that is not trained."""
+    """The number of exported levels: without the upsampler's if that is not trained."""
     return len(model.default_decoding().steps)
 
 
 def _graphs(model: StraIT) -> Iterator[_Graph]:
     model.require(*(part for part in model.config.parts if part != "upsampler"))
-    own = unfilled_model(model.config, list(model.classes), model.decoding, torch.float32)
-    own.load_state_dict(model.state_dict())
-    own.eval()
+    copy = unfilled_model(model.config, list(model.classes), model.decoding, torch.float32)
+    copy.load_state_dict(model.state_dict())
+    copy.eval()
     config, levels = model.config, _levels(model)
     names, sizes = config.level_names[:levels], config.level_codebook_sizes
     grids = {
-        name: _some_ids(number, grid, sizes[number])
+        name: _example_ids(number, grid, sizes[number])
         for number, (name, grid) in enumerate(zip(names, config.grids, strict=False))
     }
     networks: dict[int, LevelNetwork] = {}
     for part in config.parts[1:]:
-        networks.update(level_networks(own.part(part)))
+        networks.update(level_networks(copy.part(part)))
     for number, name in enumerate(names):
         tokens = grids[name].flatten(1)
-        context = {other: grids[other] for other in names[:number]}
+        context = {coarser: grids[coarser] for coarser in names[:number]}
         labels = torch.tensor([NULL_LABEL, len(model.classes) - 1])
         inputs = {"tokens": tokens, "masked": tokens % 2 == 0, "labels": labels, **context}
         yield _Graph(name, _Step(networks[number]), inputs, "logits")
     last = names[-config.tokenizer.num_levels :]
-    yield _Graph("pixels", _Pixels(own.tokenizer), {name: grids[name] for name in last}, "images", free_sides=True)
+    yield _Graph("pixels", _Pixels(copy.tokenizer), {name: grids[name] for name in last}, "images", free_sides=True)
 
 
-def _some_ids(level: int, grid: Grid, codebook_size: int) -> Tensor:
-    """Ids for a trial, two rows of them: ``[2, h, w]``."""
+def _example_ids(level: int, grid: Grid, codebook_size: int) -> Tensor:
+    """Two rows of example ids, ``[2, h, w]``."""
     return key(level, torch.arange(2 * grid[0] * grid[1])).bitwise_and(0xFFFF).remainder(codebook_size).view(2, *grid)
 
 
@@ -188,7 +188,7 @@ def _write(graph: _Graph, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on libraries that are not there and axes that share a name."""
+    """Silence the exporter's warnings about missing libraries and shared axis names."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""The model card: what a model says about itself where it is shared, and the metadata by which a hub finds it.
+"""The model card: a description of a model for a hub, and the metadata by which the hub lists it.
 
-A card made here holds only what the model knows. What it was trained on, what it is for and under which licence it
-may be used are its owner's to say: a README.md in the model folder goes before it.
+A generated card contains only what the model itself stores. Training data, purpose and licence are for its owner to
+state: a README.md in the model folder takes precedence.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def model_card(
     parameters: Mapping[str, int],
     weights_hash: str,
 ) -> str:
-    """A card in Markdown, its metadata included.
+    """A card in Markdown, including its metadata.
 
     Args:
-        repo_id: what the model will be called, ``user/name``.
-        config: its parts.
+        repo_id: of the model on the hub, ``user/name``.
+        config: of the model.
         classes: names in the order of their indices; empty for an unconditional model.
-        decoding: its defaults.
-        parameters: of each part that is there.
-        weights_hash: as ``strait describe`` gives it.
+        decoding: the model's defaults.
+        parameters: number of parameters of each trained part.
+        weights_hash: as ``strait describe`` prints it.
     """
     size = config.image_size * (2 if "upsampler" in parameters else 1)
-    of = f"{size}x{size} images of {len(classes)} classes" if classes else f"{size}x{size} images, without classes"
+    scope = f"{size}x{size} images of {len(classes)} classes" if classes else f"{size}x{size} images, without classes"
     names = ", ".join(classes[:_MOST_NAMES]) + (", ..." if len(classes) > _MOST_NAMES else "")
     steps = "+".join(map(str, decoding.steps))
     temperatures = "+".join(f"{value:g}" for value in decoding.temperature)
@@ -46,14 +46,14 @@ def model_card(
     rows = "\n".join(f"| {part} | {count:,} |" for part, count in parameters.items())
     paragraphs = [
         f"# {repo_id.rpartition('/')[2]}",
-        f"A StraIT (stratified image transformer, tokenizer {config.tokenizer.kind}) for {of}.",
+        f"A StraIT (stratified image transformer, tokenizer {config.tokenizer.kind}) for {scope}.",
         "## Use",
         f'```python\nfrom strait import StraIT\n\nmodel = StraIT.from_pretrained("{repo_id}")\n'
         f"images = model.generate({labels}, seed=0)\n```",
         f"```\nstrait generate --model {repo_id} --count 4 --output out\n```",
         "## Parts",
         f"| part | parameters |\n|---|---|\n{rows}",
-        f"Decoding by default: {steps} steps, temperature {temperatures}, guidance {decoding.guidance:g}, "
+        f"Decoding defaults: {steps} steps, temperature {temperatures}, guidance {decoding.guidance:g}, "
         f"schedule {decoding.schedule}. Hash of the weights: {weights_hash}.",
         *([f"## Classes\n\n{names}"] if classes else []),
         "## Data, purpose, licence\n\nNot stated.",
@@ -62,14 +62,14 @@ def model_card(
 
 
 def with_metadata(card: str, has_classes: bool) -> str:
-    """A card that names the library and its tags; what its metadata say already stays.
+    """Add the library and its tags to a card's metadata; existing metadata is kept.
 
     Args:
-        card: Markdown, with metadata before it or without.
-        has_classes: of the model.
+        card: Markdown, with or without metadata.
+        has_classes: whether the model has classes.
 
     Raises:
-        ModelError: if the metadata are no YAML.
+        ModelError: if the metadata is not YAML.
     """
     from huggingface_hub import ModelCard
 
@@ -78,7 +78,7 @@ def with_metadata(card: str, has_classes: bool) -> str:
     try:
         parsed = ModelCard(card)
     except (ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"README.md: its metadata are not YAML ({first_line(error)})") from error
+        raise ModelError(f"README.md: its metadata is not YAML ({first_line(error)})") from error
     data = parsed.data
     data["library_name"] = data.get("library_name") or LIBRARY
     data["tags"] = list(data.get("tags") or [])

@@ -1,7 +1,7 @@
-"""A model called as diffusers' pipelines are: ``pipe(class_labels=["teddy"], num_inference_steps=(18, 6)).images``.
+"""A model with the interface of a diffusers pipeline: ``pipe(["lemon"], num_inference_steps=(18, 6)).images``.
 
-The same images as ``StraIT.generate`` gives. What differs from diffusers: steps are one number for each level, and a
-``guidance_scale`` of 0 is none (the paper's is 0.2), where diffusers counts from 1.
+It generates the same images as ``StraIT.generate``. Differences from diffusers: steps are given for each level, and a
+``guidance_scale`` of 0 means no guidance (the paper uses 0.2), where diffusers uses 1.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ StepCallback = Callable[["StraITPipeline", int, int, dict[str, Any]], Any]
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """What a call gives.
+    """The result of a call.
 
     Attributes:
-        images: PIL pictures; or float32 ``[images, height, width, 3]`` in [0, 1] as an array; or ``Images``, a tensor
-            in [-1, 1] as everything else in this package takes and gives.
+        images: PIL pictures, or an array float32 ``[images, height, width, 3]`` in [0, 1], or ``Images``, a tensor in
+            [-1, 1] as elsewhere in this package.
     """
 
     images: list[Image.Image] | np.ndarray | Images
 
 
 class StraITPipeline:
-    """Generates images in one call.
+    """Generates images.
 
     Args:
-        model: with all its parts; also at ``pipe.model``.
+        model: with all its parts; available as ``pipe.model``.
     """
 
     def __init__(self, model: StraIT) -> None:
@@ -51,7 +51,7 @@ class StraITPipeline:
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> StraITPipeline:
-        """Load a model: ``StraIT.from_pretrained``, whose arguments these are."""
+        """Load a model; arguments as of ``StraIT.from_pretrained``."""
         return cls(StraIT.from_pretrained(source, **options))
 
     def __call__(
@@ -70,61 +70,62 @@ class StraITPipeline:
         """Generate images.
 
         Args:
-            class_labels: names in any case, WordNet ids or indices; None draws classes, or generates unconditionally
-                where the model has none.
-            num_inference_steps: one for each level, as (18, 6). The model's own by default, as are the next two.
-            guidance_scale: of classifier-free guidance; 0 is none.
+            class_labels: names in any case, WordNet ids or indices; None draws random classes, or generates
+                unconditionally if the model has none.
+            num_inference_steps: steps of each level, such as (18, 6). The model's defaults if None, as for the next
+                two.
+            guidance_scale: of classifier-free guidance; 0 for none.
             temperature: of the noise on the confidences, for all levels or for each.
-            num_images_per_label: images of each label, one after the other; without labels, of all.
-            generator: gives the seed: a number is one, as for ``StraIT.generate``; a ``torch.Generator`` is asked for
-                one (and then has moved on, so that the next call gives other images); a list has one for each image,
-                which then depends on that and its label alone, its class too where none is given. By default every
-                call has a new seed.
+            num_images_per_label: consecutive images of each label; without labels, the total number.
+            generator: source of the seed. An integer is the seed, as for ``StraIT.generate``. From a
+                ``torch.Generator`` a seed is drawn, so the next call gives other images. A list has one generator for
+                each image, which then depends only on its generator and label; without labels, its class too. By
+                default every call draws a new seed.
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
-            return_dict: False gives ``(images,)``.
-            callback_on_step_end: is called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
-                counts from 0 through all levels, ``timestep`` says how many are left, and ``values`` holds the
-                ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``) and ``masked`` (bool). What it returns
-                is not looked at; an error raised in it ends the call. With several batches each counts anew.
-            batch_size: images decoded at once; by default as many as fit into memory, 64 at most.
+            return_dict: False returns ``(images,)``.
+            callback_on_step_end: called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
+                counts from 0 through all levels, ``timestep`` is the number of remaining steps, and ``values`` has the
+                ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``) and ``masked`` (bool). Its return value
+                is ignored; an exception in it ends the call. Each batch counts anew.
+            batch_size: images decoded at once; by default as many as fit into memory, at most 64.
 
         Raises:
-            ValueError: for labels or settings that cannot be.
+            ValueError: for invalid labels or settings.
             ModelError: if a part is missing.
         """
         if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type: {output_type!r} is none of pil, np, pt")
+            raise ValueError(f"output_type: {output_type!r} is not one of pil, np, pt")
         if num_images_per_label < 1:
             raise ValueError(f"num_images_per_label: {num_images_per_label} must be at least 1")
         steps = [num_inference_steps] if isinstance(num_inference_steps, SupportsIndex) else num_inference_steps
         decoding = self.model.default_decoding().chosen(
             self.model.config.tokenizer.num_levels, steps, temperature, guidance_scale, called="num_inference_steps"
         )
-        wanted = None if class_labels is None else self._labels(class_labels, num_images_per_label)
-        count = num_images_per_label if wanted is None else len(wanted)
+        names = None if class_labels is None else self._labels(class_labels, num_images_per_label)
+        count = num_images_per_label if names is None else len(names)
         seeds, indices = _seeds(generator, count)
-        if wanted is None and isinstance(generator, Sequence):
-            wanted = [self.model.labels(None, 1, int(seed))[0] for seed in seeds]
-        labels = torch.tensor(self.model.labels(wanted, count, int(seeds[0])), dtype=torch.int64)
+        if names is None and isinstance(generator, Sequence):
+            names = [self.model.labels(None, 1, int(seed))[0] for seed in seeds]
+        labels = torch.tensor(self.model.labels(names, count, int(seeds[0])), dtype=torch.int64)
         batch_size = self.model.batch_size(None if batch_size is None else min(batch_size, count), decoding)
-        made: list[Tensor] = []
-        for some, seed, index in zip(*(rows.split(batch_size) for rows in (labels, seeds, indices)), strict=True):
-            steps = self.model.decoding_steps(some, seed, index, decoding)
+        batches: list[Tensor] = []
+        for label, seed, index in zip(*(rows.split(batch_size) for rows in (labels, seeds, indices)), strict=True):
+            steps = self.model.decoding_steps(label, seed, index, decoding)
             watch = None if callback_on_step_end is None else self._watch(callback_on_step_end, decoding)
-            made.append(self.model.decode(final_tokens(steps, watch)))
-        images = _as_asked(torch.cat(made), output_type)
+            batches.append(self.model.decode(final_tokens(steps, watch)))
+        images = _as_type(torch.cat(batches), output_type)
         return PipelineOutput(images) if return_dict else (images,)
 
     def _labels(self, class_labels: str | int | Sequence[str | int], times: int) -> list[str | int]:
         labels: list[Any] = [class_labels] if np.ndim(class_labels) == 0 else list(class_labels)  # pyright: ignore
         if not labels:
-            raise ValueError("class_labels: the list is empty; None draws classes")
+            raise ValueError("class_labels: the list is empty; None draws random classes")
         return [label for label in labels for _ in range(times)]
 
     def _watch(self, callback: StepCallback, decoding: DecodingConfig) -> Callable[[DecodingStep], None]:
-        """Tells a callback of the steps of one batch. A level takes no more steps than it has tokens."""
+        """A function that calls a callback after each step of one batch."""
         lengths = [height * width for height, width in self.model.config.grids]
-        total = sum(map(min, decoding.steps, lengths))
+        total = sum(map(min, decoding.steps, lengths))  # a level takes at most one step per token
         taken = 0
 
         def watch(step: DecodingStep) -> None:
@@ -137,26 +138,26 @@ class StraITPipeline:
 
 
 def _seeds(generator: int | torch.Generator | Sequence[torch.Generator] | None, count: int) -> tuple[Tensor, Tensor]:
-    """A seed for each image, and which image of that seed it is: int64 ``[count]`` each."""
+    """For each image, its seed and its index under that seed: int64 ``[count]`` each."""
     if generator is None or isinstance(generator, SupportsIndex | torch.Generator):
         seed = operator.index(generator) if isinstance(generator, SupportsIndex) else _drawn(generator)
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"generator: {seed} does not fit into 64 bits")
         return torch.full((count,), seed, dtype=torch.int64), torch.arange(count)
     if len(generator) != count:
-        raise ValueError(f"generator: {len(generator)} of them were given for {count} images")
-    return torch.tensor([_drawn(one) for one in generator]), torch.zeros(count, dtype=torch.int64)
+        raise ValueError(f"generator: {len(generator)} generators were given for {count} images")
+    return torch.tensor([_drawn(item) for item in generator]), torch.zeros(count, dtype=torch.int64)
 
 
 def _drawn(generator: torch.Generator | None) -> int:
     if generator is None:
-        # A fresh one of the system's choice: torch's own stays as it is.
+        # A new generator, so that torch's default generator is not advanced.
         generator = torch.Generator()
         generator.seed()
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 
-def _as_asked(images: Images, output_type: str) -> list[Image.Image] | np.ndarray | Images:
+def _as_type(images: Images, output_type: str) -> list[Image.Image] | np.ndarray | Images:
     if output_type == "pil":
         return to_pictures(images)
     if output_type == "np":

@@ -1,4 +1,4 @@
-"""A model from a folder and to one, or to a hub: what is shared is the description, the weights, the card."""
+"""Load a model from a folder, save it to one, or upload it to a hub: description, weights and card."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import torch
 from torch import nn
 
 from strait.model.card import model_card, with_metadata
-from strait.model.folder import check_part, load_part, read_description, save_part, write_description
+from strait.model.folder import (
+    check_part,
+    check_sizes,
+    load_part,
+    read_card,
+    read_description,
+    save_part,
+    write_description,
+)
 from strait.model.hub import find_folder, push_folder
+from strait.model.memory import refuse_what_is_not_free
 from strait.runtime.devices import usable_dtype
 from strait.runtime.files import write_text
 
@@ -25,16 +34,19 @@ Model = TypeVar("Model", bound="StraIT")
 
 
 def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """A model of a kind (``StraIT``) from its folder, on a device, its transformers of a dtype.
+    """Load a model of class ``kind`` from its folder, on a device, with transformers of a dtype.
 
     Raises:
         ModelError: if its files do not fit its configuration; nothing is then loaded.
     """
     config, classes, decoding = read_description(folder)
+    present = [part for part in config.parts if (folder / f"{part}.safetensors").exists()]
+    for part in present:
+        check_sizes(folder, part, config, len(classes))
     model = kind.shaped(config, classes, decoding, usable_dtype(dtype, device))
-    present = [part for part in model.config.parts if (folder / f"{part}.safetensors").exists()]
     for part in present:
         check_part(folder, part, model.part(part))
+    refuse_what_is_not_free(model, folder)
     model.to_empty(device="cpu")
     for part in model.config.parts:
         if part in present:
@@ -43,14 +55,13 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
         else:
             for value in model.part(part).parameters():
                 nn.init.zeros_(value)
-    readme = folder / "README.md"
-    model.card = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
+    model.card = read_card(folder)
     model.to(device)
     return model
 
 
 def save(model: StraIT, folder: Path, parts: Sequence[str] | None, dtype: Any) -> None:
-    """What ``StraIT.save_pretrained`` does."""
+    """``StraIT.save_pretrained``."""
     write_description(folder, model.config, list(model.classes), model.decoding)
     for part in sorted(model.trained) if parts is None else parts:
         save_part(folder, part, model.part(part).state_dict(), dtype)
@@ -69,7 +80,7 @@ def push(
     revision: str | None,
     create_pr: bool,
 ) -> str:
-    """What ``StraIT.push_to_hub`` does."""
+    """``StraIT.push_to_hub``."""
     model.require("tokenizer")
     text = card or model.card
     if text:

@@ -1,7 +1,7 @@
 """StraIT: a tokenizer and its transformers as one model that generates images.
 
-What only some callers need is imported where they need it: hubs and files, pictures of other kinds, the memory that is
-free. Drawing an image with a model at hand takes none of them.
+Modules that generation does not need (hubs and files, other picture types, memory estimates) are imported by the
+methods that use them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.sampling import draw_rows
 from strait.decoding.stratified import final_tokens, shared_config, stratified_decode
 from strait.model.config import ModelConfig, ModelError
-from strait.model.parts import LevelNetwork, build_part, level_networks
+from strait.model.parts import LevelNetwork, WithoutWeights, build_part, level_networks
 from strait.nn.attention import pick
 from strait.nn.packed import Packed, pack_layers
 from strait.randomness import as_seed, image_seeds, key
@@ -49,16 +49,16 @@ _CLASSES_STREAM = 21
 class StraIT(nn.Module):
     """Generates and edits images through stratified tokens.
 
+    A new model has random weights, and none of its parts counts as trained: see ``from_pretrained``.
+
     Args:
         config: of every part.
         classes: names in the order of their indices; empty for an unconditional model.
         decoding: defaults for ``generate``.
 
     Attributes:
-        trained: the parts whose weights are not random.
-        card: the README.md of the folder that it was loaded from; empty where there is none.
-
-    A fresh model has random weights and no parts that count as trained: see ``from_pretrained``.
+        trained: the parts that have been trained.
+        card: the README.md of the folder that it was loaded from; empty if there is none.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class StraIT(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.classes = config, ClassNames(classes)
-        # Without any, the paper's 18+6, and its 12 steps of U in the same proportion.
-        own = DecodingConfig(steps=(18, 6, 9, 3)[: len(config.grids)], temperature=(4.5,) * len(config.grids))
-        self.decoding = decoding or own
+        # By default the paper's 18+6 steps, and its 12 steps of U in the same proportion.
+        default = DecodingConfig(steps=(18, 6, 9, 3)[: len(config.grids)], temperature=(4.5,) * len(config.grids))
+        self.decoding = decoding or default
         self.trained: set[str] = set()
         self.card = ""
         parts = {part: build_part(config, part, len(classes)) for part in config.parts}
@@ -85,7 +85,7 @@ class StraIT(nn.Module):
         return next(self.parameters()).device
 
     def part(self, name: str) -> nn.Module:
-        """One of the model's parts, by its name in ``PARTS``."""
+        """A part of the model, by its name in ``PARTS``."""
         module = getattr(self, name)
         if module is None:
             raise ModelError(f"this model has no {name}")
@@ -95,22 +95,22 @@ class StraIT(nn.Module):
         """Check that parts have been trained.
 
         Raises:
-            ModelError: naming the first that has not, and the command that makes it.
+            ModelError: naming the first that is missing, and the command that trains it.
         """
         for part in parts:
             if part in self.config.parts and part not in self.trained:
                 raise ModelError(
-                    f"the model has no {part} yet; make it with: strait train {part} --data DIR --model M"
+                    f"the model has no {part} yet; train it with: strait train {part} --data DIR --model M"
                 )
 
     def default_decoding(self) -> DecodingConfig:
-        """The model's own settings, without the upsampler's levels as long as it is not trained."""
+        """The model's decoding settings, without the upsampler's levels unless it is trained."""
         if "upsampler" not in self.config.parts or "upsampler" in self.trained:
             return self.decoding
         return self.decoding.first(self.config.tokenizer.num_levels)
 
     def levels(self) -> list[Level]:
-        """What the decoding loop runs over, coarse to fine: one level, two, or with an upsampler four."""
+        """The levels of the decoding loop, coarse to fine: one, two, or with an upsampler four."""
         networks: dict[int, LevelNetwork] = {}
         for part in self.config.parts:
             if part != "tokenizer":
@@ -127,7 +127,7 @@ class StraIT(nn.Module):
         ]
 
     def labels(self, wanted: Sequence[str | int] | None, count: int, seed: int) -> list[int]:
-        """Class indices by name, WordNet id or index; without any, ``count`` classes drawn from the seed."""
+        """Class indices by name, WordNet id or index; if None, ``count`` classes drawn from the seed."""
         if wanted is not None:
             return [self.classes.find(label) for label in wanted]
         if not self.classes:
@@ -143,42 +143,42 @@ class StraIT(nn.Module):
         decoding: DecodingConfig | Sequence[DecodingConfig] | None = None,
         canvases: Sequence[Canvas] | None = None,
     ) -> Iterator[DecodingStep]:
-        """Every step of generating one batch, as it happens.
+        """Yield every step of generating one batch.
 
         Args:
-            labels: int64 ``[batch]``, ``NULL_LABEL`` for none.
-            seed: the user's; or int64 ``[batch]``, one for each row.
-            indices: int64 ``[batch]``; image k of a seed is the same in whatever batch. 0, 1, ... by default.
+            labels: int64 ``[batch]``, ``NULL_LABEL`` for no class.
+            seed: the user's seed; or int64 ``[batch]``, one for each row.
+            indices: int64 ``[batch]``, the index of each image under its seed; 0, 1, ... by default. An image depends
+                only on its seed and index, not on the batch.
             decoding: settings, or one for each row, which may differ in steps, temperature and guidance; the model's
-                own by default. Those for fewer levels than the model has stop there: before an upsampler, at the
-                base size; or after the top.
-            canvases: where each level starts; blank by default.
+                defaults if None. Settings for fewer levels stop early: at the base size, or after the top.
+            canvases: the initial canvas of each level; blank by default.
         """
         settings = self.default_decoding() if decoding is None else decoding
         levels = self.levels()
-        wanted = len(shared_config(settings).steps)
-        if wanted in (1, self.config.tokenizer.num_levels):
-            levels = levels[:wanted]
-        self.require(*self.config.parts[1 : 1 + min(wanted, 3)])
+        num_levels = len(shared_config(settings).steps)
+        if num_levels in (1, self.config.tokenizer.num_levels):
+            levels = levels[:num_levels]
+        self.require(*self.config.parts[1 : 1 + min(num_levels, 3)])
         if len(labels) and not NULL_LABEL <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             last = len(self.classes) - 1
-            raise ValueError(f"labels: they must lie between 0 and {last}, or be {NULL_LABEL} for none")
+            raise ValueError(f"labels: they must lie between 0 and {last}, or be {NULL_LABEL} for no class")
         labels = labels.to(self.device)
-        places = torch.arange(labels.shape[0]) if indices is None else indices
+        positions = torch.arange(labels.shape[0]) if indices is None else indices
         rows = seed.to(self.device) if isinstance(seed, Tensor) else seed
-        seeds = image_seeds(rows, places.to(self.device))
+        seeds = image_seeds(rows, positions.to(self.device))
         yield from stratified_decode(levels, labels, seeds, settings, canvases)
 
     @torch.no_grad()
     def encode(self, pictures: Pictures) -> Tokens:
-        """Pictures -> tokens, on a CPU image by image for the reason that ``decode`` gives.
+        """Pictures -> tokens, one image at a time on a CPU (see ``decode``).
 
         Args:
-            pictures: ``Images`` of any size that the downsampling divides; or PIL pictures and arrays, which are
-                brought to the model's size (``pictures/as_images.py`` has all that is understood).
+            pictures: ``Images`` of any size divisible by the downsampling; or PIL pictures and arrays, which are
+                resized to the model's size (``pictures/as_images.py`` lists all types).
 
         Raises:
-            ValueError: if they are no pictures, or the downsampling does not divide the sides of a tensor.
+            ValueError: if they are not pictures, or the sides of a tensor are not divisible by the downsampling.
         """
         self.require("tokenizer")
         from strait.pictures.as_images import as_images
@@ -191,11 +191,11 @@ class StraIT(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens) -> Images:
-        """Tokens -> images in [-1, 1]; of the upsampler's tokens where they are there, twice the base size, and of
-        the top's alone where there are no others.
+        """Tokens -> images in [-1, 1]; of twice the base size if the upsampler's tokens are included, and of the top
+        alone if that is the only level.
 
-        On a CPU image by image: convolutions over another batch size can differ in the last bit, and image k of a
-        seed must not.
+        On a CPU one image at a time: convolutions can differ in the last bit for another batch size, and image k of a
+        seed must not depend on the batch.
         """
         self.require("tokenizer")
         tokens = Tokens(tokens.levels[-self.config.tokenizer.num_levels :])
@@ -209,13 +209,13 @@ class StraIT(nn.Module):
         return torch.cat(rows)
 
     def compile_decoding(self, **options: Any) -> StraIT:
-        """Compile what is decoded with; the first image of each batch size then takes a minute or so.
+        """Compile the decoding; the first image of each batch size then takes about a minute longer.
 
-        On a GPU a step of a network becomes one CUDA graph over the whole canvas, on a CPU networks stay as they are
-        (``pack`` serves them better). Drawing, its noise included, becomes one kernel on both. Returns the model.
+        On a GPU each step of a network becomes one CUDA graph over the whole canvas; on a CPU networks stay unchanged,
+        since ``pack`` is faster. On both, drawing with its noise becomes one kernel. Returns the model.
 
         Args:
-            options: of ``torch.compile`` in place of these.
+            options: for ``torch.compile``, which override the defaults.
         """
         self._graphs = self.device.type == "cuda"
         for name in self.config.parts if self._graphs else ():
@@ -226,10 +226,10 @@ class StraIT(nn.Module):
         return self
 
     def batch_size(self, wanted: int | None, decoding: DecodingConfig | None = None) -> int:
-        """How many images to decode at once: those wanted, or without a wish as many as fit, 64 at most.
+        """The number of images to decode at once: as wanted, or if None as many as fit, at most 64.
 
         Raises:
-            ValueError: for none or fewer; if so many do not fit into the memory that is free it says how many would.
+            ValueError: if less than 1 is wanted, or more than fits into the free memory; it says how many would fit.
         """
         from strait.model import memory
 
@@ -248,51 +248,51 @@ class StraIT(nn.Module):
         """Generate images.
 
         Args:
-            labels: names in any case, WordNet ids or indices, an image each; None draws ``count`` classes from the
-                seed, or generates unconditionally where the model has no classes.
-            count: how many, without labels.
-            seed: image k of a seed is the same however many are asked for.
-            decoding: steps, temperature, guidance; the model's own by default. A model with an upsampler stops at
-                the base size where they are for two levels.
-            batch_size: images decoded at once; by default as many as fit into memory, 64 at most.
+            labels: names in any case, WordNet ids or indices, one for each image; None draws ``count`` classes from
+                the seed, or generates unconditionally if the model has no classes.
+            count: number of images without labels.
+            seed: image k of a seed does not depend on the number of images.
+            decoding: steps, temperature, guidance; the model's defaults if None. Settings for two levels stop a model
+                with an upsampler at the base size.
+            batch_size: images decoded at once; by default as many as fit into memory, at most 64.
 
         Returns:
             ``[images, 3, size, size]`` in [-1, 1].
 
         Raises:
-            ValueError: for a label no class has (the message lists the nearest).
+            ValueError: for an unknown label (the message lists the nearest classes).
             ModelError: if a part is missing.
         """
-        wanted = [labels] if isinstance(labels, str) else labels  # of any library: an array, a tensor
-        numbers = torch.tensor(self.labels(wanted, count, seed), dtype=torch.int64)
+        names = [labels] if isinstance(labels, str) else labels  # any sequence: an array, a tensor
+        numbers = torch.tensor(self.labels(names, count, seed), dtype=torch.int64)
         if not len(numbers):
-            raise ValueError("generate: no images were asked for (labels is empty, or count is below 1)")
+            raise ValueError("generate: no images were requested (labels is empty, or count is below 1)")
         indices = torch.arange(len(numbers))
-        # More than are asked for need not fit.
+        # A batch larger than the request need not fit.
         batch_size = self.batch_size(None if batch_size is None else min(batch_size, len(numbers)), decoding)
-        made = [
-            self.decode(final_tokens(self.decoding_steps(some, seed, index, decoding)))
-            for some, index in zip(numbers.split(batch_size), indices.split(batch_size), strict=True)
+        batches = [
+            self.decode(final_tokens(self.decoding_steps(label, seed, index, decoding)))
+            for label, index in zip(numbers.split(batch_size), indices.split(batch_size), strict=True)
         ]
-        return torch.cat(made)
+        return torch.cat(batches)
 
     def pack(self) -> Self:
-        """Lay the weights out for fast inference on a CPU; elsewhere nothing changes.
+        """Lay out the weights for fast inference on a CPU; no effect on other devices.
 
-        The same results up to rounding in the last bits. From then on the model has no gradients, and is not to be
-        copied or moved. Returns the model.
+        Results are equal up to rounding in the last bits. Afterwards the model has no gradients and must not be copied
+        or moved. Returns the model.
         """
         from strait.runtime.devices import give_back_memory
 
         for name in self.config.parts:
             pack_layers(self.part(name))
         if any(isinstance(module, Packed) for module in self.modules()):
-            self.requires_grad_(False)  # what is not packed, too: a norm's would ask for those of the layer after it
-        give_back_memory()  # as much as the weights of a large model, which were freed one by one
+            self.requires_grad_(False)  # unpacked layers too: a norm's gradient would need that of the next layer
+        give_back_memory()  # the original weights were freed one by one
         return self
 
     def weights_hash(self) -> str:
-        """Twelve digits that tell one set of weights from another, whatever device or folder they are on."""
+        """Twelve hexadecimal digits that identify the weights, whatever their device or folder."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
@@ -317,17 +317,17 @@ class StraIT(nn.Module):
         Args:
             source: a model folder, a hub id (``user/name``, or ``user/name@revision``), or None for the model that
                 ships with the package.
-            device: where to.
-            dtype: of the transformers; float32 where the device cannot compute in another. The tokenizer is always
+            device: to load it on.
+            dtype: of the transformers; float32 if the device does not support another. The tokenizer is always
                 float32: rounding there would change tokens and pixels.
-            pack: for inference on a CPU (see ``pack``); False for a model that is to be trained, copied or moved.
-            revision: branch, tag or commit of a hub's model.
-            cache_dir: where downloads are kept; the hub library's own cache by default.
+            pack: for inference on a CPU (see ``pack``); False for a model that will be trained, copied or moved.
+            revision: branch, tag or commit of a hub model.
+            cache_dir: folder for downloads; the cache of huggingface_hub by default.
             token: for private models; that of ``hf auth login`` or ``HF_TOKEN`` by default.
-            local_files_only: take what the cache has, and ask no hub.
+            local_files_only: use only the cache, without asking the hub.
 
         Raises:
-            ModelError: if it is not there, or its files do not fit its configuration; nothing is then loaded.
+            ModelError: if it is missing, or its files do not fit its configuration; nothing is then loaded.
         """
         from strait.model import sharing
 
@@ -339,8 +339,8 @@ class StraIT(nn.Module):
     def shaped(
         cls, config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig | None, dtype: torch.dtype
     ) -> Self:
-        """A model without memory for its weights (on the meta device), its transformers of a dtype."""
-        with torch.device("meta"):
+        """A model on the meta device, without memory for its weights, with transformers of a dtype."""
+        with WithoutWeights():
             model = cls(config, classes, decoding)
         for part in config.parts:
             if part != "tokenizer":
@@ -351,9 +351,9 @@ class StraIT(nn.Module):
         """Write the model folder: its description and the trained parts (or those named).
 
         Args:
-            folder: made if need be; files of parts that are not written stay as they are, and so does a README.md.
-            parts: which; all trained ones by default.
-            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
+            folder: created if needed; files of other parts and an existing README.md are left as they are.
+            parts: to write; all trained parts by default.
+            dtype: of the stored weights, such as ``torch.bfloat16``; their own by default.
         """
         from strait.model import sharing
 
@@ -371,24 +371,24 @@ class StraIT(nn.Module):
         create_pr: bool = False,
         dtype: Any = None,
     ) -> str:
-        """Share the model on a hub: its description, trained parts and model card, in one commit.
+        """Upload the model to a hub: its description, trained parts and model card, in one commit.
 
         Args:
-            repo_id: ``user/name``; made if there is none.
-            card: Markdown for its README.md. By default ``self.card``, or where that is empty one that says what the
-                model knows of itself. Metadata of the library are added to any.
+            repo_id: ``user/name``; created if needed.
+            card: Markdown for its README.md. By default ``self.card``, or if that is empty a generated card. The
+                library's metadata is added in any case.
             commit_message: of the commit.
-            private: of a repository that is made; the hub's default if None.
-            token: one that may write; that of ``hf auth login`` or ``HF_TOKEN`` by default.
-            revision: the branch to commit to, made if need be; main by default.
+            private: visibility of a new repository; the hub's default if None.
+            token: with write access; that of ``hf auth login`` or ``HF_TOKEN`` by default.
+            revision: branch to commit to, created if needed; main by default.
             create_pr: open a pull request instead.
-            dtype: of the stored weights, such as ``torch.bfloat16``; as they are by default.
+            dtype: of the stored weights, such as ``torch.bfloat16``; their own by default.
 
         Returns:
-            The address of the commit, or of the pull request.
+            The URL of the commit, or of the pull request.
 
         Raises:
-            ModelError: if the tokenizer is not trained, or the hub does not take it.
+            ModelError: if the tokenizer is not trained, or the hub refuses it.
         """
         from strait.model import sharing
 
@@ -399,14 +399,14 @@ class StraIT(nn.Module):
 def unfilled_model(
     config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig, dtype: torch.dtype
 ) -> StraIT:
-    """A model whose weights are whatever lies in memory, and count as trained: to be filled by the caller."""
+    """A model with uninitialised weights that count as trained, to be filled by the caller."""
     model = StraIT.shaped(config, classes, decoding, dtype).to_empty(device="cpu")
     model.trained = set(config.parts)
     return model
 
 
 def _whole_canvas(bind: Bind) -> Bind:
-    """A network that always runs over the whole canvas: a CUDA graph has one shape."""
+    """A network that always runs over the whole canvas, since a CUDA graph has a fixed shape."""
 
     def bound(condition: Condition) -> LogitsFn:
         network = bind(condition)
@@ -421,7 +421,7 @@ def _whole_canvas(bind: Bind) -> Bind:
 
 
 def random_model(config: ModelConfig, classes: Sequence[str] = (), seed: int = 0) -> StraIT:
-    """A model whose random weights count as trained: for tests, benchmarks and first tries."""
+    """A model whose random weights count as trained, for tests, benchmarks and trials."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(key(seed).item()) & 0xFFFFFFFF)
         model = StraIT(config, classes)

@@ -1,5 +1,4 @@
-"""Multi-head attention without ideas of the paper: fused projections around torch's own attention, or in bfloat16 on a
-CPU a faster one."""
+"""Generic multi-head attention: fused projections around torch's attention, or a faster one in bfloat16 on a CPU."""
 
 from __future__ import annotations
 
@@ -14,33 +13,33 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 _PIECE, _LEAST = 9 * 2**17, 64**2
-"""Scores taken at once in bfloat16 on a CPU, few enough to stay in its cache; those of a head from where it pays."""
+"""In bfloat16 on a CPU: scores computed at once (they fit the cache), and the least scores of a head for which it
+pays."""
 _SHORT = 512**2
-"""Scores of a head up to which a training step on a CPU keeps them all."""
+"""Scores of a head up to which a training step on a CPU keeps them all in memory."""
 
 
 def pick(x: Tensor, positions: Tensor | None) -> Tensor:
-    """Rows ``positions`` ``[batch, count]`` of ``[batch, length, width]``; all of them if None."""
+    """Rows ``positions`` ``[batch, count]`` of ``[batch, length, width]``; all rows if None."""
     if positions is None:
         return x
     return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]``, keys and values of a length of their own ->
+    """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]`` (keys and values can have another length) ->
     ``[batch, length, heads * d]``.
 
-    Torch's own attention; but in bfloat16 on a CPU, without gradients, that is slow: long sequences are three products
-    a few heads at a time, their scores rounded to bfloat16, and short ones are taken in float32 (docs/performance.md).
-    With gradients on a CPU it is slow, too, unless the sequences are so long that their scores do not fit.
-    ``dropout``: the rate at which weights are dropped.
+    Usually torch's attention. On a CPU that is slow in two cases. In bfloat16 without gradients, long sequences are
+    computed a few heads at a time, with scores rounded to bfloat16, and short ones in float32 (docs/performance.md).
+    With gradients, scores are kept in memory unless the sequences are too long. ``dropout``: rate on the weights.
     """
     if query.device.type == "cpu" and (dropout or _short_with_gradients(query, key)):
         weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
         return _merge_heads(drop(weights, dropout) @ value)
     if dropout or not _half_without_gradients(query, key, value):
         return _merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
-    # By the sequences' lengths, never by the batch: the same way for one image as for many.
+    # Chosen by the lengths, not by the batch, so that results do not depend on the batch.
     if query.shape[2] * key.shape[2] >= _LEAST:
         return _merge_heads(_attend_by_pieces(query, key, value))
     return _merge_heads(F.scaled_dot_product_attention(query.float(), key.float(), value.float())).bfloat16()
@@ -51,20 +50,20 @@ def _short_with_gradients(query: Tensor, key: Tensor) -> bool:
 
 
 def _half_without_gradients(*tensors: Tensor) -> bool:
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compiled, every piece would be code of its own
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compiling would unroll the loop over pieces
         return False
-    return all(one.device.type == "cpu" and one.dtype == torch.bfloat16 for one in tensors)
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 for tensor in tensors)
 
 
 def _attend_by_pieces(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    rows = [part.flatten(0, 1).contiguous() for part in (query, key, value)]  # every head of every image
-    found, nothing = torch.empty_like(rows[0]), query.new_empty(1, 1, 1)
+    heads = [tensor.flatten(0, 1).contiguous() for tensor in (query, key, value)]  # of all images
+    outputs, unused = torch.empty_like(heads[0]), query.new_empty(1, 1, 1)
     size = max(1, _PIECE // (query.shape[2] * key.shape[2]))
-    pieces = (part.split(size) for part in (*rows, found))
-    for some_queries, some_keys, some_values, out in zip(*pieces, strict=True):
-        scores = torch.baddbmm(nothing, some_queries, some_keys.mT, beta=0, alpha=query.shape[-1] ** -0.5)
-        torch.bmm(torch.softmax(scores, -1, out=scores), some_values, out=out)
-    return found.view(query.shape)
+    pieces = (tensor.split(size) for tensor in (*heads, outputs))
+    for queries, keys, values, output in zip(*pieces, strict=True):
+        scores = torch.baddbmm(unused, queries, keys.mT, beta=0, alpha=query.shape[-1] ** -0.5)
+        torch.bmm(torch.softmax(scores, -1, out=scores), values, out=output)
+    return outputs.view(query.shape)
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -76,7 +75,8 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 
 class _HeadNorm(nn.RMSNorm):
-    """RMSNorm over one head's width, its weight in the dtype of the input (autocast would leave the fused path)."""
+    """RMSNorm over a head's width, with its weight in the dtype of the input: otherwise autocast leaves the fused
+    kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(x.dtype)
@@ -84,7 +84,7 @@ class _HeadNorm(nn.RMSNorm):
 
 
 class SelfAttention(nn.Module):
-    """Every position attends to every other: ``[batch, length, width]`` -> the same, or at some positions alone."""
+    """Self-attention: ``[batch, length, width]`` -> the same shape, or only at some positions."""
 
     def __init__(self, width: int, heads: int, dropout: float, qk_norm: bool) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
         self.key_norm = _HeadNorm(width // heads) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """``positions`` int64 ``[batch, count]``: whose results are wanted; of all, in order, if None."""
+        """``positions`` int64 ``[batch, count]``: where to compute the result; everywhere if None."""
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         query, key, value = (_split_heads(part, self.heads) for part in (pick(query, positions), key, value))
         dropout = self.dropout if self.training else 0.0
@@ -103,7 +103,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Every position attends to a context whose keys and values are computed beforehand, once for all steps."""
+    """Cross-attention to a context whose keys and values are computed in advance, once for all steps."""
 
     def __init__(self, width: int, heads: int, dropout: float, qk_norm: bool) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class CrossAttention(nn.Module):
         return self.key_norm(key), value
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
-        """``[batch, length, width]`` and what ``keys_values`` gave -> ``[batch, length, width]``."""
+        """``[batch, length, width]`` and the result of ``keys_values`` -> ``[batch, length, width]``."""
         query = self.query_norm(_split_heads(self.query(x), self.heads))
         dropout = self.dropout if self.training else 0.0
         return self.out(attend(query, *keys_values, dropout))

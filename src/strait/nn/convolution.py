@@ -1,4 +1,4 @@
-"""Convolutional blocks without ideas of the paper: MaskGIT's residual blocks, up- and downsampling."""
+"""Generic convolutional blocks: MaskGIT's residual blocks, up- and downsampling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups; with fewer in narrow layers, so that each has four channels at least.
+    """GroupNorm with 32 groups, or fewer in narrow layers, so that each group has at least four channels.
 
-    A group of one channel forgets how strong that channel was; with such groups our decoders lost colours and drew a
-    spot that outshone the rest of the image (docs/choices.md).
+    A group of one channel loses that channel's scale: with such groups our decoders lost colours and drew a bright
+    spot (docs/choices.md).
     """
     groups = math.gcd(32, channels)
     while groups > 1 and channels // groups < 4:
@@ -23,18 +23,22 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def full_precision_convolutions() -> AbstractContextManager[object]:
-    """Convolutions without TF32 on a GPU, otherwise as the user has them.
-
-    Tokens and pixels must not depend on ten bits of a mantissa.
-    """
-    now = torch.backends.cudnn
-    return now.flags(
-        enabled=now.enabled,
-        benchmark=now.benchmark,
-        benchmark_limit=now.benchmark_limit,
-        deterministic=now.deterministic,
+    """Disable TF32 in convolutions on a GPU, without changing other flags: its mantissa of ten bits would change
+    tokens and pixels."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        benchmark_limit=cudnn.benchmark_limit,
+        deterministic=cudnn.deterministic,
         allow_tf32=False,
     )
+
+
+def training_format(device: torch.device, compiled: bool) -> torch.memory_format:
+    """The memory format to train in: channels last, except for eager code on a CPU, where the backward pass of
+    GroupNorm is slow on channels-last tensors."""
+    return torch.channels_last if compiled or device.type == "cuda" else torch.contiguous_format
 
 
 def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
@@ -77,7 +81,7 @@ class Upsample(nn.Module):
 def upsample(x: Tensor) -> Tensor:
     """Nearest x2: ``[batch, c, h, w]`` -> ``[batch, c, 2h, 2w]``.
 
-    Not ``F.interpolate``: compiled for a CPU, its gradient came out as zero inside the decoder (torch 2.13).
+    Not ``F.interpolate``: compiled for a CPU, its gradient in the decoder was zero (torch 2.13).
     """
     batch, channels, height, width = x.shape
     spread = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
@@ -90,10 +94,10 @@ def downsample(x: Tensor) -> Tensor:
 
 
 class BlurDownsample(nn.Module):
-    """Halve the resolution behind the low-pass filter [1, 3, 3, 1] (separable), as in StyleGAN's discriminator.
+    """Blur with the separable filter [1, 3, 3, 1] and halve the resolution, as in StyleGAN's discriminator.
 
-    As a product with a banded matrix on either side: in bfloat16 the gradient of a depthwise convolution takes a CPU
-    many times as long (``benchmarks/blocks.py``).
+    Computed by products with banded matrices: the gradient of a depthwise convolution is many times slower in bfloat16
+    on a CPU (``benchmarks/blocks.py``).
     """
 
     taps: Tensor
@@ -107,6 +111,6 @@ class BlurDownsample(nn.Module):
         return self._bands(height).to(x.dtype).T @ (x @ self._bands(width).to(x.dtype))
 
     def _bands(self, size: int) -> Tensor:
-        """What filters and halves a side: ``[size, size / 2]``."""
+        """The matrix that blurs and halves a side: ``[size, size / 2]``."""
         pixels = torch.eye(size, device=self.taps.device)[:, None]
         return F.conv1d(pixels, self.taps[None, None], stride=2, padding=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Dropout at a CPU's pace."""
+"""Dropout that is fast on a CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _STEPS = 2**16
 
 
 class Dropout(nn.Module):
-    """Elements are zeroed at a rate and the others scaled up, while training.
+    """Zeroes elements at random and scales up the others, in training only.
 
     Args:
-        rate: from 0 to below 1; on a CPU to the nearest 65536th.
+        rate: share of zeroed elements, in [0, 1); on a CPU rounded to 1/65536.
     """
 
     def __init__(self, rate: float) -> None:
@@ -25,10 +25,10 @@ class Dropout(nn.Module):
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Any shape -> the same.
+    """Any shape -> the same shape.
 
-    Torch's own draws one number an element, one after the other, which on a CPU takes a tenth of a training step
-    and more (docs/performance.md). There four elements share one draw of its generator, of 16 bits each.
+    Torch's dropout draws a random number for each element, sequentially, which on a CPU takes a tenth of a training
+    step and more (docs/performance.md). Here four elements share a draw of 64 bits.
     """
     if rate == 0:
         return x
@@ -36,5 +36,5 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return F.dropout(x, rate)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     zeroed = round(rate * _STEPS)
-    kept = draws[: x.numel()].view(x.shape) >= zeroed - _STEPS // 2
-    return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - zeroed))
+    mask = draws[: x.numel()].view(x.shape) >= zeroed - _STEPS // 2
+    return x * mask.to(x.dtype).mul_(_STEPS / (_STEPS - zeroed))

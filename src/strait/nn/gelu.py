@@ -1,4 +1,4 @@
-"""GELU in its tanh form, MaskGIT's, at a CPU's pace."""
+"""GELU in its tanh form (MaskGIT's) that is fast on a CPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _PIECE = 2**18
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3): the tanh form exactly, since
-    (1 + tanh(y / 2)) / 2 is the logistic function of y.
+    """x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)): exactly the tanh form, since (1 + tanh(y / 2)) / 2 = sigmoid(y).
 
-    Without gradients, in float32 on a CPU, the result takes the place of ``x``: four passes over pieces that stay in
-    its cache cost a third of torch's one with its hyperbolic tangent (docs/performance.md).
+    Without gradients, in float32 on a CPU, computed in place: four passes over pieces that stay in the cache take a
+    third of the time of torch's single pass with tanh (docs/performance.md).
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
         return F.gelu(x, approximate="tanh")
@@ -29,10 +28,10 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:
-    """GELU of a linear layer's result: ``[..., inputs]`` -> ``[..., outputs]``.
+    """GELU of a linear layer: ``[..., inputs]`` -> ``[..., outputs]``.
 
-    Within the product where the layer is packed in bfloat16. In float32 that is no faster, and slower without AVX-512.
-    """
+    Fused with the product if the layer is packed in bfloat16. In float32 that is no faster, and slower without
+    AVX-512."""
     if isinstance(linear, PackedLinear) and x.dtype == torch.bfloat16:
         return linear(x, "gelu")
     return gelu(linear(x))

@@ -1,4 +1,4 @@
-"""Layers as a CPU's matrix product wants them: their weights laid out once, not at every product."""
+"""Layers with weights packed for matrix products on a CPU: once, instead of at every product."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class Packed(nn.Module):
-    """A layer for inference on a CPU: the same products by oneDNN, from weights in its own layout.
+    """A layer for inference on a CPU: the same products by oneDNN, with weights in its own layout.
 
-    The state dictionary holds the weights as they were, to the last bit.
+    The state dictionary has the original weights, bit for bit.
 
     Raises:
-        RuntimeError: where a gradient is asked for, another device or dtype, a copy or other weights: the layout is
-            made once, for one of each.
+        RuntimeError: on gradients, a move to another device or dtype, a copy, or loading other weights: none of these
+            is possible with packed weights.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -26,19 +26,19 @@ class Packed(nn.Module):
 
     def _refuse_gradients(self, x: Tensor) -> None:
         if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError("packed weights have no gradient; to train a model, load it with pack=False")
+            raise RuntimeError("packed weights have no gradients; to train a model, load it with pack=False")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packed:
         moved = fn(torch.empty(0, dtype=self._weight.dtype))
         if (moved.device, moved.dtype) != (self._weight.device, self._weight.dtype):
-            raise RuntimeError("packed weights stay where they are; load the model for its device, or with pack=False")
+            raise RuntimeError("packed weights cannot be moved; load the model on that device, or with pack=False")
         return self
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise RuntimeError("packed weights cannot be copied or pickled; for that, load the model with pack=False")
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        raise RuntimeError("packed weights stay as they are; to load others, load the model with pack=False first")
+        raise RuntimeError("packed weights cannot be replaced; to load others, load the model with pack=False first")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self._weight.to_dense()
@@ -49,7 +49,7 @@ class Packed(nn.Module):
 class PackedLinear(Packed):
     """``nn.Linear``, 9 to 30% faster (`benchmarks/blocks.py`).
 
-    A row's result does not depend on how many rows there are.
+    The result of a row does not depend on the number of rows.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -57,7 +57,7 @@ class PackedLinear(Packed):
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
     def forward(self, x: Tensor, then: Literal["none", "gelu"] = "none") -> Tensor:
-        """``then``: what is done to the sum before it is rounded, within the product; ``gelu`` is the tanh form."""
+        """``then``: an operation fused with the product, before rounding; ``gelu`` is the tanh form."""
         self._refuse_gradients(x)
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, then, [], "tanh")
 
@@ -78,10 +78,10 @@ class PackedConvolution(Packed):
 
 
 def pack_layers(module: nn.Module) -> None:
-    """Replace every linear layer and convolution below a module, one by one: never are two of them in memory twice.
+    """Replace all linear layers and convolutions inside a module, one by one: at most one is in memory twice.
 
-    Where the layout is not to be had (another device, processor or dtype than float32 and, for linear layers,
-    bfloat16; padding other than zeros) nothing happens.
+    Layers that cannot be packed stay as they are: those on another device or an unsupported processor, with a dtype
+    other than float32 (or, for linear layers, bfloat16), or with padding other than zeros.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a block computed is thrown away, and computed again when its gradient is needed."""
+"""Activation checkpointing: a block's activations are discarded, and recomputed in the backward pass."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_in_backward(block: nn.Module) -> None:
-    """Keep only the inputs of a block between its forward and backward pass: a third more work, far less memory.
+    """Keep only a block's inputs between its forward and backward pass: a third more work, far less memory.
 
-    Dropout draws the same both times. Passes without gradients are as before.
+    Dropout draws the same numbers both times. Passes without gradients are unchanged.
     """
     inner = block.forward
 

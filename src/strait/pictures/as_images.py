@@ -1,12 +1,12 @@
-"""Pictures in: PIL pictures, numpy arrays and tensors to ``Images`` or to pixels. The only place that knows the kinds.
+"""PIL pictures, numpy arrays and tensors to ``Images`` or to pixels. Only this module distinguishes these types.
 
-| what is handed over | shape | values |
+| input | shape | values |
 |---|---|---|
-| PIL picture | any size and mode | as its mode says; turned as EXIF says |
+| PIL picture | any size and mode | as its mode says; rotated as EXIF says |
 | numpy array | ``[height, width, 3 or 4]``, or ``[height, width]`` for grey | uint8, or floats in [0, 1] |
 | tensor | ``[3, height, width]`` | floats in [-1, 1] (``Images``), or uint8 |
 
-An array or a tensor may have a batch dimension in front; a list holds any of these but arrays with one.
+An array or a tensor may have a leading batch dimension. A list may hold any of these except batched arrays.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ Pixels: TypeAlias = Image.Image | np.ndarray | Tensor
 Pictures: TypeAlias = Pixels | Sequence[Pixels]
 
 AnyPicture: TypeAlias = Picture | Image.Image | np.ndarray | Tensor | str | Path
-"""A picture as a user may hand it over: what ``as_images`` understands, or a file's path."""
+"""A picture from a user: anything that ``as_images`` accepts, or a file's path."""
 AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | Sequence[Any] | str | Path
-"""A mask as a user may hand it over: bools, 8 bits, lists of rows, a picture white where to fill, or its path."""
+"""A mask from a user: bools, 8-bit values, lists of rows, a picture that is white where to fill, or a file's path."""
 
-_SLACK = 1e-3  # what resampling or rounding may add at the ends of a range
+_TOLERANCE = 1e-3  # resampling and rounding may overshoot a range by this much
 
 
 def as_images(pictures: Pictures, size: int) -> Images:
-    """Whatever pictures were handed over, as ``Images``.
+    """Convert pictures of any accepted type to ``Images``.
 
     Args:
-        pictures: see above.
-        size: PIL pictures and arrays are brought to it as training does: the shorter side resampled, the middle
-            square cut out, transparency on white. Tensors stay as large as they are; what else stands in their list
-            must then be as large.
+        pictures: see the table above.
+        size: PIL pictures and arrays are resized to it as in training: the shorter side is resampled, the central
+            square is cropped and transparency becomes white. Tensors keep their size; a list that contains tensors
+            must be uniform in size.
 
     Returns:
         float32 ``[batch, 3, height, width]`` in [-1, 1].
 
     Raises:
-        ValueError: naming the shape or the values that cannot be a picture's.
+        ValueError: if a shape or a value range is not that of a picture.
     """
     if isinstance(pictures, Tensor):
         return _tensor_images(pictures)
@@ -66,36 +66,38 @@ def as_images(pictures: Pictures, size: int) -> Images:
         pictures = [pictures]
     if not len(pictures):
         raise ValueError("images: none were given")
-    found = [_tensor_images(one) if isinstance(one, Tensor) else _square(one, size) for one in pictures]
-    sides = sorted({f"{images.shape[2]}x{images.shape[3]}" for images in found})
+    batches = [_tensor_images(item) if isinstance(item, Tensor) else _square(item, size) for item in pictures]
+    sides = sorted({f"{images.shape[2]}x{images.shape[3]}" for images in batches})
     if len(sides) > 1:
-        raise ValueError(f"images: those of one list must be equally large, not {' and '.join(sides)}")
-    return torch.cat(found)
+        raise ValueError(f"images: all pictures in a list must have the same size, not {' and '.join(sides)}")
+    return torch.cat(batches)
 
 
 def pixels_of(picture: Pixels) -> np.ndarray:
-    """One picture at its own size: uint8 ``[height, width, 3 or 4]``.
+    """One picture at its original size: uint8 ``[height, width, 3 or 4]``.
 
     Raises:
-        ValueError: naming the shape or the values that cannot be a picture's.
+        ValueError: if the shape or the value range is not that of a picture.
     """
     if isinstance(picture, Tensor):
         images = _tensor_images(picture)
         if len(images) != 1:
-            raise ValueError(f"images: one picture is wanted here, not {len(images)}")
+            raise ValueError(f"images: expected one picture, not {len(images)}")
         picture = to_pictures(images)[0]
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
     if not isinstance(picture, Image.Image):
-        raise ValueError(f"images: {type(picture).__name__} is no picture; give a PIL picture, an array or a tensor")
+        raise ValueError(
+            f"images: {type(picture).__name__} is not a picture; pass a PIL picture, an array or a tensor"
+        )
     return np.array(eight_bits(picture))
 
 
 def as_picture(picture: AnyPicture) -> Picture:
-    """Whatever picture was handed over.
+    """Convert a picture of any accepted type, or read it from its path.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a picture.
     """
     if isinstance(picture, Picture):
         return picture
@@ -103,12 +105,15 @@ def as_picture(picture: AnyPicture) -> Picture:
 
 
 def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
-    """Whatever mask was handed over, bool ``[height, width]`` of the picture's ``size``; of integers those of 128 and
-    above are to be filled, or where none is above 1 those of 1. Dimensions of one in front (a batch, a
-    channel) or behind are left aside.
+    """Convert a mask of any accepted type to bool ``[height, width]``, True where to fill.
+
+    Args:
+        mask: integers are thresholded as in ``is_filled``. Dimensions of size one in front (batch, channel) or at the
+            end are dropped.
+        size: height and width of the picture.
 
     Raises:
-        PictureError: if it is none, or of another size.
+        PictureError: if it is not a mask, or its size is not the picture's.
     """
     if isinstance(mask, str | Path):
         mask = read_mask(mask, size, "mask")
@@ -138,13 +143,13 @@ def _square(picture: Any, size: int) -> Images:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"images: an array of shape {array.shape} is no picture; it must be [height, width, 3]")
+        raise ValueError(f"images: an array of shape {array.shape} is not a picture; it must be [height, width, 3]")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array))
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"images: an array of {array.dtype} is no picture; it must be uint8, or floats in [0, 1]")
+        raise ValueError(f"images: an array of {array.dtype} is not a picture; it must be uint8, or floats in [0, 1]")
     _check_range(float(array.min()), float(array.max()), 0, "an array of floats")
     return Image.fromarray((array * 255).round().clip(0, 255).astype(np.uint8))
 
@@ -163,6 +168,6 @@ def _tensor_images(tensor: Tensor) -> Images:
 
 
 def _check_range(lowest: float, highest: float, floor: int, what: str) -> None:
-    # Written so that what is no number is refused.
-    if not (floor - _SLACK <= lowest and highest <= 1 + _SLACK):
-        raise ValueError(f"images: {what} must lie in [{floor}, 1]; this one reaches from {lowest:g} to {highest:g}")
+    # Written so that NaN fails the check.
+    if not (floor - _TOLERANCE <= lowest and highest <= 1 + _TOLERANCE):
+        raise ValueError(f"images: {what} must lie in [{floor}, 1]; this one ranges from {lowest:g} to {highest:g}")

@@ -1,4 +1,4 @@
-"""Between 8 bits a channel and ``Images`` in [-1, 1]: the one place that scales."""
+"""Convert between 8-bit pixels and ``Images`` in [-1, 1]; the only module of the package that scales pixels."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from strait.types import Images
 
 
 def from_bytes(pixels: Tensor) -> Images:
-    """Values in 0..255, uint8 of any shape -> float32 in [-1, 1]."""
+    """uint8 values in 0..255 of any shape -> float32 in [-1, 1]."""
     return pixels.float().div(127.5).sub(1)
 
 
 def as_bytes(images: Images) -> Tensor:
-    """Images in [-1, 1] as the uint8 ``[batch, 3, height, width]`` that a PNG of them would hold."""
+    """Images in [-1, 1] -> uint8 ``[batch, 3, height, width]``, the values that a PNG stores."""
     return images.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_images(picture: Image.Image) -> Images:
-    """An RGB picture as ``[1, 3, height, width]``."""
+    """An RGB picture -> images ``[1, 3, height, width]`` in [-1, 1]."""
     return from_bytes(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
 
 
 def to_pictures(images: Images) -> list[Image.Image]:
-    """Images ``[batch, 3, height, width]`` in [-1, 1] -> pictures of 8 bits a channel."""
+    """Images ``[batch, 3, height, width]`` in [-1, 1] -> 8-bit RGB pictures."""
     return [Image.fromarray(image) for image in as_bytes(images).permute(0, 2, 3, 1).cpu().numpy()]

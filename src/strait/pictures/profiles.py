@@ -1,4 +1,4 @@
-"""Colour profiles: what a picture's numbers mean, brought to sRGB, which the models and every screen take them for."""
+"""Colour profiles: convert a picture to sRGB, which the models and screens assume."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _LARGEST = 4 << 20
-"""Bytes of a profile; the largest in use, for printing, have two million."""
+"""Largest accepted profile in bytes; the largest in use, for printing, have two million."""
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""The colours that a profile is of, and the mode in which PIL has them."""
+"""The colour space of a profile, and the corresponding mode of PIL."""
 _SAME = 2
-"""Levels of 255 by which copies of sRGB differ among themselves."""
+"""Differences of up to this many levels (of 255) count as equal: copies of the sRGB profile vary that much."""
 
 
 def to_srgb(picture: Image.Image, profile: object, mode: str) -> Image.Image:
-    """A picture of 8 bits as RGB or RGBA in sRGB.
+    """Convert an 8-bit picture to RGB or RGBA in sRGB.
 
     Args:
-        picture: of any mode of 8 bits.
-        profile: the bytes of its ICC profile. None, a damaged one or one of other colours than the picture's counts
-            as sRGB.
+        picture: of any 8-bit mode.
+        profile: the bytes of its ICC profile. A missing, damaged or mismatched profile is treated as sRGB.
         mode: RGB or RGBA.
     """
     plain = picture.convert(mode)
@@ -31,7 +30,7 @@ def to_srgb(picture: Image.Image, profile: object, mode: str) -> Image.Image:
         return plain
     source_mode = transform.input_mode
     if source_mode == "RGB":
-        # Grey pictures and palettes may have one of these, too. Ink may not: its colours would be guessed twice.
+        # Also valid for grey pictures and palettes. Not for CMYK: its conversion to RGB is already a guess.
         if picture.mode == "CMYK":
             return plain
         source = plain.convert("RGB")
@@ -45,7 +44,7 @@ def to_srgb(picture: Image.Image, profile: object, mode: str) -> Image.Image:
         converted = ImageCms.applyTransform(source, transform)
     except (ImageCms.PyCMSError, ValueError, OSError):
         return plain
-    if converted is None:  # only where it is done in place
+    if converted is None:  # only when applied in place
         return plain
     if mode == "RGBA":
         converted.putalpha(plain.getchannel("A"))
@@ -55,10 +54,10 @@ def to_srgb(picture: Image.Image, profile: object, mode: str) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """From a profile's colours to sRGB; None where the profile is damaged, of other colours, or sRGB itself."""
+    """The transform from a profile to sRGB; None if the profile is damaged, of an unknown space, or sRGB itself."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space: str = opened.profile.xcolor_space  # pyright: ignore - the library's own types are at fault
+        space: str = opened.profile.xcolor_space  # pyright: ignore - the library's type stubs are wrong
         mode = _SPACES[space]
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
         if mode != "CMYK":

@@ -1,4 +1,4 @@
-"""An untrusted picture or mask opened: any size and mode to 8 bits a channel; what cannot be used says why."""
+"""Open untrusted pictures and masks of any size and mode as 8 bits per channel, with clear errors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from strait.pictures.profiles import to_srgb
 from strait.runtime.messages import first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is decoded whatever a file is called: PIL has formats that start other programs."""
+"""The accepted formats, whatever the file's name: some of PIL's decoders start other programs."""
 MOST_SCANS = 100
-"""Passes of a JPEG over its pixels. Programs that write them make some ten, and 37 KB can ask for 1,500."""
+"""Limit on the scans of a JPEG. Encoders write about ten; a file of 37 KB can request 1,500."""
 _MOST_PAGES = 1000
 _OTHER_KINDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _START_OF_SCAN, _SAMPLE_FORMAT = b"\xff\xda", 339
-# Within a scan FF stands before 00 and D0 to D7 without being a marker, and before another FF it is filling.
+# Within a scan, FF followed by 00 or D0 to D7 is not a marker, and repeated FF bytes are padding.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 
 
 class PictureError(ValueError):
-    """A picture or mask cannot be used; the message is for people."""
+    """A picture or mask cannot be used."""
 
 
 class NoPicture(UnidentifiedImageError):
@@ -42,7 +42,7 @@ class Mask:
 
     Attributes:
         fill: bool ``[height, width]``, True where to fill.
-        pages: how many pictures the file has; the first is taken.
+        pages: number of pictures in the file; only the first is used.
     """
 
     fill: np.ndarray
@@ -51,11 +51,11 @@ class Mask:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it will be given back.
+    """A picture at its original size.
 
     Attributes:
-        pixels: uint8 ``[height, width, 3 or 4]``; the fourth is transparency.
-        pages: how many the file has; the first is taken.
+        pixels: uint8 ``[height, width, 3 or 4]``; the fourth channel is alpha.
+        pages: number of pictures in the file; only the first is used.
     """
 
     pixels: np.ndarray
@@ -67,20 +67,20 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def rgb(self) -> Image.Image:
-        """What the model sees: on white where it is transparent."""
+        """The picture as RGB, with transparency on white."""
         return on_white(Image.fromarray(self.pixels))
 
 
 def open_picture(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
-    """Open an untrusted picture by its head; the pixels are read when they are asked for. Every reader comes here.
+    """Open an untrusted picture; pixels are decoded lazily. Every reader of the package goes through this function.
 
     Args:
         source: a file's path or its content.
-        formats: those of PIL that are taken, whatever the file is called.
+        formats: the accepted formats of PIL, whatever the file's name.
 
     Raises:
-        ValueError: if decoding would take far longer than its size lets expect.
-        OSError: and much else that PIL raises, if it is no picture.
+        ValueError: if decoding would take far longer than the file's size suggests.
+        OSError: or another error of PIL, if it is not a picture.
     """
     try:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats))
@@ -93,7 +93,7 @@ def open_picture(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         if _scans(content) > MOST_SCANS:
             picture.close()
-            raise ValueError(f"a JPEG of more than {MOST_SCANS} scans, which would take minutes to decode")
+            raise ValueError(f"a JPEG with more than {MOST_SCANS} scans, which would take minutes to decode")
     return picture
 
 
@@ -116,38 +116,38 @@ def _instead_of_a_picture(source: str | Path | bytes) -> str | None:
 
 
 def _scans(content: bytes) -> int:
-    """How often a JPEG passes over its pixels: each start-of-scan marker is one pass, however few bytes it has."""
+    """The number of scans of a JPEG if it may exceed ``MOST_SCANS``, else 0."""
     if content.count(_START_OF_SCAN) <= MOST_SCANS:
         return 0
-    # Some are within other segments (a thumbnail), or behind the end of the picture (a film): not passes of this one.
+    # Markers inside other segments (a thumbnail) or after the end of the picture (a video) do not count.
     place, scans = 2, 0
     while (marker := _MARKER.search(content, place)) is not None and scans <= MOST_SCANS:
         kind, place = marker[0][-1], marker.end()
         if kind == 0xD9:  # the end
             break
-        if kind not in (0x01, 0xD8):  # which alone have no length
+        if kind not in (0x01, 0xD8):  # the only other markers without a length
             scans += kind == 0xDA
             place += int.from_bytes(content[place : place + 2])
     return scans
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, or RGBA where it has transparency, of 8 bits in sRGB; turned as EXIF says."""
+    """A picture of any mode -> 8-bit sRGB, RGB or (with transparency) RGBA; rotated as EXIF says."""
     picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _from_range(picture)
     transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
     picture = to_srgb(picture, profile, "RGBA" if transparent else "RGB")
-    picture.info.pop("icc_profile", None)  # done with: it must not be applied twice
+    picture.info.pop("icc_profile", None)  # it must not be applied twice
     return picture
 
 
 def _from_range(picture: Image.Image) -> Image.Image:
-    """A grey picture of large integers or floats as one of 8 bits: files do not say how many bits they use, so the
-    largest value decides."""
+    """A grey picture of wide integers or floats -> 8 bits. Files do not state the bits in use: the largest value
+    decides."""
     values = np.asarray(picture)
-    if values.dtype == np.int32 and 2 not in _tag(picture, _SAMPLE_FORMAT):  # PIL has no unsigned ones of 32 bits
+    if values.dtype == np.int32 and 2 not in _tag(picture, _SAMPLE_FORMAT):  # PIL has no unsigned 32-bit mode
         values = values.view(np.uint32)
     is_float = values.dtype.kind == "f"
     values = values.astype(np.float64)
@@ -157,28 +157,28 @@ def _from_range(picture: Image.Image) -> Image.Image:
     else:
         deepest = 16 if is_float else max(16, int(largest).bit_length())
         white = 2.0 ** next((bits for bits in (8, 12) if largest < 2**bits), deepest) - 1
-    # What is no number is black, and infinity white.
+    # NaN becomes black, and infinity white.
     values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0).clip(0, white)
     return Image.fromarray((values * (255 / white)).astype(np.uint8))
 
 
 def _tag(picture: Image.Image, number: int) -> tuple[int, ...]:
-    """A tag of a TIFF; of other pictures, none."""
+    """The values of a TIFF tag; empty for other formats."""
     value = getattr(picture, "tag_v2", {}).get(number, ())
     return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """An RGB or RGBA picture as RGB, on white where it is transparent."""
+    """An RGB or RGBA picture -> RGB, with transparency on white."""
     if picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
+        background = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(background, picture).convert("RGB")
     return picture
 
 
 def to_square(picture: Image.Image, size: int) -> np.ndarray:
-    """A picture of any size and mode as uint8 ``[size, size, 3]``: turned as EXIF says, on white where it is
-    transparent, its shorter side brought to ``size`` (Lanczos), the centre cut out.
+    """A picture of any size and mode -> uint8 ``[size, size, 3]``: rotated as EXIF says, transparency on white, the
+    shorter side resized to ``size`` (Lanczos) and the centre cropped.
     """
     picture = on_white(eight_bits(picture))
     if picture.size != (size, size):
@@ -187,25 +187,25 @@ def to_square(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def read_picture(path: str | Path, option: str = "picture") -> Picture:
-    """Open a picture: turned as EXIF says, 8 bits a channel, RGB or RGBA.
+    """Read a picture: rotated as EXIF says, 8 bits per channel, RGB or RGBA.
 
     Args:
         path: of the file.
-        option: what an error message starts with.
+        option: prefix of error messages.
 
     Raises:
-        PictureError: if there is no such file, or it is empty, damaged, too large, or no picture.
+        PictureError: if the file is missing, empty, damaged, too large, or not a picture.
     """
     return picture_of(_content(path, option), f"{option}: {path}")
 
 
 def picture_of(content: bytes, name: str, formats: Sequence[str] = FORMATS) -> Picture:
-    """The same from a file's content.
+    """``read_picture`` from a file's content.
 
     Args:
         content: of the file.
-        name: what an error message starts with.
-        formats: those of PIL that are taken.
+        name: prefix of error messages.
+        formats: the accepted formats of PIL.
     """
     with _readable(name, formats):
         picture = _opened(content, name, formats)
@@ -213,19 +213,19 @@ def picture_of(content: bytes, name: str, formats: Sequence[str] = FORMATS) -> P
 
 
 def read_mask(path: str | Path, size: tuple[int, int], option: str = "--mask") -> Mask:
-    """Open a mask image: filled is where it is white (128 and above), on black if transparent.
+    """Read a mask image: True where it is white (128 and above); transparency counts as black.
 
     Raises:
-        PictureError: as ``read_picture``, and if its size is not that of the picture, (height, width).
+        PictureError: as ``read_picture``, and if its size is not the picture's ``size``, (height, width).
     """
     return mask_of(_content(path, option), size, f"{option}: {path}")
 
 
 def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[str] = FORMATS) -> Mask:
-    """The same from a file's content."""
+    """``read_mask`` from a file's content."""
     with _readable(name, formats):
         picture = _opened(content, name, formats)
-        # By the file's head, before its pixels take memory; EXIF may still turn it by a quarter.
+        # Checked before the pixels are decoded; EXIF may still rotate it by 90 degrees.
         if sorted(picture.size) != sorted(size):
             _refuse_size(name, picture, size)
         pages, picture = _pages(picture), eight_bits(picture)
@@ -235,7 +235,7 @@ def mask_of(content: bytes, size: tuple[int, int], name: str, formats: Sequence[
 
 
 def is_white(picture: Image.Image) -> np.ndarray:
-    """Where an RGB or RGBA picture is white, on black if transparent; see ``is_filled``."""
+    """Where an RGB or RGBA picture is white (``is_filled``); transparency counts as black."""
     grey = np.asarray(picture.convert("L"))
     if picture.mode == "RGBA":
         grey = grey.astype(np.float32) * np.asarray(picture.getchannel("A")) / 255
@@ -243,12 +243,12 @@ def is_white(picture: Image.Image) -> np.ndarray:
 
 
 def is_filled(values: np.ndarray) -> np.ndarray:
-    """Where a mask of 8 bits is to be filled: 128 and above; where its largest value is 1 it holds booleans."""
+    """Where an 8-bit mask is set: values of at least 128, or of 1 if no value is larger (a mask of booleans)."""
     return values >= (128 if values.max(initial=0) > 1 else 1)
 
 
 def _pages(picture: Image.Image) -> int:
-    """How many pictures a file holds, counted up to ``_MOST_PAGES``: a TIFF may name any number, a few bytes each."""
+    """The number of pictures in a file, counted up to ``_MOST_PAGES``: a few bytes can declare a page of a TIFF."""
     if picture.format != "TIFF":
         return getattr(picture, "n_frames", 1)
     pages = 1
@@ -262,7 +262,7 @@ def _pages(picture: Image.Image) -> int:
 
 def _refuse_size(name: str, mask: Image.Image, size: tuple[int, int]) -> NoReturn:
     raise PictureError(
-        f"{name} is {mask.width}x{mask.height} pixels and the picture {size[1]}x{size[0]}; they must be the same"
+        f"{name} is {mask.width}x{mask.height} pixels but the picture is {size[1]}x{size[0]}; their sizes must match"
     )
 
 
@@ -274,7 +274,6 @@ def _content(path: str | Path, option: str) -> bytes:
 
 
 def _opened(content: bytes, name: str, formats: Sequence[str]) -> Image.Image:
-    """By its head alone; the pixels are read when they are asked for."""
     if not content:
         raise PictureError(f"{name} is empty (0 bytes)")
     return open_picture(content, formats)
@@ -282,7 +281,7 @@ def _opened(content: bytes, name: str, formats: Sequence[str]) -> Image.Image:
 
 @contextmanager
 def _readable(name: str, formats: Sequence[str]) -> Iterator[None]:
-    """Whatever a file can raise, as a line for people."""
+    """Turn every error of a damaged file into a ``PictureError``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -291,10 +290,12 @@ def _readable(name: str, formats: Sequence[str]) -> Iterator[None]:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
-        raise PictureError(f"{name} has too many pixels to be opened (more than {limit} million)") from error
+        raise PictureError(f"{name} has too many pixels (more than {limit} million)") from error
     except NoPicture as error:
         raise PictureError(f"{name} cannot be read: {error}") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture, or is damaged ({', '.join(formats)} are read)") from error
-    except Exception as error:  # what a damaged file can raise inside PIL has no end: SyntaxError, TypeError, ...
+        raise PictureError(
+            f"{name} is not a picture, or is damaged (supported formats: {', '.join(formats)})"
+        ) from error
+    except Exception as error:  # damaged files make PIL raise almost anything: SyntaxError, TypeError, ...
         raise PictureError(f"{name} cannot be read ({first_line(error)})") from error

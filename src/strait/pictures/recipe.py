@@ -1,11 +1,11 @@
-"""What a PNG of ours says of its making: JSON in the text chunk ``strait``, without time or path.
+"""The settings that a generated PNG stores: JSON in the text chunk ``strait``, without times or paths.
 
-| field | of what |
+| field | stored in |
 |---|---|
-| ``version``, ``model``, ``seed``, ``decoding`` | whatever was generated (``model``: hash of the weights) |
-| ``label``, ``index`` | one image: its class (None for none), and which of its seed it is |
-| ``labels``, ``count`` | a sheet of images: what was asked for |
-| ``edit``, and the options of that edit | an edited picture; side by side, or in the groups ``config`` and ``sides`` |
+| ``version``, ``model``, ``seed``, ``decoding`` | every generated PNG (``model``: hash of the weights) |
+| ``label``, ``index`` | a single image: its class (None if unconditional), and its index under its seed |
+| ``labels``, ``count`` | a sheet of images: the request |
+| ``edit``, and the options of that edit | an edited picture; flat, or in the groups ``config`` and ``sides`` |
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from strait import __version__
+from strait.version import __version__
 
 _CHUNK, _GROUPS = "strait", ("config", "sides")
-_PNG, _HEAD = b"\x89PNG\r\n\x1a\n", 4096  # the chunk comes right after the size, whatever it says of itself
+_PNG, _HEAD = b"\x89PNG\r\n\x1a\n", 4096  # the text chunk directly follows the header
 
 
 def recipe(model: str, seed: int, decoding: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What is said of an image or a sheet.
+    """The settings of an image or a sheet.
 
     Args:
         model: hash of its weights.
-        seed: the user's.
-        decoding: all of its settings.
-        more: the other fields (see above).
+        seed: the user's seed.
+        decoding: all decoding settings.
+        more: the other fields of the table above.
     """
     return {"version": __version__, "model": model, "seed": seed, "decoding": dict(decoding), **more}
 
 
 def png_bytes(picture: Image.Image, settings: Mapping[str, Any]) -> bytes:
-    """A PNG with its settings; equal images and settings, equal bytes."""
+    """A PNG with its settings; equal images and settings give equal bytes."""
     info = PngInfo()
     info.add_text(_CHUNK, json.dumps(settings, sort_keys=True))
     buffer = io.BytesIO()
@@ -47,22 +47,22 @@ def png_bytes(picture: Image.Image, settings: Mapping[str, Any]) -> bytes:
 
 
 def recipe_in(picture: Image.Image) -> dict[str, Any]:
-    """What an opened PNG says; its values are whatever its writer put there.
+    """The settings in an opened PNG; their values are not validated.
 
     Raises:
-        KeyError: if it says nothing.
-        ValueError: if what it says is no JSON.
-        TypeError: if it is no JSON object.
-        RecursionError: for JSON that is nested without end.
+        KeyError: if it has no settings.
+        ValueError: if they are not JSON.
+        TypeError: if they are not a JSON object.
+        RecursionError: if the JSON is nested too deeply.
     """
     settings = json.loads(str(picture.info[_CHUNK]))
     if not isinstance(settings, dict):
-        raise TypeError("the settings inside it are no JSON object")
+        raise TypeError("its settings are not a JSON object")
     return settings
 
 
 def edit_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All that an edited picture says, its options side by side, however they were grouped."""
+    """The settings of an edited picture, with grouped options flattened."""
     flat = dict(settings)
     for group in _GROUPS:
         flat = {**flat, **settings.get(group, {})}
@@ -70,7 +70,7 @@ def edit_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_made_here(path: Path) -> bool:
-    """Whether a file is a PNG that says of its making; only its head is read. What is no sound PNG says nothing."""
+    """Whether a file is a PNG with settings; only its first bytes are read, and a damaged PNG counts as not."""
     if path.suffix.lower() != ".png":
         return False
     try:

@@ -1,7 +1,7 @@
-"""Speed against this machine's own ceiling, measured in the same run.
+"""Speed relative to a ceiling of this machine, measured in the same run.
 
-The ceiling is the product of two 2048 x 2048 matrices in the same dtype; it is taken in turns with what is measured,
-so that a machine that slows down slows both. Multiply-adds are those that ``strait describe`` counts.
+The ceiling is the product of two 2048 x 2048 matrices in the same dtype. Its measurements alternate with those of the
+model, so that a slowdown of the machine affects both. Multiply-adds are those of ``strait describe``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from strait import __version__
 from strait.data.job import Job
-from strait.data.token_cache import TokenCache
+from strait.data.token_cache import TokenCache, array_hash
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
@@ -36,7 +36,6 @@ from strait.model.parts import build_part, level_networks
 from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import image_seeds
 from strait.runtime.devices import usable_dtype
-from strait.runtime.files import sha256
 from strait.training.config import RunConfig, TransformerTrainingConfig
 from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
@@ -47,11 +46,11 @@ _SIDE = 2048
 
 
 class Machine:
-    """A device with its ceilings.
+    """A device and its ceilings.
 
     Args:
-        device: where to measure.
-        dtype: of the matrices, and of the transformers.
+        device: to measure.
+        dtype: of the matrices and of the transformers.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -59,7 +58,7 @@ class Machine:
         self._matrices = [torch.randn(_SIDE, _SIDE, device=device).to(self.dtype) for _ in range(2)]
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """How long a call takes, its work on the device included."""
+        """Seconds of a call, including its work on the device."""
         self.wait()
         start = time.perf_counter()
         call()
@@ -67,7 +66,7 @@ class Machine:
         return time.perf_counter() - start
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -76,14 +75,14 @@ class Machine:
         return 2 * _SIDE**3 / self.seconds(lambda: self._matrices[0] @ self._matrices[1])
 
     def copy(self) -> float:
-        """Bytes a second of a copy in memory, those read and those written."""
-        # Not kept: what a model takes is measured beside it.
+        """Bytes a second of a copy in memory, read and written."""
+        # The buffers are not kept, since the model's memory is measured too.
         source = torch.ones(2**27, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
         return 2 * target.numel() / statistics.median(self.seconds(lambda: target.copy_(source)) for _ in range(5))
 
     def describe(self) -> dict[str, Any]:
-        """What a figure depends on beside the model: hardware, threads, dtype, versions."""
+        """What a measurement depends on besides the model: hardware, threads, dtype, versions."""
         cuda = self.device.type == "cuda"
         return {
             "device": torch.cuda.get_device_name(self.device) if cuda else _processor(),
@@ -96,7 +95,7 @@ class Machine:
         }
 
     def peak_bytes(self) -> int:
-        """Most memory held so far: on a GPU since ``forget_peak``, otherwise by the process."""
+        """Peak memory: of the GPU since ``reset_peak``, otherwise of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
@@ -106,12 +105,12 @@ class Machine:
             unit = 1 if sys.platform == "darwin" else 1024
             return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def forget_peak(self) -> None:
-        """Let ``peak_bytes`` begin anew, where that can be had."""
+    def reset_peak(self) -> None:
+        """Reset ``peak_bytes``, if the system can."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        with suppress(OSError):  # elsewhere the peak is that of the whole process
+        with suppress(OSError):  # otherwise the peak is that of the process from its start
             Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -124,23 +123,23 @@ def _processor() -> str:
 
 
 def measure(machine: Machine, call: Callable[[], object], flops: float, repeats: int, warm_up: int) -> dict[str, Any]:
-    """Time a call in turns with the ceiling.
+    """Time a call, alternating with the ceiling.
 
     Args:
-        machine: where.
-        call: what to time.
-        flops: floating-point operations it must do, two for a multiply-add.
-        repeats: of both; medians count.
-        warm_up: calls before.
+        machine: to measure on.
+        call: to time.
+        flops: floating-point operations of the call, two for a multiply-add.
+        repeats: number of measurements of each; medians are reported.
+        warm_up: number of calls before.
 
     Returns:
         Medians and extremes of ``seconds`` and of the ceiling (floating-point operations a second), the fraction of
-        the ceiling that is reached, and ``peak_memory_bytes``.
+        the ceiling reached, and ``peak_memory_bytes``.
     """
     for _ in range(warm_up):
         call()
         machine.product()
-    machine.forget_peak()
+    machine.reset_peak()
     seconds, ceilings = [], []
     for _ in range(repeats):
         ceilings.append(machine.product())
@@ -164,15 +163,15 @@ def measure(machine: Machine, call: Callable[[], object], flops: float, repeats:
 
 
 class Bench:
-    """The measurements of one model.
+    """Benchmarks of one model.
 
     Args:
         model: with random or trained weights.
-        machine: where, and in which dtype.
-        batch: images at once.
-        repeats: of each measurement.
-        warm_up: calls before each.
-        compiled: whether to compile what can be.
+        machine: device and dtype.
+        batch: number of images at once.
+        repeats: number of measurements.
+        warm_up: number of calls before.
+        compiled: whether to compile the networks for training.
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class Bench:
         self._cost = describe(model.config, len(model.classes))["parts"]
 
     def run(self, part: Part, decoding: DecodingConfig | None = None) -> dict[str, Any]:
-        """One measurement, by its name in ``PARTS``."""
+        """Run a benchmark, by its name in ``PARTS``."""
         report = {"part": part, "batch": self.batch, **self.machine.describe(), "compiled": self.compiled}
         if part == "generate":
             report |= self.generate(decoding or self.model.default_decoding())
@@ -195,8 +194,8 @@ class Bench:
 
     @torch.no_grad()
     def forward(self, part: str) -> dict[str, Any]:
-        """One pass: of the tokenizer there and back, of a transformer over a blank canvas, of each of the upsampler's
-        two networks over its own."""
+        """One forward pass: of the tokenizer (encode and decode), of a transformer on a blank canvas, or of both
+        networks of the upsampler."""
         if part not in self.model.config.parts:
             raise ValueError(f"--part: this model has no {part}; it has {', '.join(self.model.config.parts)}")
         flops = 2 * self.batch * self._cost[part]["multiply_adds"]
@@ -208,7 +207,7 @@ class Bench:
             partial(network.bind(self._condition(level)), Canvas.blank(self.batch, network.grid, self.machine.device))
             for level, network in level_networks(self.model.part(part)).items()
         ]
-        return self._measure(lambda: [one() for one in passes], flops)
+        return self._measure(lambda: [forward() for forward in passes], flops)
 
     def _condition(self, level: int) -> Condition:
         device = self.machine.device
@@ -219,12 +218,12 @@ class Bench:
 
     @torch.no_grad()
     def generate(self, decoding: DecodingConfig) -> dict[str, Any]:
-        """A whole batch of images, and how much of the time its forward passes take by themselves."""
+        """Generate a batch of images; also reports the time of its forward passes."""
         model, inside = self.model, [0.0]
         passes = 2 if decoding.guidance else 1
         steps = [min(count, h * w) for count, (h, w) in zip(decoding.steps, model.config.grids, strict=False)]
-        each = [adds for part in model.config.parts[1:] for adds in self._cost[part]["level_multiply_adds"]]
-        adds = sum(count * passes * one for count, one in zip(steps, each, strict=False))
+        level_adds = [adds for part in model.config.parts[1:] for adds in self._cost[part]["level_multiply_adds"]]
+        total_adds = sum(count * passes * adds for count, adds in zip(steps, level_adds, strict=False))
         levels = [replace(level, bind=self._timed(level, inside)) for level in model.levels()[: len(steps)]]
         labels = torch.zeros(self.batch, dtype=torch.int64, device=self.machine.device)
         seeds = image_seeds(0, torch.arange(self.batch, device=self.machine.device))
@@ -235,14 +234,14 @@ class Bench:
             model.decode(final_tokens(stratified_decode(levels, labels, seeds, decoding)))
             spent.append(inside[0])
 
-        found = self._measure(once, 2 * self.batch * adds)
-        forward = statistics.median(spent[-found["repeats"] :])
-        return found | {
+        report = self._measure(once, 2 * self.batch * total_adds)
+        forward = statistics.median(spent[-report["repeats"] :])
+        return report | {
             "steps": list(decoding.steps),
             "guidance": decoding.guidance,
-            "images_per_second": self.batch / found["seconds"],
+            "images_per_second": self.batch / report["seconds"],
             "seconds_forward_passes": forward,
-            "over_forward_passes": found["seconds"] / forward,
+            "over_forward_passes": report["seconds"] / forward,
             "weights_bytes": sum(value.numel() * value.element_size() for value in model.state_dict().values()),
         }
 
@@ -251,16 +250,16 @@ class Bench:
             network = level.bind(condition)
 
             def logits(canvas: Canvas, positions: Tensor | None = None) -> Tensor:
-                found: list[Tensor] = []
-                inside[0] += self.machine.seconds(lambda: found.append(network(canvas, positions)))
-                return found[0]
+                outputs: list[Tensor] = []
+                inside[0] += self.machine.seconds(lambda: outputs.append(network(canvas, positions)))
+                return outputs[0]
 
             return logits
 
         return bind
 
     def train(self) -> dict[str, Any]:
-        """A training step of the top on cached tokens; three times the operations of a forward pass."""
+        """A training step of the top on cached tokens: three times the operations of a forward pass."""
         with tempfile.TemporaryDirectory() as folder:
             cache = random_token_cache(Path(folder) / "tokens", self.model.config, len(self.model.classes))
             trainee = self._trainee(cache)
@@ -270,9 +269,9 @@ class Bench:
 
             def timed_read(positions: Tensor):
                 start = time.perf_counter()
-                found = read(positions)
+                samples = read(positions)
                 waits.append(time.perf_counter() - start)
-                return found
+                return samples
 
             trainee.read = timed_read  # type: ignore[method-assign]
 
@@ -280,9 +279,9 @@ class Bench:
                 trainee.step(taken[0])
                 taken[0] += 1
 
-            found = self._measure(step, 6 * self.batch * self._cost["top"]["multiply_adds"])
-        waited = statistics.median(waits[-found["repeats"] :])
-        return found | {"seconds_loader": waited, "fraction_loader": waited / found["seconds"]}
+            report = self._measure(step, 6 * self.batch * self._cost["top"]["multiply_adds"])
+        waited = statistics.median(waits[-report["repeats"] :])
+        return report | {"seconds_loader": waited, "fraction_loader": waited / report["seconds"]}
 
     def _trainee(self, cache: TokenCache) -> TransformerTrainee:
         top = build_part(self.model.config, "top", len(self.model.classes))
@@ -299,18 +298,18 @@ class Bench:
 
 
 def _no_preview() -> Any:
-    raise AssertionError("no samples are asked for")
+    raise AssertionError("sample_every is 0: no sample grid is drawn")
 
 
 def model_to_time(config: ModelConfig, decoding: DecodingConfig, machine: Machine) -> StraIT:
-    """A model of a thousand classes with random weights, soon made."""
+    """A model of a thousand classes with random weights, created quickly."""
     model = unfilled_model(config, [str(index) for index in range(1000)], decoding, machine.dtype)
     fill_quickly(model)
     return model.to(machine.device)
 
 
 def fill_quickly(module: nn.Module) -> None:
-    """Weights that are good enough to be timed: drawing them as training does takes minutes at the paper's size."""
+    """Fill with random weights for timing: proper initialisation takes minutes at the paper's size."""
     generator = np.random.default_rng(0)
     block = torch.from_numpy(generator.uniform(-0.03, 0.03, 2**16).astype(np.float32))
     with torch.no_grad():
@@ -324,13 +323,13 @@ def fill_quickly(module: nn.Module) -> None:
 
 
 def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
-    """Write and open a token cache as a data set's would lie on disk.
+    """Write and open a token cache of random tokens.
 
     Args:
-        folder: made for it.
-        config: of the model; every level's tokens are uniform over its codes.
+        folder: of the cache; must not exist.
+        config: of the model; tokens are uniform over the codes of each level.
         num_classes: 0 for an unconditional model.
-        images: how many, one variant each.
+        images: number of images, with one variant each.
     """
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -342,7 +341,7 @@ def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, imag
         shapes.append(list(tokens.shape))
     labels = generator.integers(0, num_classes, images) if num_classes else np.full(images, NULL_LABEL)
     np.save(folder / "labels.npy", labels)
-    hashes = {name: sha256(folder / f"{name}.npy") for name in (*names, "labels")}
+    hashes = {name: array_hash(folder, name) for name in (*names, "labels")}
     description = {"levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
     (folder / "cache.json").write_text(json.dumps(description))
     return TokenCache(folder)

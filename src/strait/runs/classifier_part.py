@@ -1,6 +1,6 @@
-"""The classifier beside a model: built, trained before the tokenizer whose loss compares its features, and loaded.
+"""The classifier for the tokenizer's perceptual loss: built, trained before the tokenizer, and loaded.
 
-M/classifier.safetensors    no part of the model: generation does without it
+M/classifier.safetensors    not part of the model: generation does not need it
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _VALIDATION_IMAGES, _VALIDATION_BATCH = 2000, 250
 
 
 def build_classifier(config: Config, num_classes: int, data: str) -> Classifier:
-    """A fresh classifier.
+    """A classifier with random weights.
 
     Raises:
-        DataError: if the images have no classes to tell apart.
+        DataError: if the images have fewer than two classes.
         ValueError: if the images are too small for its stages.
     """
     if num_classes < 2:
         classes = "one class" if num_classes else "no classes"
         raise DataError(
-            f"classifier: the images of {data} have {classes}, and it has to tell at least two apart; choose 'none', "
-            "'lpips' or a TorchScript file as tokenizer_training.perceptual"
+            f"classifier: the images of {data} have {classes}, but it needs at least two; set "
+            "tokenizer_training.perceptual to 'none', 'lpips' or a TorchScript file"
         )
     if config.image_size < config.classifier.smallest_image:
         raise ValueError(
@@ -47,13 +47,13 @@ def build_classifier(config: Config, num_classes: int, data: str) -> Classifier:
 
 
 class ClassifierPart:
-    """The classifier beside the model; see ``runs.part.Part``."""
+    """Training of the classifier; see ``runs.part.Part``."""
 
     def __init__(self, run: ModelRun) -> None:
         self.run = run
 
     def prepare(self, config: Config) -> None:
-        """Nothing: it learns from photographs."""
+        """Does nothing: it is trained on photographs."""
 
     def networks(self) -> dict[str, str]:
         return {"classifier": ""}
@@ -71,11 +71,11 @@ class ClassifierPart:
                 run.photographs, size, training.batch_size, config.data, seed, step, workers, ranks
             )
 
-        validation = None if run.validation is None else partial(_evenly_spread, run.validation, size)
+        validation = None if run.validation is None else partial(_evenly_spaced, run.validation, size)
         return ClassifierTrainee(classifier, training, config.run, batches, validation, run.job)
 
 
-def _evenly_spread(source: ImageSource, size: int) -> Iterator[ImageBatch]:
+def _evenly_spaced(source: ImageSource, size: int) -> Iterator[ImageBatch]:
     count = min(_VALIDATION_IMAGES, len(source))
     indices = [index * len(source) // count for index in range(count)]
     return in_order(source, size, _VALIDATION_BATCH, indices)
@@ -85,7 +85,7 @@ def load_classifier(folder: Path, config: Config, num_classes: int, data: str) -
     """The trained classifier of a model folder.
 
     Raises:
-        ModelError: if it is missing, or is not as the settings say.
+        ModelError: if it is missing, or does not fit the settings.
     """
     classifier = build_classifier(config, num_classes, data)
     if not (folder / "classifier.safetensors").exists():

@@ -1,4 +1,4 @@
-"""A part of a model as it is trained, and what all parts of one model folder share."""
+"""A part of a model in training, and the inputs that all parts of a model folder share."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from strait.training.loop import Trainee
 
 
 class Part(Protocol):
-    """A part of a model, or the classifier beside it, as it is trained."""
+    """A part of a model, or the classifier, in training."""
 
     def prepare(self, config: Config) -> None:
-        """Make what its networks learn from; nothing where that is photographs.
+        """Prepare the training data, such as a token cache.
 
         Raises:
-            ModelError: if another part is missing that this one needs.
-            Stopped: if the job was to stop first.
+            ModelError: if another part that this one needs is missing.
+            Stopped: if the job was stopped first.
         """
         ...
 
     def networks(self) -> Mapping[str, str]:
-        """What is trained, one after the other: names of run folders, each with the prefix that its weights have in
+        """The networks to train, one after the other: names of their run folders, with the prefix of their weights in
         the part's file."""
         ...
 
     def trainee(self, network: str, config: Config) -> Trainee:
-        """A network of this part with all that trains it, from the start; the same each time it is asked for."""
+        """A network ready to be trained from its first step; identical at every call."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelRun:
-    """What the parts of a model share while they are trained.
+    """The inputs that the parts of a model share in training.
 
     Args:
         folder: of the model.
-        data: what ``--data`` names.
-        photographs: to learn from.
-        validation: those kept apart; None where there are none.
+        data: the value of ``--data``.
+        photographs: to train on.
+        validation: validation photographs, if there are any.
         classes: of the photographs.
-        init_from: folder of a model whose weights a part starts from.
-        job: where, by which processes and until when.
+        init_from: folder of a model whose weights parts start from.
+        job: the device, the processes and the stop request.
     """
 
     folder: Path
@@ -64,23 +64,23 @@ class ModelRun:
     job: Job
 
     def run_folder(self, network: str) -> Path:
-        """Where the training of a network keeps its checkpoints and its log."""
+        """The folder of a network's checkpoints and log."""
         return self.folder / "runs" / network
 
     def begin(self, network: str, config: Config) -> None:
-        """Make the run folder of a network, and write the settings: to be called once nothing can refuse them."""
+        """Create the run folder of a network and write the settings; call this after all checks."""
         self.job.ranks.on_first(lambda: self._write_settings(network, config))
 
     def _write_settings(self, network: str, config: Config) -> None:
         write_config(self.folder / "runs" / "config.yaml", config)
         note = self.folder / "runs" / "data.json"
-        changed = changes(note, self.photographs, self.photographs.fingerprint())
-        if changed is not None:
-            print(changed, file=sys.stderr)
+        message = changes(note, self.photographs, self.photographs.fingerprint())
+        if message is not None:
+            print(message, file=sys.stderr)
         write_description(self.folder, config.model, self.classes, config.decoding)
         self.run_folder(network).mkdir(parents=True, exist_ok=True)
 
     def start_weights(self, part: str, module: nn.Module, config: Config) -> None:
-        """Copy the weights of the model that training starts from, where it has this part."""
+        """Copy a part's weights from ``init_from``, if that has this part."""
         if self.init_from is not None and (self.init_from / f"{part}.safetensors").exists():
             start_from(self.init_from, part, module, config.model, self.classes)

@@ -1,4 +1,4 @@
-"""The tokens that a part learns from: a data set through the model's own tokenizer, cached in its folder."""
+"""The tokens that a part is trained on: a data set encoded by the model's tokenizer, cached in the model folder."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from strait.types import Images, Tokenizer, Tokens
 
 @dataclass(frozen=True)
 class TokensOf:
-    """Which photographs are encoded, and how.
+    """Which photographs to encode, and how.
 
     Args:
         split: train or validation.
         source: the photographs.
-        data: how they are cut, and how many variants of each.
-        limit: take only this many, evenly spread.
-        two_sizes: the upsampler's, from images twice as large.
+        data: crops and number of variants.
+        limit: encode only this many, evenly spaced.
+        two_sizes: encode at two sizes, for the upsampler.
     """
 
     split: str
@@ -42,7 +42,7 @@ class TokensOf:
 
     @property
     def name(self) -> str:
-        """Of the cache's folder."""
+        """Name of the cache's folder."""
         return f"{self.split}-two-sizes" if self.two_sizes else self.split
 
 
@@ -50,7 +50,7 @@ def load_tokenizer(run: ModelRun, config: Config) -> AnyTokenizer:
     """The trained tokenizer of a model folder, on the job's device.
 
     Raises:
-        ModelError: if it is missing or damaged, or is not as the settings say.
+        ModelError: if it is missing or damaged, or does not fit the settings.
     """
     tokenizer = build_tokenizer(config.tokenizer)
     if not (run.folder / "tokenizer.safetensors").exists():
@@ -61,16 +61,16 @@ def load_tokenizer(run: ModelRun, config: Config) -> AnyTokenizer:
     refuse_damaged(run.folder, "tokenizer")
     check_part(run.folder, "tokenizer", tokenizer)
     load_part(run.folder, "tokenizer", tokenizer)
-    # Encoding is faster so, on a CPU too.
+    # Channels last is faster for encoding, also on a CPU.
     return tokenizer.to(run.job.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
 
 
 def cached_tokens(run: ModelRun, tokenizer: AnyTokenizer, tokens: TokensOf, config: Config) -> TokenCache:
-    """A cache under the model's ``runs/tokens``, made by all processes together where it is missing.
+    """A cache in the model's ``runs/tokens``, built by all processes together if it is missing.
 
     Raises:
-        Stopped: if the job was to stop before it was done.
-        DataError: if a cache that is there is not this model's.
+        Stopped: if the job was stopped first.
+        DataError: if an existing cache does not fit this model.
     """
     encoding = Encoding(
         tokens.source,
@@ -90,13 +90,13 @@ def cached_tokens(run: ModelRun, tokenizer: AnyTokenizer, tokens: TokensOf, conf
 
 
 def encode_at_two_sizes(tokenizer: Tokenizer, images: Images) -> Tokens:
-    """Four levels, for the upsampler: the stratified pair of the images made half as large, then that of the images.
+    """Four levels, for the upsampler: the stratified pair of the images at half size, then that of the images.
 
     Source: StraIT section 4.2, "Higher Resolution in Token-level".
 
     Args:
-        tokenizer: of two levels; the same serves both sizes.
-        images: ``[batch, 3, 2 size, 2 size]``. Halving is bilinear, as in the paper: the mean of 2x2 pixels.
+        tokenizer: of two levels, for both sizes.
+        images: ``[batch, 3, 2 size, 2 size]``, halved bilinearly as in the paper: the mean of 2x2 pixels.
     """
     small = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
     return Tokens((*tokenizer.encode(small).levels, *tokenizer.encode(images).levels))

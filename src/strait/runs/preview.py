@@ -20,25 +20,25 @@ from strait.tokenizer.build import AnyTokenizer
 from strait.types import Canvas, Condition, Tokens
 
 PREVIEW = 8
-"""Images in a grid's row."""
+"""Images in a row of a sample grid."""
 
 
 def spread(images: int) -> list[int]:
-    """The indices of those that a grid shows, of so many images: ``PREVIEW``, or all where there are fewer."""
+    """Indices of up to ``PREVIEW`` images for a sample grid, evenly spaced over ``images``."""
     count = min(PREVIEW, images)
     return [index * images // count for index in range(count)]
 
 
 class LevelPreview:
-    """A part's sample grid: what its networks make of the classes and coarser tokens of a few images, above those
-    images' own tokens.
+    """A part's sample grid: images generated from the classes and coarser tokens of a few images, above these images,
+    decoded from their own tokens.
 
     Args:
-        networks: of the part, by the number of the level that each fills, coarse to fine.
-        tokenizer: makes pixels of tokens.
-        cache: tokens of images, of which up to ``PREVIEW`` are taken, evenly spread.
-        config: whose settings of decoding hold; there is no guidance.
-        classes: their names, for the title; none where images have no class.
+        networks: of the part, by the number of the level each predicts, coarse to fine.
+        tokenizer: decodes the tokens.
+        cache: tokens of images; up to ``PREVIEW`` are shown.
+        config: its settings of decoding are used, without guidance.
+        classes: class names, for the title; empty without classes.
         device: of networks and tokenizer.
     """
 
@@ -74,7 +74,7 @@ class LevelPreview:
         return contact_sheet(torch.cat(rows), len(seeds), [self._title, "photographs, from their own tokens"])
 
     def _pixels(self, grids: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Pixels of the levels of one size: the last one or two, whichever belong together."""
+        """Decode the finest image size: the last one or two levels that belong together."""
         count = self.tokenizer.levels
         pair = grids[(len(grids) - 1) // count * count :]
         return self.tokenizer.decode(Tokens(pair), levels=len(pair))

@@ -1,4 +1,4 @@
-"""What a model folder was begun with, and which of its parts are finished: what resuming relies on."""
+"""The state of a model folder that resuming relies on: its settings and classes, and which parts are finished."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from strait.runtime.devices import DTYPES, can_compile, usable_dtype
 from strait.runtime.files import flush, sha256, write_text
 
 _OF_ITSELF = ("classifier", "tokenizer")
-"""What is trained on no tokenizer's tokens."""
+"""Parts that are trained on photographs, not on tokens."""
 
 
 def settled_config(folder: Path, config: Config | None) -> Config:
-    """The settings to train with: those asked for, if they agree with what the folder was begun with; without any,
-    those it was begun with.
+    """The settings to train with: ``config`` if it is compatible with those in the folder; without one, those in the
+    folder.
 
     Raises:
-        ModelError: naming what differs.
+        ModelError: naming the difference.
     """
     stored = folder / "runs" / "config.yaml"
     if not stored.exists():
         if config is None:
-            raise ModelError(f"--model: there is no {stored}, which training writes")
+            raise ModelError(f"--model: {stored} is missing; name a --config to start training")
         if (folder / "config.json").exists():
             raise ModelError(
-                f"--model: {folder} holds a model that was not trained here; "
+                f"--model: {folder} has a model that was trained elsewhere; "
                 f"choose another --model, with --init-from {folder} to start from it"
             )
         return config
@@ -44,53 +44,53 @@ def settled_config(folder: Path, config: Config | None) -> Config:
     if config is None:
         return before
     if config.run.seed != before.run.seed:
-        raise ModelError(f"run.seed: {folder} was begun with {before.run.seed}, not {config.run.seed}")
+        raise ModelError(f"run.seed: {folder} was started with {before.run.seed}, not {config.run.seed}")
     if config.classifier != before.classifier and (folder / "runs" / "classifier").exists():
         raise ModelError(
-            f"--config: classifier differs from what {folder} was begun with; choose another --model, leave --config "
-            f"out, or delete {folder / 'runs' / 'classifier'} to train it anew"
+            f"--config: classifier differs from the settings that {folder} was started with; choose another --model, "
+            f"omit --config, or delete {folder / 'runs' / 'classifier'} to train it again"
         )
     for field in dataclasses.fields(config.model):
         new, old = getattr(config.model, field.name), getattr(before.model, field.name)
         grows = field.name == "upsampler" and old is None
         if new != old and not grows:
             raise ModelError(
-                f"--config: {field.name} differs from what {folder} was begun with; "
-                f"choose another --model or leave --config out"
+                f"--config: {field.name} differs from the settings that {folder} was started with; "
+                f"choose another --model or omit --config"
             )
     return config
 
 
 def settled_classes(folder: Path, classes: Sequence[str]) -> list[str]:
-    """The classes of a data set, if they are those that the folder was begun with.
+    """The classes of a data set, if they are those of the folder.
 
     Raises:
-        DataError: if they are others.
+        DataError: if they differ.
     """
     names = list(classes)
     if (folder / "config.json").exists():
         _, before, _ = read_description(folder)
         if before != names:
             raise DataError(
-                f"--data: its {len(names)} classes are not the {len(before)} that {folder} was begun with "
+                f"--data: its {len(names)} classes are not the {len(before)} that {folder} was started with "
                 f"({_first_difference(before, names)}); choose another --model, with --init-from {folder} to "
-                "start from what it has learned"
+                "start from its weights"
             )
     return names
 
 
 def _first_difference(before: Sequence[str], now: Sequence[str]) -> str:
-    for kind, names, others in (("new", now, set(before)), ("gone", before, set(now))):
-        differing = [name for name in names if name not in others]
+    for kind, names, common in (("new", now, set(before)), ("missing", before, set(now))):
+        differing = [name for name in names if name not in common]
         if differing:
             return f"{kind}: {differing[0]!r}" + (f" and {len(differing) - 1} more" if len(differing) > 1 else "")
-    place = next(place for place, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1])
-    return f"number {place} was {before[place]!r} and is {now[place]!r}"
+    index = next(index for index, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1])
+    return f"number {index} was {before[index]!r} and is now {now[index]!r}"
 
 
 def is_finished(folder: Path, part: str, steps: int) -> bool:
-    """Whether a part has been trained for so many steps, on the tokenizer that is there, and is still what it was
-    then; if it is not, that is said."""
+    """Whether a part has been trained for ``steps`` steps with the present tokenizer, and its file is intact; a
+    damaged file is reported."""
     path = folder / f"{part}.safetensors"
     try:
         note = json.loads((folder / "runs" / part / "finished.json").read_text())
@@ -102,13 +102,13 @@ def is_finished(folder: Path, part: str, steps: int) -> bool:
         return False
     fault = _fault(path, note)
     if fault is not None:
-        print(f"{path} is damaged ({fault}); the {part} is made again from its last checkpoint", file=sys.stderr)
+        print(f"{path} is damaged ({fault}); the {part} is restored from its last checkpoint", file=sys.stderr)
     return fault is None
 
 
 def _fault(path: Path, note: dict[str, Any]) -> str | None:
-    """How a file differs from the one that was noted, if it does."""
-    if "sha256" not in note:  # noted before hashes were
+    """Why a file differs from the one described in a note; None if it does not."""
+    if "sha256" not in note:  # a note from before hashes were stored
         return None
     size = path.stat().st_size
     if size != note.get("bytes"):
@@ -117,10 +117,10 @@ def _fault(path: Path, note: dict[str, Any]) -> str | None:
 
 
 def refuse_damaged(folder: Path, part: str) -> None:
-    """Refuse a finished part that is no longer what it was.
+    """Refuse a finished part with a damaged file.
 
     Raises:
-        ModelError: if its file differs from the one that was noted when it was finished.
+        ModelError: if the file has changed since the part was finished.
     """
     path, note = folder / f"{part}.safetensors", folder / "runs" / part / "finished.json"
     try:
@@ -128,17 +128,17 @@ def refuse_damaged(folder: Path, part: str) -> None:
     except (OSError, ValueError, AttributeError, TypeError):
         return
     if fault is not None:
-        raise ModelError(f"{path} is damaged ({fault}); strait train {part} makes it again from its last checkpoint")
+        raise ModelError(f"{path} is damaged ({fault}); strait train {part} restores it from its last checkpoint")
 
 
 def write_part(folder: Path, part: str, weights: dict[str, Tensor], steps: int | None) -> None:
-    """Put a part's weights into the model folder.
+    """Write a part's weights to the model folder.
 
     Args:
         folder: of the model.
-        part: which.
+        part: name of the part.
         weights: of the part.
-        steps: for which it has been trained to its end; None where training was stopped before.
+        steps: number of steps if training is finished; None if it was stopped.
     """
     forget_finished(folder, part)
     if part == "tokenizer":
@@ -150,39 +150,41 @@ def write_part(folder: Path, part: str, weights: dict[str, Tensor], steps: int |
 
 
 def forget_finished(folder: Path, part: str) -> None:
-    """A part is about to be written anew: delete the note about the one before."""
+    """Delete the note that a part is finished, before it is written again."""
     (folder / "runs" / part / "finished.json").unlink(missing_ok=True)
 
 
 def note_finished(folder: Path, part: str, steps: int) -> None:
-    """Write down what ``is_finished`` asks."""
+    """Write the note that ``is_finished`` reads."""
     weights = folder / f"{part}.safetensors"
     note: dict[str, int | str] = {"steps": steps, "bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if part not in _OF_ITSELF:
         note["tokenizer"] = file_hash(folder / "tokenizer.safetensors")
     path = folder / "runs" / part / "finished.json"
-    path.parent.mkdir(exist_ok=True)  # a cascade trains in folders of other names
+    path.parent.mkdir(exist_ok=True)  # the run folders of a cascade have other names
     write_text(path, json.dumps(note))
 
 
 def _tokenizer_of(folder: Path, part: str) -> str | None:
-    """The hash of the tokenizer that a transformer was begun on, where it has been written down.
+    """The hash of the tokenizer that a transformer's training started with, if it is recorded.
 
     Raises:
-        ModelError: if what is written there is no text.
+        ModelError: if the record is not text.
     """
     note = folder / "runs" / part / "tokenizer.txt"
     try:
         return note.read_text(encoding="utf-8").strip() if note.exists() else None
     except UnicodeDecodeError as error:
-        raise ModelError(f"{note} is damaged (it is not text); delete it if {part} is of this tokenizer") from error
+        raise ModelError(
+            f"{note} is damaged (it is not text); delete it if {part} was trained with this tokenizer"
+        ) from error
 
 
 def _replace_tokenizer(folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write the tokenizer. Transformers of another one are renamed before it takes its place: at no moment does a
-    folder hold two that do not belong together."""
+    """Write the tokenizer. Transformers of another tokenizer are renamed first, so that the folder never has parts
+    that do not fit each other."""
     aside = folder / "runs" / "tokenizer"
-    aside.mkdir(exist_ok=True)  # a cascade trains in folders of other names
+    aside.mkdir(exist_ok=True)  # the run folders of a cascade have other names
     save_part(aside, "tokenizer", weights)
     written = aside / "tokenizer.safetensors"
     written.chmod((folder / "config.json").stat().st_mode)
@@ -192,35 +194,39 @@ def _replace_tokenizer(folder: Path, weights: dict[str, Tensor]) -> None:
 
 
 def _set_aside_others_tokens(folder: Path, digest: str) -> None:
-    """Rename transformers that were trained on another tokenizer's tokens: they would not fit this one's."""
+    """Rename transformers that were trained with another tokenizer."""
     for part in PARTS[1:]:
         weights, before = folder / f"{part}.safetensors", _tokenizer_of(folder, part)
         if weights.exists() and before is not None and before != digest:
             aside = weights.with_name(f"{part}-of-{before}.safetensors")
             weights.replace(aside)
-            print(f"the {part} was trained on another tokenizer; it is now {aside}", file=sys.stderr)
+            print(f"the {part} was trained with another tokenizer; it has been renamed to {aside}", file=sys.stderr)
 
 
 def refuse_other_tokenizer(folder: Path, part: str) -> None:
-    """A transformer begun on another tokenizer's tokens cannot go on with these."""
+    """Refuse to resume a transformer with another tokenizer than it was started with; record a new one's tokenizer.
+
+    Raises:
+        ModelError: if the tokenizer differs.
+    """
     digest, before = file_hash(folder / "tokenizer.safetensors"), _tokenizer_of(folder, part)
     if before is None:
         write_text(folder / "runs" / part / "tokenizer.txt", digest)
     elif before != digest:
         raise ModelError(
-            f"{part} was begun on another tokenizer than the one in {folder}; "
-            f"delete {folder / 'runs' / part} to train it anew"
+            f"{part} was started with another tokenizer than the one in {folder}; "
+            f"delete {folder / 'runs' / part} to train it again"
         )
 
 
 def runnable(config: Config, device: torch.device) -> Config:
-    """The settings as they can be had here: without compilation where nothing can compile, in float32 where bfloat16
-    would only be imitated. Either is said, once."""
+    """The settings that this machine can run: without compilation if there is no compiler, in float32 if bfloat16 is
+    only emulated. Changes are reported once."""
     run = config.run
     if usable_dtype(DTYPES[run.precision], device) == torch.float32:
         run = dataclasses.replace(run, precision="float32")
     if run.compile and not can_compile(device):
-        print("run.compile: no compiler was found here; training runs uncompiled, slower", file=sys.stderr)
+        print("run.compile: no compiler was found; training runs uncompiled and slower", file=sys.stderr)
         run = dataclasses.replace(run, compile=False)
     return dataclasses.replace(config, run=run)
 

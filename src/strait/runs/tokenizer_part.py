@@ -1,4 +1,4 @@
-"""The tokenizer as a part in training: the photographs it sees, and the classifier that may judge it."""
+"""The tokenizer as a part in training: its images, and the classifier of its perceptual loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCALE = 51
 
 
 class TokenizerPart:
-    """Stage 1; see ``runs.part.Part``. Of a cascade the two networks are trained one after the other."""
+    """Stage 1; see ``runs.part.Part``. The two networks of a cascade are trained one after the other."""
 
     def __init__(self, run: ModelRun, shape: TokenizerConfig) -> None:
         self.run = run
@@ -30,7 +30,7 @@ class TokenizerPart:
         self._scales = {f"tokenizer-{scale}" if scale else "tokenizer": scale for scale in scales}
 
     def prepare(self, config: Config) -> None:
-        """Nothing: it learns from photographs."""
+        """Does nothing: it is trained on photographs."""
 
     def networks(self) -> dict[str, str]:
         return {name: f"{scale}." if scale else "" for name, scale in self._scales.items()}
@@ -43,7 +43,7 @@ class TokenizerPart:
         classifier = None
         if training.perceptual == "classifier":
             classifier = load_classifier(run.folder, config, len(run.classes), run.data)
-        # What is drawn from here on must not depend on what was trained before it in the same process.
+        # Random numbers from here on must not depend on what the process has trained before.
         torch.manual_seed(as_seed(config.run.seed, _SCALE))
         return TokenizerTrainee(
             trainable_networks(tokenizer)[self._scales[network]],

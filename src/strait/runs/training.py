@@ -1,8 +1,8 @@
-"""Train a model's parts in order, each from where it stopped, and let the model folder grow.
+"""Train a model's parts in order, each resumed where it stopped, and write them to the model folder.
 
 M/config.json, classes.txt, PART.safetensors    the model
-M/classifier.safetensors                        beside it, where the tokenizer's perceptual loss asks for one
-M/runs/config.yaml                              every setting it was trained with
+M/classifier.safetensors                        the classifier, if the tokenizer's perceptual loss uses one
+M/runs/config.yaml                              all settings of training
 M/runs/PART/                                    checkpoints, log.jsonl, curves.png, samples, finished.json
 M/runs/tokens/SPLIT/                            the token cache
 """
@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from strait.config import Config
-from strait.data.errors import DataError
 from strait.data.job import Job
+from strait.data.rows import DataError
 from strait.data.sources import ClassesOf, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
 from strait.model.config import ModelError
 from strait.model.hub import find_folder
 from strait.model.memory import refuse_what_cannot_fit
+from strait.runs.announcements import closing, opening
 from strait.runs.budget import Budget
 from strait.runs.classifier_part import ClassifierPart
 from strait.runs.part import ModelRun, Part
 from strait.runs.part_tokens import TokensOf, cached_tokens, load_tokenizer
 from strait.runs.run_folder import is_finished, runnable, settled_classes, settled_config, write_part
-from strait.runs.said import closing, opening
 from strait.runs.starting_weights import keep_tokenizer, require_fit
 from strait.runs.tokenizer_part import TokenizerPart
 from strait.runs.transformer_part import TransformerPart
@@ -45,19 +45,19 @@ _LOCK = "lock"
 
 
 class ModelTraining:
-    """The training of one model folder.
+    """The training of a model folder.
 
     Args:
-        folder: of the model; made where it is missing.
-        config: settings; None takes those the folder was begun with.
-        data: what ``--data`` names.
-        job: where, by which processes and until when; they see the same folder, and only the first writes there.
-        init_from: a model whose weights a part starts from.
-        budget: minutes of training for all parts together, which become numbers of steps; None keeps the settings'.
-        keeps_tokenizer: whether the tokenizer of ``init_from`` stays as it is, and only the transformers are trained.
+        folder: of the model; created if it is missing.
+        config: settings; None uses those in the folder.
+        data: the value of ``--data``.
+        job: the device, the processes and the stop request; all processes read the folder, only the first writes.
+        init_from: a model whose weights parts start from.
+        budget: minutes of training for all parts together, converted to numbers of steps; None uses the settings'.
+        keeps_tokenizer: whether to keep the tokenizer of ``init_from`` unchanged and train only the transformers.
 
     Raises:
-        ModelError: if the folder is at odds with the settings, or there is no tokenizer to keep.
+        ModelError: if the folder does not fit the settings, or ``init_from`` is missing for ``keeps_tokenizer``.
     """
 
     def __init__(
@@ -71,34 +71,33 @@ class ModelTraining:
         keeps_tokenizer: bool = False,
     ) -> None:
         if keeps_tokenizer and init_from is None:
-            raise ModelError("--keep-tokenizer: name the model that has it with --init-from")
+            raise ModelError("--keep-tokenizer: name the model with this tokenizer with --init-from")
         self.keeps_tokenizer, self.job = keeps_tokenizer, job
         self.config = runnable(settled_config(folder, config), job.device)
         self.budget = None if budget is None else Budget(folder, budget, job.ranks)
-        streaming = self.config.data.streaming
-        opened, apart = (open_stream, stream_has_split) if streaming else (open_images, has_split)
-        unlabelled = self.config.data.unlabelled
-        photographs = opened(data, "train", unlabelled)
+        streaming, unlabelled = self.config.data.streaming, self.config.data.unlabelled
+        open_source = open_stream if streaming else open_images
+        photographs = open_source(data, "train", unlabelled)
         if self.config.data.balance and not photographs.classes:
-            raise DataError("data.balance: these pictures have no classes, and so none is rare; set it to 0")
+            raise DataError("data.balance: these pictures have no classes; set it to 0")
         validation = None
-        if apart(data, "validation"):
-            validation = ClassesOf(opened(data, "validation", unlabelled), photographs.classes)
+        if (stream_has_split if streaming else has_split)(data, "validation"):
+            validation = ClassesOf(open_source(data, "validation", unlabelled), photographs.classes)
         classes = settled_classes(folder, list(photographs.classes))
-        starts_from = None if init_from is None else find_folder(init_from)
-        self.model = ModelRun(folder, str(data), photographs, validation, classes, starts_from, job)
+        init_folder = None if init_from is None else find_folder(init_from)
+        self.model = ModelRun(folder, str(data), photographs, validation, classes, init_folder, job)
 
     def parts(self) -> list[str]:
-        """What is trained of this model, in order: the classifier first if one is asked for, and no tokenizer if one
-        is kept."""
+        """The parts to train, in order: the classifier first if the settings use one, and no tokenizer if it is
+        kept."""
         return list(self.config.model.parts[1:] if self.keeps_tokenizer else self.config.parts)
 
     def run(self, names: Sequence[str]) -> bool:
-        """Train some parts; False if stopped before the last was done.
+        """Train parts, in the given order; False if the job was stopped before the last was finished.
 
         Raises:
-            ModelError: if the model has no such part, if a part that it needs is missing, or if a folder is at odds
-                with the settings.
+            ModelError: if the model has no such part, a part that it needs is missing, or a folder does not fit the
+                settings.
             ValueError: if another process is training the model.
         """
         self._refuse(names)
@@ -110,10 +109,10 @@ class ModelTraining:
             for name in names:
                 if any(job.stop.agreed(job.ranks)):
                     return False
-                # What was compiled for another model's shapes in this process would count as a change of shape.
+                # Otherwise networks compiled before in this process would count as changed shapes.
                 torch.compiler.reset()
                 if is_finished(model.folder, name, _steps(config, name)):
-                    print(f"{name}: finished already", file=sys.stderr)
+                    print(f"{name}: already finished", file=sys.stderr)
                     continue
                 part = self._part(name)
                 part.prepare(config)
@@ -131,7 +130,7 @@ class ModelTraining:
                     if not done:
                         break
                     print(closing(model, network), file=sys.stderr, flush=True)
-                if done or len(part.networks()) == 1:  # half a cascade cannot be used
+                if done or len(part.networks()) == 1:  # a cascade is useless until both networks are finished
                     steps = _steps(config, name) if done else None
                     job.ranks.on_first(partial(write_part, model.folder, name, weights, steps))
                 if not done:
@@ -141,13 +140,13 @@ class ModelTraining:
         return False
 
     def encode(self) -> TokenCache | None:
-        """The token cache of the training images, made where it is missing; None if stopped before it was done."""
+        """The token cache of the training images, built if it is missing; None if the job was stopped first."""
         tokenizer = load_tokenizer(self.model, self.config)
         tokens = TokensOf("train", self.model.photographs, self.config.data)
         cache = None
         with self._locked():
             cache = cached_tokens(self.model, tokenizer, tokens, self.config)
-        if self.job.ranks.size > 1:  # a single process has said it already
+        if self.job.ranks.size > 1:  # a single process has already reported it
             self.job.bad_files.summary()
         return cache
 
@@ -156,24 +155,24 @@ class ModelTraining:
         init_from = self.model.init_from
         for part in names:
             if self.keeps_tokenizer and part in ("classifier", "tokenizer"):
-                raise ModelError(f"--keep-tokenizer: the {part} is not trained then; leave one of them out")
+                raise ModelError(f"--keep-tokenizer: the {part} cannot be trained with this option; omit one of them")
             if part not in ("classifier", *self.parts()):
-                raise ModelError(f"{part}: this model has none; its parts are {', '.join(self.parts())}")
+                raise ModelError(f"{part}: this model has no such part; its parts are {', '.join(self.parts())}")
             if init_from is not None and (init_from / f"{part}.safetensors").exists():
                 if part != "classifier":
                     require_fit(init_from, part, self.config.model)
             elif init_from is not None and self.keeps_tokenizer:
-                say_once(f"--init-from: {init_from} has no {part}; it begins from random weights")
+                say_once(f"--init-from: {init_from} has no {part}; it starts from random weights")
             elif init_from is not None and not (part == "classifier" and len(names) > 1):
-                # A model is shared without its classifier, which then begins afresh.
+                # Models are shared without their classifier, which then starts from random weights.
                 raise ModelError(f"--init-from: {init_from} has no {part}")
-            if part != "classifier":  # which is small
+            if part != "classifier":  # small enough for any machine
                 refuse_what_cannot_fit(self.config.model, part, self.job.device)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let no other process write into the run folder. Work that was stopped ends here, and the count of
-        unreadable files is said."""
+        """Keep other processes out of the run folder. ``Stopped`` ends the context, and the number of unreadable files
+        is reported."""
         folder, job = self.model.folder, self.job
         busy = f"--model: another process is training {folder}; wait for it to end, or choose another --model"
         with ExitStack() as stack:
@@ -188,7 +187,7 @@ class ModelTraining:
             except Stopped as stopped:
                 job.stop.adopt(stopped.signal_number)
             finally:
-                if job.ranks.size == 1:  # several have told each other with the log, and may not all be here
+                if job.ranks.size == 1:  # a collective call would hang if another process has failed
                     job.bad_files.summary()
 
     def _keep_tokenizer(self) -> None:
@@ -205,7 +204,7 @@ class ModelTraining:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Leave nothing where training was refused before anything was written."""
+    """Remove a folder with nothing but the lock: training was refused before it wrote anything."""
     runs = folder / "runs"
     if runs.is_dir() and [path.name for path in runs.iterdir()] == [_LOCK]:
         (runs / _LOCK).unlink()

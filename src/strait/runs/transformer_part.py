@@ -1,4 +1,4 @@
-"""A transformer as a part in training, whichever level it fills: the tokens it sees, and what it is looked at with."""
+"""A transformer of any level as a part in training: its tokens, sample grid and conditional augmentation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VALIDATION_IMAGES = 2000
 
 
 class TransformerPart:
-    """Stage 2 of one part; see ``runs.part.Part``."""
+    """Stage 2 for one part; see ``runs.part.Part``."""
 
     def __init__(self, run: ModelRun, name: str) -> None:
         self.run, self.name = run, name
@@ -33,7 +33,7 @@ class TransformerPart:
         self._augment: Augment | None = None
 
     def prepare(self, config: Config) -> None:
-        """Encode the photographs, and those kept apart, with the model's tokenizer."""
+        """Encode the training and validation photographs with the model's tokenizer."""
         run = self.run
         self._tokenizer = load_tokenizer(run, config)
         run.begin(self.name, config)
@@ -44,8 +44,8 @@ class TransformerPart:
         validation = None
         if run.validation is not None:
             plain = dataclasses.replace(config.data, cache_variants=1, flip=False, shift=0, smallest_crop=1.0)
-            apart = TokensOf("validation", run.validation, plain, _VALIDATION_IMAGES, two_sizes)
-            validation = cached_tokens(run, self._tokenizer, apart, config)
+            held_out = TokensOf("validation", run.validation, plain, _VALIDATION_IMAGES, two_sizes)
+            validation = cached_tokens(run, self._tokenizer, held_out, config)
         self._tokens = TrainingTokens(tokens, validation, config.data.balance)
         self._augment = self._augmentation(config)
 
@@ -71,7 +71,7 @@ class TransformerPart:
         return getattr(config, f"{self.name}_training")
 
     def _preview(self, transformer: nn.Module, config: Config) -> Preview:
-        """The sample grid. Shards cannot be decoded with: the first process then keeps a whole copy for it."""
+        """The sample grid. Shards cannot be used for decoding: for them the first process keeps a full copy."""
         job, whole = self.run.job, None
         if job.ranks.size > 1 and config.run.parallel == "fsdp" and job.ranks.first and config.run.sample_every > 0:
             whole = build_part(config.model, self.name, len(self.run.classes)).to(job.device)
@@ -80,7 +80,7 @@ class TransformerPart:
         return Preview(LevelPreview(networks, self._tokenizer, shown, config, self.run.classes, job.device), whole)
 
     def _augmentation(self, config: Config) -> Augment | None:
-        """Equation 6, where the settings ask for it, with the model's finished top transformer."""
+        """Equation 6 with the model's finished top transformer; None if the settings do not use it."""
         share = self._settings(config).condition_augmentation
         if not share:
             return None
@@ -97,13 +97,13 @@ class TransformerPart:
 
 
 def augmentation(top: nn.Module, share: float, precision: Precision, device: torch.device) -> Augment:
-    """Equation 6: the top tokens as the top transformer predicts some of them anew.
+    """Equation 6: replace a share of the top tokens by predictions of the top transformer.
 
     Args:
         top: the finished top transformer.
-        share: of the top tokens that it predicts anew.
+        share: of the top tokens to replace.
         precision: of its passes.
-        device: where.
+        device: to compute on.
     """
     network = level_networks(top.to(device).eval())[0]
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

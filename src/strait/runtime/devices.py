@@ -1,6 +1,4 @@
-"""What a device can do and hold: the dtypes it computes in, whether code can be compiled for it, and the memory that
-is free on it.
-"""
+"""Properties of a device: supported dtypes, whether code can be compiled for it, and its free memory."""
 
 from __future__ import annotations
 
@@ -14,14 +12,14 @@ import torch
 from strait.runtime.messages import say_once
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Those a transformer can run in, by their names in settings."""
+"""The dtypes that a transformer can run in, by their names in settings."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
 def usable_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """A dtype as the device can compute in it: bfloat16 becomes float32, with one warning, where it would only be
-    imitated, many times slower."""
+    """The dtype to compute in: bfloat16 becomes float32, with one warning, if the device can only emulate it, which
+    is many times slower."""
     if dtype != torch.bfloat16 or _has_bfloat16(device.type):
         return dtype
     say_once(f"this {device.type} cannot compute in bfloat16; float32 is used instead")
@@ -33,12 +31,12 @@ def _has_bfloat16(device_type: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu":
         return True
-    # A build without oneDNN does not even have the question.
+    # A build without oneDNN lacks the operator.
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` finds here what it needs for a device: triton for a GPU, a C++ compiler for a CPU."""
+    """Whether ``torch.compile`` can target a device: it needs triton for a GPU, a C++ compiler for a CPU."""
     try:
         if device.type == "cuda":
             import triton  # noqa: F401
@@ -52,12 +50,12 @@ def can_compile(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device; None where nothing tells."""
+    """Free memory on a device, in bytes; None if unknown."""
     if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + held
-    found = [value for value in (_machine_free(), _group_free()) if value is not None]
-    return min(found, default=None)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    limits = [value for value in (_machine_free(), _group_free()) if value is not None]
+    return min(limits, default=None)
 
 
 def _machine_free() -> int | None:
@@ -67,14 +65,14 @@ def _machine_free() -> int | None:
                 return 1024 * int(line.split()[1])
     except OSError:
         pass
-    try:  # not Linux: half of what is built in
+    try:  # not Linux: assume half of the physical memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
         return None
 
 
 def _group_free() -> int | None:
-    """What the container's limit leaves (cgroup 2); files kept in memory count as free."""
+    """Free memory within the container's limit (cgroup 2); the file cache counts as free."""
     try:
         folder = Path("/sys/fs/cgroup")
         limit, used = (folder / "memory.max").read_text(), int((folder / "memory.current").read_text())
@@ -86,20 +84,19 @@ def _group_free() -> int | None:
 
 
 def give_back_memory() -> None:
-    """Return to the system what the allocator keeps of memory that was freed in pieces, where it can be told to."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's
+    """Return freed memory from the allocator to the system, with glibc; other allocators are left as they are."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 def keep_freed_memory() -> None:
-    """Tell the allocator to keep what is freed, for a process that asks for the same sizes again at every step.
+    """Make glibc keep freed memory, for a process that allocates the same sizes at every step.
 
-    Otherwise glibc gives every large tensor back to the system at once and gets it anew, page by page, the next time:
-    a sixth of a training step on a CPU (docs/performance.md). Other allocators are left as they are.
+    By default glibc returns every large tensor to the system at once and maps it again, page by page, at the next
+    step: a sixth of a training step on a CPU (docs/performance.md). Other allocators are left as they are.
     """
-    option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if option is not None:
-        never, all_of_it = 0, 2**31 - 1
-        option(_M_MMAP_MAX, never)
-        option(_M_TRIM_THRESHOLD, all_of_it)
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(_M_MMAP_MAX, 0)
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,4 +1,4 @@
-"""Files replaced whole: after a kill there is the old one or the new one; and the folder of what is kept."""
+"""Atomic writes (a killed process leaves the old file or the new one), and the cache folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEFT_BEHIND = 6 * 3600.0
-"""Seconds after which a file written aside is nobody's any more."""
+_STALE = 6 * 3600.0
+"""Seconds after which a temporary file counts as abandoned."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """While it lasts, the system's errors name this file: a full disk's name none, others a temporary one."""
+    """Make system errors name this file: a full disk names none, and others name a temporary file."""
     try:
         yield
     except OSError as error:
@@ -32,7 +32,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,140 +41,175 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put a text file in place whole."""
+    """Write a text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put a file in place whole.
+    """Write a file atomically.
 
     Raises:
-        OSError: naming it; what was there before is untouched.
+        OSError: naming it; an existing file is left untouched.
     """
-    with _aside(path) as aside:
-        aside.write_bytes(content)
-        flush(aside)
-        aside.replace(path)
+    with _temporary(path) as temporary:
+        temporary.write_bytes(content)
+        flush(temporary)
+        temporary.replace(path)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Put a safetensors file in place whole: sorted by name, so that equal tensors are equal files.
+    """Write a safetensors file atomically, sorted by name, so that equal tensors give equal files.
 
     Args:
         path: of the file.
         tensors: on any device.
-        metadata: of the file; only what never changes.
+        metadata: of the file; constants only, so that equal tensors give equal files.
 
     Raises:
-        OSError: naming it; what was there before is untouched.
+        OSError: naming it; an existing file is left untouched.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with _aside(path) as aside:
-        mode = aside.stat().st_mode  # the library makes files that their owner alone can read
+    with _temporary(path) as temporary:
+        mode = temporary.stat().st_mode  # the library creates files that only their owner can read
+        contents = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
         try:
-            save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, aside, metadata)
-        except SafetensorError as error:  # a full disk, for one, which every caller expects as OSError
+            save_file(contents, temporary, metadata)
+        except SafetensorError as error:  # such as a full disk, which every caller expects as OSError
             raise OSError(f"{path}: {error}") from error
-        aside.chmod(mode)
-        flush(aside)
-        aside.replace(path)
+        temporary.chmod(mode)
+        flush(temporary)
+        temporary.replace(path)
 
 
 def write_new(path: Path, content: bytes, overwrite: bool) -> None:
-    """Write a file whole, but never over another's content, not even one that comes while it is written.
+    """Write a file atomically, and never replace different content, even if that appears meanwhile.
 
     Raises:
-        FileExistsError: if the file is there with different content and ``overwrite`` was not asked for.
+        FileExistsError: if the file exists with different content and ``overwrite`` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if overwrite:
         write_bytes(path, content)
         return
-    with _aside(path) as aside:
-        aside.write_bytes(content)
-        flush(aside)
+    with _temporary(path) as temporary:
+        temporary.write_bytes(content)
+        flush(temporary)
         try:
-            _place_where_nothing_is(aside, path)
+            _rename_without_replacing(temporary, path)
         except FileExistsError:
             if path.read_bytes() != content:
-                raise FileExistsError(f"{path} exists and differs; write elsewhere, or say --overwrite") from None
+                raise FileExistsError(
+                    f"{path} exists and differs; choose another place, or pass --overwrite"
+                ) from None
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A new file beside another, to be put in its place; removed after a failure, whose errors name the other.
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file in the folder of ``path``, to be renamed to it; removed on failure, and errors name ``path``.
 
-    Its name cannot be guessed, so that nobody can put a link there beforehand, and two processes never share one.
+    The name is random, so that nobody can place a link there beforehand and no two processes share it.
     """
     with naming(path):
-        _forget_left_behind(path)
-        aside = path.with_name(f".{_short(path.name)}.{secrets.token_hex(8)}.tmp")
-        # Exclusive, not followed if it is a link, and for those to read who may read other files.
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
+        _remove_stale(path)
+        temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(8)}.tmp")
+        # Exclusive, without following links, and with the usual permissions (umask).
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
         try:
-            yield aside
+            yield temporary
         finally:
             with suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
 
 
 def _short(name: str) -> str:
-    """A name with room for what is added to it: file systems allow 255 bytes."""
+    """A name with room for a suffix: file systems allow 255 bytes."""
     return os.fsdecode(os.fsencode(name)[:200])
 
 
-def _forget_left_behind(path: Path) -> None:
-    """Remove what writers of this file left when they were killed, some hours ago."""
+def _remove_stale(path: Path) -> None:
+    """Remove temporary files of killed writers of this file, once they are some hours old."""
     pattern = f".{glob.escape(_short(path.name))}.{'[0-9a-f]' * 16}.tmp"
-    for left in path.parent.glob(pattern):
+    for stale in path.parent.glob(pattern):
         with suppress(OSError):
-            if time.time() - left.lstat().st_mtime > _LEFT_BEHIND:
-                left.unlink()
+            if time.time() - stale.lstat().st_mtime > _STALE:
+                stale.unlink()
 
 
-def _place_where_nothing_is(aside: Path, path: Path) -> None:
-    """Give a file another name, if that is free.
+def _rename_without_replacing(temporary: Path, path: Path) -> None:
+    """Give a file a second name.
 
     Raises:
-        FileExistsError: if it is not.
+        FileExistsError: if that name is taken.
     """
     try:
-        os.link(aside, path, follow_symlinks=False)
+        os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: exclusively, though not whole at once
+    except OSError:  # no hard links on this file system: exclusive, but not atomic
         with path.open("xb") as file:
-            file.write(aside.read_bytes())
+            file.write(temporary.read_bytes())
             file.flush()
             os.fsync(file.fileno())
 
 
 def usable_stem(text: str, longest: int = 150) -> str:
-    """What somebody named, as the beginning of a file's name: without characters that move a terminal's cursor.
+    """A text from outside as the beginning of a file name, with control characters replaced.
 
     Args:
         text: such as the stem of another file's name.
-        longest: how many bytes of it remain, whole characters; a file system's names have 255.
+        longest: limit in bytes, cut at a character; file systems allow 255.
     """
     shown = "".join(letter if ord(letter) > 31 and not 127 <= ord(letter) < 160 else "_" for letter in text)
     encoded = os.fsencode(shown)
     return shown if len(encoded) <= longest else encoded[:longest].decode("utf-8", "ignore")
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file that somebody else may have written.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: if it has more, of which no more is read, or is a device or a pipe, which may never end.
+        OSError: if it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON of somebody else's holds.
+
+    Raises:
+        ValueError: if it is not JSON, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deeply") from error
+
+
 def read_json(path: Path, absent: Any) -> Any:
-    """What a JSON file of ours holds; ``absent`` where there is none.
+    """The content of a JSON file; ``absent`` if there is no such file.
 
     Raises:
         ValueError: naming the file, if it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return absent
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); without it, it is made again") from error
+        raise ValueError(f"{path} is damaged ({error}); delete it, and it is created again") from error
 
 
 def sha256(path: Path) -> str:
@@ -184,13 +219,13 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be worked out again is kept: ``$STRAIT_CACHE``, or ``~/.cache/strait``.
+    """The folder for results that can be recomputed: ``$STRAIT_CACHE``, or ``~/.cache/strait``.
 
     Raises:
-        ValueError: if there is neither.
+        ValueError: if neither exists.
     """
-    chosen = os.environ.get("STRAIT_CACHE")
+    folder = os.environ.get("STRAIT_CACHE")
     try:
-        return Path(chosen) if chosen else Path.home() / ".cache" / "strait"
+        return Path(folder) if folder else Path.home() / ".cache" / "strait"
     except RuntimeError as error:
-        raise ValueError("this user has no home folder: set HOME, or STRAIT_CACHE to a folder for caches") from error
+        raise ValueError("this user has no home folder: set HOME, or set STRAIT_CACHE to a folder") from error

@@ -1,5 +1,4 @@
-"""One process at a time: a lock on a file, which the system releases when the process that holds it ends, however it
-ends."""
+"""A file lock: one process at a time. The system releases it when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -23,15 +22,15 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock of a file, which is made where it is missing and stays.
+    """Hold the lock of a file, which is created if missing and kept afterwards.
 
     Args:
         path: of the file.
-        busy: what to say where another process holds it.
+        busy: the error message if another process holds it.
 
     Raises:
-        ValueError: saying ``busy``.
-        OSError: if the file cannot be made.
+        ValueError: with the message ``busy``.
+        OSError: if the file cannot be created.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +46,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def _taken(descriptor: int, path: Path) -> bool:
-    """Lock an open file; False where another process has."""
+    """Lock an open file; False if another process holds the lock."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +62,7 @@ def _taken(descriptor: int, path: Path) -> bool:
 
 
 def _let_go() -> None:
-    # A forked child (a loader's worker) shares the lock, and would hold it beyond its parent's death.
+    # A forked child (a loader's worker) inherits the lock, and would keep it after its parent ends.
     while _held:
         os.close(_held.pop())
 

@@ -1,6 +1,6 @@
-"""The processes of a run: which of them this is, and what they agree on. A single process is the ordinary case.
+"""The processes of a distributed run: rank, size and collective operations. A single process is the default.
 
-``training.distributed`` starts them; everything else is handed a ``Ranks`` and asks it. No model knows of it.
+``training.distributed`` creates a ``Ranks`` and passes it on. Models do not depend on it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _CPU = torch.device("cpu")
 
 
 class OtherProcessFailed(OSError):
-    """Another process of the run could not go on, and has said why itself."""
+    """Another process of the run failed, and has reported the reason."""
 
 
 class Stopped(Exception):
-    """Work was left unfinished because the run is to stop; the next run resumes it.
+    """The run stops before its work is finished; the next run resumes it.
 
     Args:
-        signal_number: of the signal that asked for it; 0 if it was the clock.
+        signal_number: of the signal that requested it; 0 for a deadline.
     """
 
     def __init__(self, signal_number: int = 0) -> None:
@@ -35,12 +35,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of ``size`` processes, numbered from 0. The first alone writes folders, logs and speaks.
+    """One of ``size`` processes, numbered from 0. Only the first writes folders and logs and prints messages.
 
     Args:
-        rank: this one's number.
-        size: how many there are.
-        device: where this one computes, and where the backend wants its tensors.
+        rank: number of this process.
+        size: number of processes.
+        device: on which this process computes and communicates.
     """
 
     rank: int = 0
@@ -52,13 +52,13 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """This process's part of ``range(count)``, equal for all.
+        """This process's part of ``range(count)``, of equal size for all.
 
         Raises:
-            ValueError: if it cannot be divided.
+            ValueError: if the count is not divisible by the number of processes.
         """
         if count % self.size:
-            raise ValueError(f"batch_size: {count} cannot be divided among {self.size} processes")
+            raise ValueError(f"batch_size: {count} is not divisible by the number of processes, {self.size}")
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
@@ -75,11 +75,11 @@ class Ranks:
         return value if self.size == 1 else self.sum(value) / self.size
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """For each flag, whether any process has raised it."""
+        """For each flag, whether it is set on any process."""
         return [bool(value) for value in self.largest([int(flag) for flag in flags])]
 
     def largest(self, values: Sequence[int]) -> list[int]:
-        """For each small integer, the largest of any process."""
+        """The elementwise maximum of small integers over all processes."""
         if self.size == 1:
             return list(values)
         largest = torch.tensor(list(values), dtype=torch.int32, device=self.device)
@@ -87,16 +87,16 @@ class Ranks:
         return largest.tolist()
 
     def stop_if(self, stopped: bool) -> None:
-        """Stop all if any process was told to; every process must ask.
+        """Stop all processes if any is to stop; every process must call it.
 
         Raises:
-            Stopped: on every process alike.
+            Stopped: on every process.
         """
         if any(self.any([stopped])):
             raise Stopped
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in their order. For what is small, or rare: it is serialised."""
+        """The values of all processes, in order. For small or rare values: they are serialised."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -104,24 +104,28 @@ class Ranks:
         return values
 
     def turns(self, work: Sequence[T]) -> Sequence[T]:
-        """The pieces of some work that are this process's, taking turns."""
+        """The items that this process handles when items are dealt out in turn."""
         return work[self.rank :: self.size]
 
     def take_turns(self, done: list[T]) -> list[T]:
-        """What all made of the pieces of their ``turns``, in the order of the pieces."""
+        """The results of all processes' ``turns``, in the order of the items."""
         shares = self.gather(done)
         longest = max(len(share) for share in shares)
         return [share[turn] for turn in range(longest) for share in shares if turn < len(share)]
 
     def each(self, work: Callable[[], object], what: str) -> None:
-        """Let every process do its share of some work, and agree how it ended; ``what`` names the work.
+        """Let every process do its share of some work, and agree on the outcome.
+
+        Args:
+            work: this process's share.
+            what: name of the work, for error messages.
 
         Raises:
-            Stopped: on every process, if one was stopped.
-            OtherProcessFailed: on those that did not fail, if another did.
+            Stopped: on every process, if any was stopped.
+            OtherProcessFailed: on the processes that succeeded, if another failed.
         """
         failure: BaseException | None = None
-        stopped = 0  # one more than the signal's number, which is 0 for the clock
+        stopped = 0  # the signal's number plus one; a deadline has the number 0
         try:
             work()
         except Stopped as reason:
@@ -137,10 +141,10 @@ class Ranks:
             raise Stopped(stopped - 1)
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """Let the first process work and tell the others what came of it.
+        """Run some work on the first process and share its result.
 
         Raises:
-            OtherProcessFailed: on the others, where the first raised a ``ValueError`` or an ``OSError``.
+            OtherProcessFailed: on the others, if the first raised a ``ValueError`` or an ``OSError``.
         """
         if self.size == 1:
             return work()

@@ -1,9 +1,9 @@
-"""Not a table of the paper, but its argument: StraIT, MaskGIT on one grid, short and long, and StraIT's pipeline on
-VQGAN2-C, each trained for the same time with as many parameters of transformers, and decoded at its own best, without
-guidance and with the configuration's.
+"""The methods at equal cost, which is not a table of the paper but tests its argument.
 
-StraIT and the one on VQGAN2-C differ in their fusion alone, as the paper has them; StraIT with the bottom dropped for
-some of the tokenizer's samples is ours.
+StraIT, MaskGIT on one grid (short and long) and StraIT's pipeline on VQGAN2-C are trained for the same time with
+equally many transformer parameters. Each is decoded with its own best settings, without guidance and with the
+configuration's. As in the paper, StraIT and StraIT on VQGAN2-C differ only in their fusion; StraIT with bottom dropout
+is our variant.
 
 strait table equal-cost --config tiny-imagenet64-cpu --data DIR --budget 30
 """
@@ -20,26 +20,26 @@ from strait.tables.table import Row, Table
 
 
 def maskgit(config: Config, fine: bool = False) -> Config:
-    """MaskGIT on one grid, its transformer with as many layers as fit the parameters of all of StraIT's levels.
+    """MaskGIT on one grid, with as many layers as fit the number of parameters of all of StraIT's levels.
 
     Args:
         config: StraIT's.
-        fine: the grid is the bottom's, not the top's.
+        fine: use the grid of the bottom instead of the top.
     """
 
-    def parameters(of: Config) -> int:
-        parts = describe(of.model, 1)["parts"]
+    def parameters(config: Config) -> int:
+        parts = describe(config.model, 1)["parts"]
         return sum(parts[part]["parameters"] for part in parts if part not in ("tokenizer", "upsampler"))
 
     def with_layers(count: int) -> Config:
         return dataclasses.replace(single, top=dataclasses.replace(single.top, layers=count))
 
-    # As wide as StraIT's top; its number of layers is what is to be found.
+    # As wide as StraIT's top; only the number of layers changes.
     single = as_named(config, "maskgit-imagenet256-f8" if fine else "maskgit-imagenet256-8192")
     single = dataclasses.replace(single, top=config.top)
-    own = parameters(single)
-    layer = parameters(with_layers(single.top.layers + 1)) - own
-    return with_layers(single.top.layers + (parameters(config) - own) // layer)
+    total = parameters(single)
+    per_layer = parameters(with_layers(single.top.layers + 1)) - total
+    return with_layers(single.top.layers + (parameters(config) - total) // per_layer)
 
 
 def _on_c(config: Config) -> Config:
@@ -53,7 +53,7 @@ _METHODS = (
     ("MaskGIT, long", partial(maskgit, fine=True), {"fid": 6.61, "inception_score": 177.7}),
     ("StraIT on VQGAN2-C", _on_c, {"fid": 6.11}),
 )
-"""Name, what is changed, and the paper's figures without guidance (Tables 2, 5 and 6)."""
+"""Name, change of the configuration, and the paper's figures without guidance (Tables 2, 5 and 6)."""
 
 TABLE = Table(
     number=None,

@@ -1,4 +1,4 @@
-"""A measured table as Markdown, JSON and a plot: OUTPUT/TABLE.md, .json, .png, made anew as rows are done."""
+"""A measured table as Markdown, JSON and a plot: OUTPUT/TABLE.md, .json, .png, rewritten after each row."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ class Written:
 def write_table(
     run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None = None
 ) -> Written:
-    """Write what has been measured so far."""
+    """Write the results measured so far."""
     table = run.table
-    found = means(table, results)
+    row_means = means(table, results)
     text = markdown(table, results, floor, _about(run, results, floor), run.network.name)
     content = {
         "table": table.number or table.slug,
         "rows": list(results),
         "paper": {row.name: dict(row.paper) for row in table.rows},
-        "means": {name: {key: dataclasses.asdict(mean) for key, mean in row.items()} for name, row in found.items()},
-        "verdicts": verdicts(table, found, run.network.name),
+        "means": {
+            name: {key: dataclasses.asdict(mean) for key, mean in scores.items()} for name, scores in row_means.items()
+        },
+        "verdicts": verdicts(table, row_means, run.network.name),
         "floor": floor,
         "measuring": dataclasses.asdict(run.measuring),
     }
@@ -45,7 +47,7 @@ def write_table(
     write_text(target.with_suffix(".md"), text)
     write_text(target.with_suffix(".json"), json.dumps(content, indent=1))
     scores = [("psnr", "psnr")] if table.tokenizer_alone else [("fid_to_reconstructions", "fid"), ("fid", "fid")]
-    picture = table_plot(table, found, scores, run.network.name)
+    picture = table_plot(table, row_means, scores, run.network.name)
     if picture is not None:
         write_bytes(target.with_suffix(".png"), picture)
     return Written(text, content)
@@ -53,14 +55,14 @@ def write_table(
 
 def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> list[str]:
     measuring, trainer = run.measuring, run.trainer
-    training = "one model, decoded in other ways"
+    training = "one model, with different settings of decoding"
     if run.config is not None:
         steps = "the configuration's steps" if trainer.budget is None else f"{trainer.budget:g} minutes"
         training = f"each row trained for {steps}"
     searched = ""
     if not run.table.tokenizer_alone and measuring.search_samples:
         by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"
-        searched = f"; what a row leaves open searched{by} on {measuring.search_samples} samples a setting"
+        searched = f"; open settings searched{by} on {measuring.search_samples} samples each"
         searched += ", temperatures also for the best score of the logits (IS)"
     papers = "" if measuring.samples == PAPERS_SAMPLES else f" (the paper: {PAPERS_SAMPLES})"
     lines = [f"{training}; {measuring.seeds} seed(s); {measuring.samples} images a row{papers}{searched}"]

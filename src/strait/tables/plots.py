@@ -19,14 +19,14 @@ _OURS, _PAPERS = "#1f77b4", "#b0b0b0"
 
 
 class PlotError(ValueError):
-    """There is nothing to draw with."""
+    """The library for plots is missing."""
 
 
 def check_plots() -> None:
-    """Refuse early what could not be drawn in the end.
+    """Check early that plots can be drawn.
 
     Raises:
-        PlotError: saying what to install.
+        PlotError: saying what to install, if the library is missing.
     """
     try:
         import matplotlib  # noqa: F401
@@ -48,28 +48,31 @@ def _png(figure: Figure) -> bytes:
 
 
 def table_plot(
-    table: Table, found: Mapping[str, Mapping[str, Mean]], scores: Sequence[tuple[str, str]], network: str = INCEPTION
+    table: Table,
+    row_means: Mapping[str, Mapping[str, Mean]],
+    scores: Sequence[tuple[str, str]],
+    network: str = INCEPTION,
 ) -> bytes | None:
-    """A panel a score: ours with error bars on the left axis, the paper's on the right; None if there is nothing.
+    """A panel for each score: ours with error bars on the left axis, the paper's on the right; None without scores.
 
     Args:
-        table: whose rows.
-        found: means by row and score.
-        scores: of ours, and the paper's that it stands beside.
-        network: the name of the network whose features are compared.
+        table: with the rows.
+        row_means: means by row and score.
+        scores: pairs of one of our scores and the paper's to compare with.
+        network: name of the feature network.
     """
-    shown = [pair for pair in scores if any(pair[0] in row for row in found.values())]
+    shown = [pair for pair in scores if any(pair[0] in row for row in row_means.values())]
     if not shown:
         return None
     figure, axes = _figure(len(shown))
     for axis, (ours, papers) in zip(axes, shown, strict=True):
-        rows = [row for row in table.rows if ours in found.get(row.name, {})]
+        rows = [row for row in table.rows if ours in row_means.get(row.name, {})]
         places = range(len(rows))
-        values = [found[row.name][ours] for row in rows]
-        other = axis.twinx()
+        values = [row_means[row.name][ours] for row in rows]
+        paper_axis = axis.twinx()
         quoted = [(place, row.paper[papers]) for place, row in enumerate(rows) if papers in row.paper]
-        other.plot(*zip(*quoted, strict=True), "s--", color=_PAPERS) if quoted else None
-        other.set_ylabel(f"{column_title(papers)} in the paper", color="#808080")
+        paper_axis.plot(*zip(*quoted, strict=True), "s--", color=_PAPERS) if quoted else None
+        paper_axis.set_ylabel(f"{column_title(papers)} in the paper", color="#808080")
         axis.errorbar(
             places,
             [mean.value for mean in values],
@@ -78,7 +81,7 @@ def table_plot(
             color=_OURS,
             capsize=3,
         )
-        axis.set_zorder(other.get_zorder() + 1)
+        axis.set_zorder(paper_axis.get_zorder() + 1)
         axis.set_frame_on(False)
         axis.set_xticks(list(places), [row.name for row in rows], rotation=30, ha="right")
         title = column_title(ours, network).partition(" (")[0]
@@ -87,11 +90,11 @@ def table_plot(
 
 
 def front_plot(points: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Fréchet distance against seconds an image of every point, the front joined by a line.
+    """Fréchet distance over seconds an image, with a line through the front.
 
     Args:
         points: each with ``seconds``, ``fid`` and ``label``.
-        front: those that no other betters in both.
+        front: the Pareto-optimal points.
         title: of the plot.
     """
     figure, (axis,) = _figure(1)

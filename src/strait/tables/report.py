@@ -1,9 +1,10 @@
-"""A measured table: means with their errors, the paper's figures beside ours, and whether the paper's order holds."""
+"""The report of a table: means with errors beside the paper's figures, and whether the paper's order holds."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from strait.evaluation.provenance import decoding_in_words
 from strait.runtime.messages import figure
 from strait.tables.table import ORDERING, Mean, Row, Table
 
-_SIGNIFICANT = 2.0  # a difference counts from so many standard errors on
+_SIGNIFICANT = 2.0  # standard errors from which a difference counts
 
 _TITLES = {
     "fid": "FID",
@@ -45,9 +46,9 @@ _TITLES = {
 
 
 WORDS = {"steps": (0, None), "base_steps": (0, 2), "upsampling_steps": (2, 4)}
-"""Columns of words, and which levels' steps they show."""
+"""Columns of text, and the range of levels whose steps they show."""
 
-_OTHERS = {
+_OTHER_NETWORK_TITLES = {
     "fid": "Fréchet distance (paper: FID)",
     "fid_to_reconstructions": "Fréchet distance to reconstructions",
     "reconstruction_fid": "Fréchet distance of reconstructions",
@@ -56,43 +57,43 @@ _OTHERS = {
     "difference": "Δ Fréchet distance (paper: Δ FID)",
     "rfid": "Fréchet distance of reconstructions (paper: rFID)",
 }
-"""What the same columns are called where the features are another network's than Inception's."""
+"""Titles of these columns for feature networks other than Inception."""
 
 
 def distance_title(network: str) -> str:
-    """What a Fréchet distance on a network's features may be called: FID is Inception's alone."""
+    """The title of a Fréchet distance: FID only on Inception's features."""
     return column_title("fid", network).partition(" (")[0]
 
 
 def column_title(name: str, network: str = INCEPTION) -> str:
-    """What a score is called above its column, on the features of a network."""
-    plain = _TITLES.get(name, name.replace("_", " "))
-    return plain if network == INCEPTION else _OTHERS.get(name, plain)
+    """The title of a score's column, on the features of a network."""
+    title = _TITLES.get(name, name.replace("_", " "))
+    return title if network == INCEPTION else _OTHER_NETWORK_TITLES.get(name, title)
 
 
 def means(table: Table, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
-    """The mean scores of each measured row, ratios included, by row and score."""
-    found: dict[str, dict[str, Mean]] = {}
+    """Mean scores by row and score, with the table's ratios and differences."""
+    row_means: dict[str, dict[str, Mean]] = {}
     for row in table.rows:
         scores = [result["scores"] for result in results if result["row"] == row.name]
         if scores:
             names = [name for name in scores[0] if _is_score(name, scores[0][name])]
-            found[row.name] = {name: mean for name in names if (mean := _mean(name, scores)) is not None}
+            row_means[row.name] = {name: mean for name in names if (mean := _mean(name, scores)) is not None}
     for ratio in table.ratios:
-        base = found.get(ratio.base, {}).get(ratio.figure)
-        for scores in found.values():
-            mine = scores.get(ratio.figure)
-            if base is not None and mine is not None:
-                value = base.value / mine.value if ratio.speed else mine.value / base.value
+        base = row_means.get(ratio.base, {}).get(ratio.figure)
+        for scores in row_means.values():
+            mean = scores.get(ratio.figure)
+            if base is not None and mean is not None:
+                value = base.value / mean.value if ratio.speed else mean.value / base.value
                 scores[ratio.name] = Mean(value, None)
     for difference in table.differences:
-        for name, other in difference.bases.items():
-            one, base = (found.get(row, {}).get(difference.figure) for row in (name, other))
-            if one is not None and base is not None:
-                known = one.error is not None and base.error is not None
-                error = math.hypot(one.error or 0.0, base.error or 0.0) if known else None
-                found[name][difference.name] = Mean(one.value - base.value, error)
-    return found
+        for name, base_name in difference.bases.items():
+            mean, base = (row_means.get(row, {}).get(difference.figure) for row in (name, base_name))
+            if mean is not None and base is not None:
+                known = mean.error is not None and base.error is not None
+                error = math.hypot(mean.error or 0.0, base.error or 0.0) if known else None
+                row_means[name][difference.name] = Mean(mean.value - base.value, error)
+    return row_means
 
 
 def _is_score(name: str, value: Any) -> bool:
@@ -103,59 +104,59 @@ def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
     values = [score[name] for score in scores if score.get(name) is not None]
     if not values:
         return None
-    value, squares = sum(values) / len(values), []
+    mean, squares = sum(values) / len(values), []
     sampling = [_sampling_error(name, score) for score in scores]
     if all(error is not None for error in sampling):
         squares.append(sum(error**2 for error in sampling if error is not None) / len(values) ** 2)
     if len(values) > 1:
-        squares.append(sum((one - value) ** 2 for one in values) / (len(values) - 1) / len(values))
-    return Mean(value, math.sqrt(sum(squares)) if squares else None)
+        squares.append(statistics.variance(values, mean) / len(values))
+    return Mean(mean, math.sqrt(sum(squares)) if squares else None)
 
 
 def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
     if name in ("inception_score", "inception_score_at_best_fid"):
         spread = score.get("inception_score_std")
-        return None if spread is None else spread / math.sqrt(10)  # over ten parts of the samples
+        return None if spread is None else spread / math.sqrt(10)  # a deviation over ten splits of the samples
     if name in ("precision", "recall") and score.get(name) is not None:
         return math.sqrt(max(score[name] * (1 - score[name]), 0.0) / score["samples"])
     return score.get(f"{name}_error")
 
 
-def verdicts(table: Table, found: Mapping[str, Mapping[str, Mean]], network: str = INCEPTION) -> list[str]:
-    """One line for each score that orders the paper's rows, and for each further claim: does it hold here?"""
+def verdicts(table: Table, row_means: Mapping[str, Mapping[str, Mean]], network: str = INCEPTION) -> list[str]:
+    """One line for each score that orders the paper's rows and for each further claim: whether it holds here."""
     lines = []
     for score in ORDERING:
-        rows = [row for row in table.rows if score in row.paper and score in found.get(row.name, {})]
+        rows = [row for row in table.rows if score in row.paper and score in row_means.get(row.name, {})]
         if len(rows) > 1:
             title = column_title(score, network).partition(" (")[0]
-            lines.append(f"{title}: {_order(rows, score, score, found)}")
+            lines.append(f"{title}: {_order(rows, score, score, row_means)}")
             if score == "fid":
                 title = column_title("fid_to_reconstructions", network)
-                lines.append(f"{title}: {_order(rows, score, 'fid_to_reconstructions', found)}")
+                lines.append(f"{title}: {_order(rows, score, 'fid_to_reconstructions', row_means)}")
     for claim in table.claims:
         try:
-            lines.append(f"{claim.text}: {_holds(claim.difference(found))}")
+            lines.append(f"{claim.text}: {_holds(claim.difference(row_means))}")
         except KeyError:
             continue
     return lines
 
 
 def _holds(difference: Mean) -> str:
-    says = "holds" if difference.value > 0 else "does not hold"
+    verdict = "holds" if difference.value > 0 else "does not hold"
     if difference.error is None:
-        return f"{says} (error unknown)"
+        return f"{verdict} (error unknown)"
     if abs(difference.value) <= _SIGNIFICANT * difference.error:
         return "lies within the error"
-    return says
+    return verdict
 
 
-def _order(rows: Sequence[Row], score: str, ours: str, found: Mapping[str, Mapping[str, Mean]]) -> str:
+def _order(rows: Sequence[Row], score: str, ours: str, row_means: Mapping[str, Mapping[str, Mean]]) -> str:
     holding, within, unknown, reversed_ = 0, 0, 0, []
-    for one, other in itertools.combinations(rows, 2):
-        papers = one.paper[score] - other.paper[score]
+    for first, second in itertools.combinations(rows, 2):
+        papers = first.paper[score] - second.paper[score]
         if papers == 0:
             continue
-        a, b = found[one.name][ours], found[other.name][ours]
+        a, b = row_means[first.name][ours], row_means[second.name][ours]
         difference = a.value - b.value
         if a.error is None or b.error is None:
             unknown += 1
@@ -164,14 +165,14 @@ def _order(rows: Sequence[Row], score: str, ours: str, found: Mapping[str, Mappi
         elif difference * papers > 0:
             holding += 1
         else:
-            reversed_.append(f"{one.name} against {other.name}")
+            reversed_.append(f"{first.name} against {second.name}")
     pairs = holding + within + unknown + len(reversed_)
     if holding == pairs:
         return f"the paper's order holds for all {pairs} pairs of rows"
     parts = [f"holds for {holding} of {pairs} pairs of rows", f"lies within the error for {within}"]
     parts.append(f"is reversed for {len(reversed_)}" + (f" ({'; '.join(reversed_)})" if reversed_ else ""))
     if unknown:
-        parts.append(f"cannot be told for {unknown} (error unknown)")
+        parts.append(f"is undecided for {unknown} (error unknown)")
     return "the paper's order " + ", ".join(parts)
 
 
@@ -182,16 +183,16 @@ def markdown(
     about: Sequence[str],
     network: str = INCEPTION,
 ) -> str:
-    """The table with the paper's figures beside ours, and below it the verdicts and what was measured how.
+    """The table with the paper's figures beside ours, followed by the verdicts and how it was measured.
 
     Args:
-        table: whose rows.
+        table: to report.
         results: of its rows and seeds.
-        floor: what real photographs score.
-        about: further lines.
-        network: the name of the network whose features are compared.
+        floor: scores of real photographs.
+        about: lines on how it was measured.
+        network: name of the feature network.
     """
-    found = means(table, results)
+    row_means = means(table, results)
     columns = [*table.columns, *(ratio.name for ratio in table.ratios)]
     if "fid" in columns:
         new = [difference.name for difference in table.differences]
@@ -201,39 +202,40 @@ def markdown(
     columns = [
         name
         for name in columns
-        if name in WORDS or any(name in row.paper or name in found.get(row.name, {}) for row in table.rows)
+        if name in WORDS or any(name in row.paper or name in row_means.get(row.name, {}) for row in table.rows)
     ]
     head = ["", *(column_title(name, network) for name in columns)]
     searched = any("samples" in result.get("provenance", ()) for result in results)
     lines = [f"# {table.heading}", ""]
-    lines += [_row([*head, *(["decoded with"] if searched else [])])]
+    lines += [markdown_row([*head, *(["decoded with"] if searched else [])])]
     lines += ["|" + "---|" * (len(head) + searched)]
     for row in table.rows:
         cells = [
             _words(row, name, results)
             if name in WORDS
-            else _cell(row.paper.get(name), found.get(row.name, {}).get(name), row.spread.get(name))
+            else _cell(row.paper.get(name), row_means.get(row.name, {}).get(name), row.spread.get(name))
             for name in columns
         ]
         settings = dict.fromkeys(_decoding(result) for result in results if result["row"] == row.name)
-        lines.append(_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
+        lines.append(markdown_row([row.name, *cells, *(["; ".join(settings)] if searched else [])]))
     if floor is not None:
         cells = [
             _cell(None, None if floor.get(name) is None else _mean(name, [floor])) if name in floor else ""
             for name in columns
         ]
-        lines.append(_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
+        lines.append(markdown_row(["real photographs (floor)", *cells, *([""] if searched else [])]))
     lines += ["", "Ours ± standard error (the paper's in brackets).", ""]
     if network != INCEPTION:
         lines[-2] += (
-            f" Ours are taken on the features of {network}, the paper's on Inception's: orders can be compared, sizes "
+            f" Ours use the features of {network}, the paper's those of Inception: orders can be compared, values "
             "cannot."
         )
-    lines += [f"- {line}" for line in [*table.notes, *verdicts(table, found, network), *about]]
+    lines += [f"- {line}" for line in [*table.notes, *verdicts(table, row_means, network), *about]]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -245,13 +247,13 @@ def _cell(papers: float | None, ours: Mean | None, spread: float | None = None) 
 
 
 def _words(row: Row, name: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """A cell of steps: those that were decoded with, and the paper's."""
+    """A cell of steps: ours and the paper's."""
     first, last = WORDS[name]
-    shown = list(dict.fromkeys(_steps(result)[first:last] for result in results if result["row"] == row.name))
-    words = ["; ".join("+".join(map(str, steps)) for steps in shown if steps)]
+    allocations = dict.fromkeys(_steps(result)[first:last] for result in results if result["row"] == row.name)
+    texts = ["; ".join("+".join(map(str, steps)) for steps in allocations if steps)]
     if name in row.quoted:
-        words.append(f"({row.quoted[name]})")
-    return " ".join(filter(None, words))
+        texts.append(f"({row.quoted[name]})")
+    return " ".join(filter(None, texts))
 
 
 def _steps(result: Mapping[str, Any]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Which configurations a table can start from."""
+"""Which configurations a table can be measured with."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _NEEDS: dict[Needs, tuple[str, Callable[[ModelConfig], bool]]] = {
 
 @cache
 def able(needs: Needs) -> tuple[str, ...]:
-    """The packaged configurations that have it."""
-    meets = _NEEDS[needs][1]
-    return tuple(name for name in config_names() if meets(read_config(config_path(name)).model))
+    """The packaged configurations that meet a requirement."""
+    is_met = _NEEDS[needs][1]
+    return tuple(name for name in config_names() if is_met(read_config(config_path(name)).model))
 
 
 def check_start(table: Table, config: Config | ModelConfig, option: str = "--config") -> None:
-    """Refuse a table of a configuration, or of a model, that cannot give it.
+    """Refuse a configuration or a model that a table cannot be measured with.
 
     Args:
-        table: that is asked for.
-        config: what its rows would start from.
-        option: that named it.
+        table: to measure.
+        config: that its rows would start from.
+        option: of the command line, for the message.
 
     Raises:
-        ValueError: naming the configurations that can.
+        ValueError: naming configurations that can be used.
     """
-    words, meets = _NEEDS[table.needs]
-    if not meets(config.model if isinstance(config, Config) else config):
-        called = "this table" if table.number is None else f"table {table.number}"
-        raise ValueError(f"{option}: {called} needs {words}, as in {', '.join(able(table.needs))}")
+    requirement, is_met = _NEEDS[table.needs]
+    if not is_met(config.model if isinstance(config, Config) else config):
+        name = "this table" if table.number is None else f"table {table.number}"
+        raise ValueError(f"{option}: {name} needs {requirement}, as in {', '.join(able(table.needs))}")

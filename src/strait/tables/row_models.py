@@ -1,6 +1,6 @@
-"""The models behind the rows of tables: each part is trained once, whatever rows and tables share it.
+"""The models of tables' rows: each part is trained once, and shared by all rows and tables that need it.
 
-OUTPUT/models/NAME-KEY/    a model folder; its runs/keys.json says what each part was made from
+OUTPUT/models/NAME-KEY/    a model folder; its runs/keys.json has a hash of the inputs of each part
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _SHARED = "classifier"
 
 @dataclass(frozen=True)
 class Trainer:
-    """How the rows of a table are trained.
+    """Trains the models of a table's rows.
 
     Args:
-        models: folder that holds their model folders.
-        data: what ``--data`` names.
-        device: where.
-        budget: minutes of training, the same for each row, without the classifier that they share; None keeps the
-            configuration's steps.
-        stop: asked after each step.
+        models: folder of the model folders.
+        data: the value of ``--data``.
+        device: to train on.
+        budget: minutes of training for each row, not counting the shared classifier; None uses the configuration's
+            steps.
+        stop: checked after each step.
         ranks: the processes that train together.
     """
 
@@ -53,17 +53,17 @@ class Trainer:
     ranks: Ranks = ALONE
 
     def train(self, name: str, config: Config, parts: Sequence[str]) -> Path | None:
-        """The folder of a model with these parts, trained as far as they are missing; None if stopped before."""
+        """Train the missing parts of a row's model and return its folder; None if stopped first."""
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
-        # A classifier is every row's, as a network from elsewhere would be: it is no part of their equal minutes.
-        begin = partial(ModelTraining, folder, config, self.data, Job(self.device, self.ranks, self.stop))
-        if _SHARED in parts and not begin().run([_SHARED]):
+        # All rows share the classifier, like a pretrained network: it does not count in their equal budgets.
+        training = partial(ModelTraining, folder, config, self.data, Job(self.device, self.ranks, self.stop))
+        if _SHARED in parts and not training().run([_SHARED]):
             return None
-        return folder if begin(budget=self.budget).run(_own(parts)) else None
+        return folder if training(budget=self.budget).run(_budgeted(parts)) else None
 
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
-        """The row's folder, with the parts that other rows have trained already."""
+        """The row's folder, with copies of the parts that other rows have trained."""
         folder = self._folder(name, keys)
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         write_text(folder / "runs" / "keys.json", json.dumps(self._known_keys(folder) | keys, indent=1))
@@ -72,14 +72,14 @@ class Trainer:
         return folder
 
     def part_keys(self, config: Config, parts: Sequence[str]) -> dict[str, str]:
-        """What each part is made from, as a hash: equal keys, equal weights (to rounding)."""
+        """A hash of the inputs of each part: equal keys mean equal weights (up to rounding)."""
         source = self.ranks.on_first(open_images(self.data, "train").fingerprint)
         keys: dict[str, str] = {}
         for part in parts:
             training = getattr(config, f"{part}_training")
             minutes = None
             if self.budget is not None and part != _SHARED:
-                minutes = self.budget * share_of(part, _own(parts))
+                minutes = self.budget * share_of(part, _budgeted(parts))
             made_from = {
                 "data": source,
                 "image_size": config.image_size,
@@ -101,40 +101,41 @@ class Trainer:
 
     def _folder(self, name: str, keys: dict[str, str]) -> Path:
         digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8]
-        found = sorted(self.models.glob(f"*-{digest}"))
-        return found[0] if found else self.models / f"{slug(name)}-{digest}"
+        folders = sorted(self.models.glob(f"*-{digest}"))
+        return folders[0] if folders else self.models / f"{slug(name)}-{digest}"
 
     @staticmethod
     def _known_keys(folder: Path) -> dict[str, str]:
         return read_json(folder / "runs" / "keys.json", {})
 
     def _borrow(self, folder: Path, part: str, key: str) -> None:
-        """Take over a part that another row has trained from the same; its run folder last, since where that is
-        nothing is borrowed again."""
-        if (folder / "runs" / part).exists():
+        """Copy a part that another row has trained with the same key, unless this row has started it.
+
+        The run folder marks the part as copied, so it comes last: an interrupted copy is repeated.
+        """
+        run_folder = folder / "runs" / part
+        source = None if run_folder.exists() else self._finished_elsewhere(folder, part, key)
+        if source is None:
             return
-        lender = self._lender(folder, part, key)
-        if lender is None:
-            return
-        shutil.copy2(lender / f"{part}.safetensors", folder / f"{part}.safetensors")
-        if part == "tokenizer" and (lender / "runs" / "tokens").exists():
-            _copy_whole(lender / "runs" / "tokens", folder / "runs" / "tokens", link=True)
-        steps = read_json(lender / "runs" / "budget.json", {}).get(part)
+        shutil.copy2(source / f"{part}.safetensors", folder / f"{part}.safetensors")
+        if part == "tokenizer" and (source / "runs" / "tokens").exists():
+            _copy_atomically(source / "runs" / "tokens", folder / "runs" / "tokens", link=True)
+        steps = read_json(source / "runs" / "budget.json", {}).get(part)
         if steps is not None:
             budget = folder / "runs" / "budget.json"
             write_text(budget, json.dumps(read_json(budget, {}) | {part: steps}, indent=1))
-        _copy_whole(lender / "runs" / part, folder / "runs" / part)
+        _copy_atomically(source / "runs" / part, run_folder)
 
-    def _lender(self, folder: Path, part: str, key: str) -> Path | None:
-        """Another row's folder, in which the same part is finished."""
-        for other in sorted(self.models.iterdir()):
-            if other != folder and self._known_keys(other).get(part) == key and is_finished(other, part, 1):
-                return other
+    def _finished_elsewhere(self, folder: Path, part: str, key: str) -> Path | None:
+        """The folder of another row in which this part is finished."""
+        for model in sorted(self.models.iterdir()):
+            if model != folder and self._known_keys(model).get(part) == key and is_finished(model, part, 1):
+                return model
         return None
 
 
-def _copy_whole(source: Path, target: Path, link: bool = False) -> None:
-    """Copy a folder, or link its files, so that the copy is there whole or not at all."""
+def _copy_atomically(source: Path, target: Path, link: bool = False) -> None:
+    """Copy a folder (or hard-link its files) so that the target is complete or missing."""
     aside = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(source, aside, copy_function=os.link if link else shutil.copy2)
@@ -142,11 +143,11 @@ def _copy_whole(source: Path, target: Path, link: bool = False) -> None:
     aside.replace(target)
 
 
-def _own(parts: Sequence[str]) -> list[str]:
-    """The parts that a row has to itself."""
+def _budgeted(parts: Sequence[str]) -> list[str]:
+    """The parts whose training counts in a row's budget."""
     return [part for part in parts if part != _SHARED]
 
 
 def slug(name: str) -> str:
-    """A name as it may stand in a file's."""
+    """A name in a form that is safe in file names."""
     return re.sub(r"[^a-z0-9+]+", "-", name.casefold()).strip("-")

@@ -1,7 +1,7 @@
-"""Measure the rows of a table: train what is missing, search each row's own settings, score; never twice.
+"""Measure the rows of a table: train missing parts, search each row's best settings, score; results are stored.
 
 OUTPUT/TABLE/NAME-seedS-KEY.json          a row's scores
-OUTPUT/TABLE/NAME-seedS-KEY.trials.jsonl  what its search tried
+OUTPUT/TABLE/NAME-seedS-KEY.trials.jsonl  the trials of its search
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ SearchBy = Literal["fid", "fid_to_reconstructions"]
 
 @dataclass(frozen=True)
 class Measuring:
-    """How much care goes into a row.
+    """The extent of the measurements.
 
     Args:
-        seeds: models a row, each trained with its own seed; without training, sets of samples.
-        samples: generated images (or photographs reconstructed) a row.
-        search_samples: images for each setting that a row's search tries; 0 searches nothing.
+        seeds: models for each row, trained with different seeds; sets of samples if nothing is trained.
+        samples: generated images (or reconstructed photographs) for each row.
+        search_samples: images for each setting that a search tries; 0 for no search.
         batch_size: images generated at once.
-        search_by: the score that a search makes least: the distance to photographs, as the paper has it, or that to
-            their reconstructions, which leaves out what the tokenizer alone is to blame for.
-        search_steps: search the steps of rows that need not hold the paper's.
+        search_by: the score that a search minimises: the distance to photographs, as in the paper, or to their
+            reconstructions, which excludes errors of the tokenizer.
+        search_steps: also search the steps of rows that need not use the paper's.
     """
 
     seeds: int = 1
@@ -57,16 +57,16 @@ class Measuring:
 
 
 class TableRun:
-    """One table, measured.
+    """The measurement of a table.
 
     Args:
-        table: which.
+        table: to measure.
         output: folder for results.
-        network: features to judge by.
+        network: for features of images.
         measuring: samples and seeds.
-        trainer: trains and holds the rows' models.
-        config: what the rows start from; None where ``model`` serves them all.
-        model: judged by a table that changes decoding alone.
+        trainer: trains and stores the rows' models.
+        config: that the rows start from; None if ``model`` is used for all rows.
+        model: for tables whose rows differ only in decoding.
     """
 
     def __init__(
@@ -86,31 +86,30 @@ class TableRun:
 
     @cached_property
     def photographs(self) -> ImageSource:
-        """What rows are judged against: validation photographs, where some are kept apart."""
+        """The photographs to compare with: validation photographs if there are any."""
         return open_images(self.trainer.data, self.split)
 
     @cached_property
     def split(self) -> str:
-        """``validation``, or ``train`` where nothing is kept apart."""
+        """``validation``, or ``train`` if there is no validation split."""
         return "validation" if has_split(self.trainer.data, "validation") else "train"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The results of every row and seed, as they come; ends early if it was to stop."""
-        stop = self.trainer.stop.wanted
+        """Yield the result of every row and seed; ends early if stopped."""
         for row in self.table.rows:
             for seed in range(self.measuring.seeds if row.ours else 0):
                 try:
-                    self.ranks.stop_if(stop())
+                    self.ranks.stop_if(self.trainer.stop.wanted())
                     result = self._row(row, seed)
                 except Stopped:
                     return
                 yield result
 
     def floor(self) -> dict[str, Any] | None:
-        """What real photographs score in the place of ours; None where none are apart.
+        """The scores of real photographs in the place of ours; None if there is no validation split.
 
         Raises:
-            Stopped: if it was to stop.
+            Stopped: if it was stopped first.
         """
         if self.split == "train":
             return None
@@ -136,7 +135,7 @@ class TableRun:
         result = self.ranks.on_first(lambda: read_json(path, None))
         if result is not None:
             if self._judge is None and not self.table.tokenizer_alone and self.split != "train":
-                # The floor is wanted beside rows already done, too.
+                # For the floor, which is also measured if all rows are done.
                 self._judged(self._model_of(result), len(result["provenance"]["samples"]["decoding"]["steps"]))
             return result
         if config is None:
@@ -163,12 +162,12 @@ class TableRun:
         if result["folder"] is None:
             assert self.model is not None
             return self.model
-        # By its name alone: the output folder may have been moved since.
+        # By name only, since the output folder can have been moved.
         return StraIT.from_pretrained(self.trainer.models / Path(result["folder"]).name, self.trainer.device)
 
     def _decoding(self, config: Config | None, model: StraIT | None) -> DecodingConfig:
-        """What a row's settings start from. A folder's own may be older than the configuration that is asked for: its
-        parts are trained once, for whatever settings they are decoded with."""
+        """The settings of decoding that a row starts from: the configuration's, since a shared model folder can have
+        been trained with other settings of decoding."""
         if config is not None:
             return config.decoding
         assert model is not None
@@ -176,7 +175,7 @@ class TableRun:
 
     def _key(self, row: Row, config: Config | None) -> str:
         measuring = dataclasses.asdict(self.measuring)
-        for name in ("seeds", "batch_size"):  # these change no score of one row and seed
+        for name in ("seeds", "batch_size"):  # these do not affect the scores of a row and seed
             del measuring[name]
         if self.table.tokenizer_alone:
             measuring = {"samples": self.measuring.samples}
@@ -213,31 +212,31 @@ class TableRun:
         start, fixed = starting_point(self._decoding(config, model), grids, row, self.measuring.search_steps)
         judge = self._judged(model, len(start.steps))
 
-        def few(decoding: DecodingConfig) -> dict[str, Any]:
-            count = self.measuring.search_samples
-            wanted = SampleSet(count, seed + 1, decoding, self.measuring.batch_size)  # not those that are judged
-            return judge.scores(wanted, f"{row.name}: searching")
+        def search_scores(decoding: DecodingConfig) -> dict[str, Any]:
+            # Another seed than that of the final samples.
+            samples = SampleSet(self.measuring.search_samples, seed + 1, decoding, self.measuring.batch_size)
+            return judge.scores(samples, f"{row.name}: searching")
 
-        best = diverse = start
+        best = best_for_is = start
         if self.measuring.search_samples:
-            trials = Trials(path.with_suffix(".trials.jsonl"), few, self.ranks, self.trainer.stop.wanted)
+            trials = Trials(path.with_suffix(".trials.jsonl"), search_scores, self.ranks, self.trainer.stop.wanted)
             best = best_decoding(trials, start, fixed, grids, self.measuring.search_by)
             # The paper sweeps the temperature for the best FID and for the best IS.
-            diverse = best_decoding(trials, best, {*fixed, "steps"}, grids, "inception_score")
-        wanted = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
-        scores = judge.scores(wanted, row.name)
-        provenance = judge.provenance(wanted)
+            best_for_is = best_decoding(trials, best, {*fixed, "steps"}, grids, "inception_score")
+        samples = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
+        scores = judge.scores(samples, row.name)
+        provenance = judge.provenance(samples)
         scores["inception_score_at_best_fid"] = scores["inception_score"]
-        if diverse != best:
-            other = dataclasses.replace(wanted, decoding=diverse)
-            best_score = judge.scores(other, f"{row.name}, for its best IS")
-            scores |= {name: best_score[name] for name in ("inception_score", "inception_score_std")}
-        provenance["best_inception_score_with"] = dataclasses.asdict(diverse)
+        if best_for_is != best:
+            is_samples = dataclasses.replace(samples, decoding=best_for_is)
+            is_scores = judge.scores(is_samples, f"{row.name}, for its best IS")
+            scores |= {name: is_scores[name] for name in ("inception_score", "inception_score_std")}
+        provenance["best_inception_score_with"] = dataclasses.asdict(best_for_is)
         scores["reconstruction_fid"] = judge.reconstruction_distance()
         return {"scores": scores, "provenance": provenance}
 
     def _judged(self, model: StraIT, levels: int) -> Judge:
-        """What judges a model's images of so many levels, at the size that these come to."""
+        """The judge of a model's images from ``levels`` levels, at their size."""
         upsampled = levels > model.config.tokenizer.num_levels
         if self._judge is None or self._judge[0] is not model or self._judge[1] != upsampled:
             stop = self.trainer.stop.wanted
@@ -256,40 +255,40 @@ def _seeded(config: Config, seed: int) -> Config:
 
 
 def batch_perplexities(folder: Path) -> dict[str, float]:
-    """Perplexities of single batches of a tokenizer's training: the mean over the last tenth of its log, and as error
-    their standard deviation there, which is what the paper prints behind its ±."""
+    """Perplexities of batches in a tokenizer's training: the mean over the last tenth of its log, and as error their
+    standard deviation there, as in the paper."""
     log = folder / "runs" / "tokenizer" / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    found: dict[str, float] = {}
+    perplexities: dict[str, float] = {}
     for name in dict.fromkeys(key for line in lines for key in line if key.startswith("perplexity_batch_")):
         values = [line[name] for line in lines if name in line]
         values = values[-max(2, len(values) // 10) :]
-        found[name] = statistics.fmean(values)
+        perplexities[name] = statistics.fmean(values)
         if len(values) > 1:
-            found[f"{name}_error"] = statistics.stdev(values)
-    return found
+            perplexities[f"{name}_error"] = statistics.stdev(values)
+    return perplexities
 
 
 def _costs(model: StraIT, result: dict[str, Any], folder: Path | None) -> dict[str, float]:
-    """What a row costs, counted; and what a step of its transformers' training took: in the rehearsal of a budget, or
-    else in the training itself."""
+    """Parameters and multiply-adds of a row, and the seconds of a training step of its transformers (in the rehearsal
+    of a budget, or else in training)."""
     decoding = result["provenance"].get("samples", {}).get("decoding")
     steps = () if decoding is None else decoding["steps"]
-    counted = costs(model.config, len(model.classes), len(steps) or None)
+    model_costs = costs(model.config, len(model.classes), len(steps) or None)
     transformers = [part for part in model.config.parts if part != "tokenizer"]
-    found: dict[str, float] = {name: counted[name] for name in ("parameters", "multiply_adds")}
-    if (
-        decoding is not None and len(steps) <= model.config.tokenizer.num_levels
-    ):  # the levels of an upsampler are counted as one part
+    row_costs: dict[str, float] = {name: model_costs[name] for name in ("parameters", "multiply_adds")}
+    # Not with an upsampler, whose two levels are one part in the costs.
+    if decoding is not None and len(steps) <= model.config.tokenizer.num_levels:
         passes = 2 if decoding["guidance"] else 1
-        found["multiply_adds_per_image"] = passes * sum(
-            count * counted["parts"][part]["multiply_adds"] for part, count in zip(transformers, steps, strict=False)
+        row_costs["multiply_adds_per_image"] = passes * sum(
+            count * model_costs["parts"][part]["multiply_adds"]
+            for part, count in zip(transformers, steps, strict=False)
         )
     if folder is not None:
-        taken = [seconds for part in transformers if (seconds := _seconds_per_step(folder, part)) is not None]
-        if len(taken) == len(transformers):
-            found["seconds_per_training_step"] = sum(taken)
-    return found
+        seconds = [_seconds_per_step(folder, part) for part in transformers]
+        if None not in seconds:
+            row_costs["seconds_per_training_step"] = sum(filter(None, seconds))
+    return row_costs
 
 
 def _seconds_per_step(folder: Path, part: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The best settings of decoding, searched on a few samples: a fair comparison gives every row its own."""
+"""Search for the best settings of decoding on a few samples: in a fair comparison each row has its own."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from strait.runtime.ranks import ALONE, Ranks
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
-"""Of all steps, those of the top."""
+"""Shares of the top in the total number of steps."""
 
 
 class Trials:
-    """Settings that have been tried and what they scored, kept in a file, so that none is tried twice.
+    """Settings that have been tried, with their scores, stored in a file so that none is measured twice.
 
     Args:
-        path: JSON lines; made if need be.
+        path: of a file of JSON lines; created if it is missing.
         measure: settings -> scores.
-        ranks: the processes that measure together; the first one's clock counts, and it alone writes.
-        stopped: asked before each measurement.
+        ranks: the processes that measure together; the first one's scores count, and only it writes.
+        stopped: checked before each measurement.
     """
 
     def __init__(
@@ -40,26 +40,27 @@ class Trials:
         )
 
     def __call__(self, decoding: DecodingConfig) -> dict[str, Any]:
-        """The scores of some settings, measured if they have not been.
+        """The scores of settings, measured unless they are stored.
 
         Raises:
-            Stopped: if any process was told to stop before they were.
+            Stopped: if any process was stopped before the measurement.
         """
-        found = self.find(decoding)
-        if found is None:
+        scores = self.find(decoding)
+        if scores is None:
             self.ranks.stop_if(self.stopped())
-            mine = self.measure(decoding)
-            found = self.ranks.on_first(lambda: mine)  # clocks differ, and all processes must go the same way
-            self.done.append({"decoding": _plain(decoding), "scores": found})
+            local = self.measure(decoding)
+            # Timings differ between processes, which must all take the same decisions.
+            scores = self.ranks.on_first(lambda: local)
+            self.done.append({"decoding": _plain(decoding), "scores": scores})
             self.ranks.on_first(self._write)
-        return found
+        return scores
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, "".join(json.dumps(trial) + "\n" for trial in self.done))
 
     def find(self, decoding: DecodingConfig) -> dict[str, Any] | None:
-        """The scores of settings that have been tried."""
+        """The stored scores of settings, if any."""
         return next((trial["scores"] for trial in self.done if trial["decoding"] == _plain(decoding)), None)
 
 
@@ -74,14 +75,14 @@ def best_decoding(
     grids: tuple[tuple[int, int], ...],
     by: str = "fid",
 ) -> DecodingConfig:
-    """The settings with the best score, searched one after the other: steps, then temperatures.
+    """The settings with the best score, by coordinate search: steps, then temperatures.
 
     Args:
         trials: measures settings.
-        start: where to begin; what is in ``fixed`` stays as it is there.
-        fixed: names of settings that are held.
-        grids: of the levels, which bound their steps.
-        by: the score: a distance, which is to be least, or ``inception_score``, which is to be greatest.
+        start: initial settings.
+        fixed: names of settings that stay as in ``start``.
+        grids: of the levels, which limit their steps.
+        by: a distance to minimise, or ``inception_score`` to maximise.
     """
     sign = -1 if by == "inception_score" else 1
 
@@ -102,7 +103,7 @@ def best_decoding(
 def with_steps_shared(
     decoding: DecodingConfig, shares: Collection[float], grids: tuple[tuple[int, int], ...]
 ) -> Iterator[DecodingConfig]:
-    """The settings themselves, and those that share the steps of the first two levels in other ways."""
+    """The settings themselves, then variants with other shares of the steps between the first two levels."""
     yield decoding
     total = decoding.steps[0] + decoding.steps[1]
     seen = {decoding.steps[0]}

@@ -1,4 +1,4 @@
-"""The speed column of Table 7 by itself: how long an image takes does not depend on what the weights are."""
+"""The speed column of Table 7 only, on random weights: the time of an image does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _ROUNDS = 3
 
 
 def speed_rows(table: Table, config: Config, machine: Machine, batch: int) -> dict[str, Any]:
-    """Generate with each row's steps, on random weights, in turns; medians count.
+    """Time generation on random weights with each row's steps, alternating between rows; medians are reported.
 
     Args:
-        table: whose rows differ in their steps.
-        config: the model.
-        machine: where, and in which dtype.
+        table: with rows that differ in their steps.
+        config: of the model.
+        machine: device and dtype.
         batch: images at once.
 
     Returns:
-        ``rows``, each with ``name``, ``steps``, ``seconds_per_image``, ``speedup`` (against the row that the paper has
-        at 1), ``speedup_by_multiply_adds``, ``multiply_adds_per_image`` and the ``paper``'s speedup; what they were
-        measured on.
+        ``rows``, each with ``name``, ``steps``, ``seconds_per_image``, ``speedup`` (relative to the row that is 1 in
+        the paper), ``speedup_by_multiply_adds``, ``multiply_adds_per_image`` and the ``paper``'s speedup; and a
+        description of the machine.
     """
     model = model_to_time(config.model, config.decoding, machine)
     model.pack()
@@ -35,14 +35,16 @@ def speed_rows(table: Table, config: Config, machine: Machine, batch: int) -> di
     allocations: dict[str, DecodingConfig] = {
         row.name: starting_point(config.decoding, config.model.grids, row)[0] for row in table.rows
     }
-    bench.generate(next(iter(allocations.values())))  # the first calls set themselves up
+    bench.generate(next(iter(allocations.values())))  # warm-up
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in allocations}
     for _ in range(_ROUNDS):
         for name, decoding in allocations.items():
             measured[name].append(bench.generate(decoding))
     (base,) = [row.name for row in table.rows if row.paper["speedup"] == 1]
-    seconds = {name: statistics.median(one["seconds"] for one in all_) / batch for name, all_ in measured.items()}
-    adds = {name: all_[0]["flops"] / 2 / batch for name, all_ in measured.items()}
+    seconds = {
+        name: statistics.median(report["seconds"] for report in reports) / batch for name, reports in measured.items()
+    }
+    adds = {name: reports[0]["flops"] / 2 / batch for name, reports in measured.items()}
     rows = [
         {
             "name": row.name,
@@ -59,7 +61,7 @@ def speed_rows(table: Table, config: Config, machine: Machine, batch: int) -> di
 
 
 def speed_table(report: Mapping[str, Any]) -> str:
-    """The rows for people."""
+    """The rows as a text table."""
     lines = [("steps", "seconds an image", "multiply-adds an image", "speedup", "by multiply-adds", "paper")]
     for row in report["rows"]:
         lines.append(

@@ -1,4 +1,4 @@
-"""The rows of a table without training or measuring: which model each is, what it costs, how it is decoded."""
+"""The rows of a table without measuring: model, costs and settings of decoding."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from strait.decoding.config import DecodingConfig
 from strait.evaluation.cost import describe
 from strait.model.config import ModelConfig
 from strait.runtime.messages import aligned
-from strait.tables.table import PAPERS_SAMPLES, Row, Table, starting_point
+from strait.tables.table import PAPERS_SAMPLES, Table, starting_point
 
 PAPERS_COSTS = ("parameters", "multiply_adds")
 PAPERS_SIZE = ("imagenet256", "imagenet256-stratified", "imagenet512")
-"""Configurations from which rows are of the paper's size."""
+"""Configurations whose rows have the paper's size."""
 
 NEAR = {"parameters": 0.01, "multiply_adds": 0.02}
-"""How near the paper's figures ours lie, as shares, where no reason is given."""
+"""Largest relative deviation from the paper's figures without an explanation."""
 
 
 def costs(config: ModelConfig, num_classes: int, levels: int | None = None) -> dict[str, Any]:
-    """What a row's model costs.
+    """The costs of a row's model.
 
     Args:
-        config: its shape.
-        num_classes: of its labels.
-        levels: how many levels of tokens are generated; None for the tokenizer alone.
+        config: of the model.
+        num_classes: of the model.
+        levels: number of levels that are generated; None for a tokenizer without transformers.
 
     Returns:
-        ``parameters`` of the whole model, or of the tokenizer alone; ``parts`` that are run, each with ``parameters``
-        and ``multiply_adds`` of one pass; ``multiply_adds`` of one pass through each transformer that is run, or of
-        the tokenizer there and back.
+        ``parameters`` of the model, or of the tokenizer only; its ``parts``, each with ``parameters`` and
+        ``multiply_adds`` of a pass; ``multiply_adds`` of a pass through each transformer in use, or through the
+        tokenizer (encode and decode).
     """
     parts = _described(config, num_classes)
     transformers = [part for part in config.parts if part != "tokenizer"]
@@ -42,11 +42,11 @@ def costs(config: ModelConfig, num_classes: int, levels: int | None = None) -> d
         run = transformers[:levels]
     else:
         run = transformers
-    whole = ["tokenizer"] if levels is None else config.parts
+    names = ["tokenizer"] if levels is None else config.parts
     return {
-        "parameters": sum(parts[part]["parameters"] for part in whole),
+        "parameters": sum(parts[part]["parameters"] for part in names),
         "multiply_adds": sum(parts[part]["multiply_adds"] for part in run),
-        "parts": {part: parts[part] for part in whole},
+        "parts": {part: parts[part] for part in names},
     }
 
 
@@ -65,71 +65,55 @@ def summaries(
     samples: int,
     search_steps: bool = False,
 ) -> list[dict[str, Any]]:
-    """Every row that is measured, in order; those that are only quoted have nothing to say here.
+    """A summary of every row that is measured, in order; quoted rows are left out.
 
     Args:
-        table: whose rows.
-        base: the configuration that rows start from.
-        model: without one, the model that serves all rows: its shape and its settings of decoding.
-        name: of either.
-        num_classes: of the labels.
-        samples: images that a row is judged by.
-        search_steps: whether steps that a row need not hold are searched.
+        table: with the rows.
+        base: the configuration that rows start from, or None to use ``model``.
+        model: shape and settings of decoding of the model for all rows.
+        name: of the configuration or model.
+        num_classes: of the model.
+        samples: number of images for each row.
+        search_steps: whether steps that need not be the paper's are searched.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in table.rows:
         if not row.ours:
             continue
-        if base is not None:
-            config = row.config(base)
-            shape, decoding, dropout = config.model, config.decoding, config.tokenizer_training.bottom_dropout
+        config = None if base is None else row.config(base)
+        if config is not None:
+            shape, decoding = config.model, config.decoding
         else:
             assert model is not None
-            (shape, decoding), dropout = model, None
-        rows.append(_summary(table, row, shape, decoding, dropout, name, num_classes, samples, search_steps))
+            shape, decoding = model
+        start, fixed = starting_point(decoding, shape.grids, row, search_steps)
+        levels = None if table.tokenizer_alone else len(start.steps)
+        summary: dict[str, Any] = {
+            "name": row.name,
+            "configuration": row.configuration or name,
+            "starts_from": name,
+            "tokenizer": shape.tokenizer.kind,
+            "grids": [list(grid) for grid in shape.grids],
+            "codebook_sizes": list(shape.tokenizer.codebook_sizes),
+        }
+        if config is not None:
+            summary["bottom_dropout"] = config.tokenizer_training.bottom_dropout
+        summary |= costs(shape, num_classes, levels)
+        if levels is not None:
+            searched = ["steps"] if "steps" not in fixed and levels > 1 else []  # one level has no steps to share
+            summary |= {
+                "steps": list(start.steps),
+                "schedule": start.schedule,
+                "guidance": start.guidance,
+                "searched": searched + (["temperature"] if "temperature" not in fixed else []),
+            }
+        paper = {key: row.paper[key] for key in PAPERS_COSTS if key in row.paper}
+        rows.append(summary | {"samples": samples, "paper": paper, "departs": row.departs})
     return rows
 
 
-def _summary(
-    table: Table,
-    row: Row,
-    shape: ModelConfig,
-    decoding: DecodingConfig,
-    dropout: float | None,
-    name: str,
-    num_classes: int,
-    samples: int,
-    search_steps: bool,
-) -> dict[str, Any]:
-    start, fixed = starting_point(decoding, shape.grids, row, search_steps)
-    levels = None if table.tokenizer_alone else len(start.steps)
-    summary: dict[str, Any] = {
-        "name": row.name,
-        "configuration": row.configuration or name,
-        "starts_from": name,
-        "tokenizer": shape.tokenizer.kind,
-        "grids": [list(grid) for grid in shape.grids],
-        "codebook_sizes": list(shape.tokenizer.codebook_sizes),
-    }
-    if dropout is not None:
-        summary["bottom_dropout"] = dropout
-    summary |= costs(shape, num_classes, levels)
-    if levels is not None:
-        searched = [setting for setting in ("steps", "temperature") if setting not in fixed]
-        if len(start.steps) == 1 and "steps" in searched:
-            searched.remove("steps")  # one level has nothing to share
-        summary |= {
-            "steps": list(start.steps),
-            "schedule": start.schedule,
-            "guidance": start.guidance,
-            "searched": searched,
-        }
-    paper = {key: row.paper[key] for key in PAPERS_COSTS if key in row.paper}
-    return summary | {"samples": samples, "paper": paper, "departs": row.departs}
-
-
 def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The summaries for people: a line a row, and below them what needs a word."""
+    """The summaries as a text table, with notes below."""
     head = ["row", "configuration", "tokenizer", "parameters", "multiply-adds"]
     if not table.tokenizer_alone:
         head += ["steps", "schedule", "guidance"]
@@ -144,26 +128,26 @@ def summary_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
         notes += _departures(row)
     scale = rows[0]["starts_from"]
     if scale not in PAPERS_SIZE and any(row["configuration"] != scale for row in rows):
-        notes.append(f"named configurations at the scale of {scale}: as much smaller as that is than imagenet256")
+        notes.append(f"named configurations are scaled by the ratio of {scale} to imagenet256")
     searched = dict.fromkeys(setting for row in rows for setting in row.get("searched", ()))
     if searched:
-        notes.append(f"searched for each row that leaves them open: {', '.join(searched)}")
+        notes.append(f"searched for rows that do not fix them: {', '.join(searched)}")
     if table.tokenizer_alone:
-        notes.append("multiply-adds of the tokenizer, there and back")
+        notes.append("multiply-adds of the tokenizer: encode and decode")
     else:
-        notes.append("multiply-adds of one pass through each transformer that is run")
-    notes.append(f"the paper judges a row by {PAPERS_SAMPLES:,} samples: --samples {PAPERS_SAMPLES}")
+        notes.append("multiply-adds of a pass through each transformer in use")
+    notes.append(f"the paper uses {PAPERS_SAMPLES:,} samples for each row: --samples {PAPERS_SAMPLES}")
     return "\n".join([aligned(lines, right=(3, 4, len(lines[0]) - 1)), "", *notes])
 
 
 def _departures(row: Mapping[str, Any]) -> list[str]:
-    """Where a row at the paper's size is not of the paper's size."""
+    """Deviations of a row's costs from the paper's, for configurations of the paper's size."""
     if row["starts_from"] not in PAPERS_SIZE:
         return []
     notes = []
     for key, papers in row["paper"].items():
         share = row[key] / papers - 1
         if abs(share) > NEAR[key]:
-            why = row["departs"] or "not explained"
-            notes.append(f"{row['name']}: {100 * share:+.1f}% {key.replace('_', '-')} against the paper's: {why}")
+            reason = row["departs"] or "not explained"
+            notes.append(f"{row['name']}: {100 * share:+.1f}% {key.replace('_', '-')} relative to the paper: {reason}")
     return notes

@@ -1,12 +1,14 @@
-"""Settings of decoding searched on a budget, and the front of score against time (Figure 1, for one's own model).
+"""A search over settings of decoding within a time budget, and the Pareto front of score and speed (Figure 1).
 
-The first half of the budget goes to settings drawn from all over, the second to the neighbours of the best.
+The first half of the budget is spent on random settings, the second half on neighbours of the front.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,7 +28,7 @@ _SEED = 61
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A place on the axes that are searched: an index into ``TOTALS``, ``SHARES``, ``TEMPERATURES``, ``GUIDANCE``."""
+    """A point of the search grid: indices into ``TOTALS``, ``SHARES``, ``TEMPERATURES`` and ``GUIDANCE``."""
 
     total: int
     share: int
@@ -34,31 +36,28 @@ class Setting:
     guidance: int
 
     def neighbours(self) -> Iterator[Setting]:
-        """The settings one notch away on one axis."""
+        """The settings one step away on one axis."""
         for name, size in _AXES.items():
-            for notch in (-1, 1):
-                place = getattr(self, name) + notch
-                if 0 <= place < size:
-                    yield dataclasses.replace(self, **{name: place})
+            for step in (-1, 1):
+                index = getattr(self, name) + step
+                if 0 <= index < size:
+                    yield dataclasses.replace(self, **{name: index})
 
 
 _AXES = {"total": len(TOTALS), "share": len(SHARES), "temperature": len(TEMPERATURES), "guidance": len(GUIDANCE)}
 
 
 def everywhere() -> Iterator[Setting]:
-    """Every setting once, in a fixed order that keeps near none."""
-    count = 1
-    for size in _AXES.values():
-        count *= size
-    for number in permutation(count, _SEED).tolist():
-        places = {}
+    """Every setting once, in a fixed random order."""
+    for number in permutation(math.prod(_AXES.values()), _SEED).tolist():
+        indices = {}
         for name, size in _AXES.items():
-            number, places[name] = divmod(number, size)
-        yield Setting(**places)
+            number, indices[name] = divmod(number, size)
+        yield Setting(**indices)
 
 
 def decoding_of(setting: Setting, start: DecodingConfig, grids: tuple[tuple[int, int], ...]) -> DecodingConfig:
-    """The settings of decoding at a place; what is not searched is as in ``start``."""
+    """The settings of decoding at a grid point; those that are not searched are as in ``start``."""
     lengths = [height * width for height, width in grids]
     total = TOTALS[setting.total]
     levels = min(2, len(start.steps))
@@ -81,16 +80,16 @@ def sweep(
     grids: tuple[tuple[int, int], ...],
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """Try settings until the budget is spent, or until told to stop; what earlier runs spent counts.
+    """Try settings until the budget is spent or the search is stopped; the time of earlier runs counts.
 
     Args:
-        trials: measures settings, and remembers them; its scores hold the ``seconds`` that each took.
-        start: what is not searched, and the first to be tried.
+        trials: measures settings and stores their scores, with the ``seconds`` of each measurement.
+        start: the first settings to try; settings that are not searched stay as here.
         grids: of the levels.
         seconds: the budget.
 
     Returns:
-        Every trial that is done: ``decoding`` and ``scores``.
+        All trials: ``decoding`` and ``scores``.
     """
     with contextlib.suppress(Stopped):
         _search(trials, start, grids, seconds)
@@ -98,40 +97,40 @@ def sweep(
 
 
 def _search(trials: Trials, start: DecodingConfig, grids: tuple[tuple[int, int], ...], seconds: float) -> None:
-    def go_on(share: float) -> bool:
+    def has_time(share: float) -> bool:
         return sum(trial["scores"]["seconds"] for trial in trials.done) < share * seconds
 
-    if go_on(1.0):
+    if has_time(1.0):
         trials(start)
-    places = {decoding_of(setting, start, grids): setting for setting in everywhere()}
-    for decoding in places:
-        if not go_on(_EXPLORED):
+    settings = {decoding_of(setting, start, grids): setting for setting in everywhere()}
+    for decoding in settings:
+        if not has_time(_EXPLORED):
             break
         trials(decoding)
-    while go_on(1.0):
-        near = (
-            decoding_of(other, start, grids)
+    while has_time(1.0):
+        neighbours = (
+            decoding_of(neighbour, start, grids)
             for trial in front(trials.done)
-            if (place := places.get(from_dict(DecodingConfig, trial["decoding"], "decoding"))) is not None
-            for other in place.neighbours()
+            if (setting := settings.get(from_dict(DecodingConfig, trial["decoding"], "decoding"))) is not None
+            for neighbour in setting.neighbours()
         )
-        untried = next((decoding for decoding in near if trials.find(decoding) is None), None)
-        if untried is None:
-            untried = next((decoding for decoding in places if trials.find(decoding) is None), None)
+        candidates = itertools.chain(neighbours, settings)
+        untried = next((decoding for decoding in candidates if trials.find(decoding) is None), None)
         if untried is None:
             break
         trials(untried)
 
 
 def scored_again(trials: Trials, chosen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trials of a front with scores of samples that they were not chosen by: those of a search flatter its best.
+    """Score selected trials again on other samples, since the scores that they were selected by are biased.
 
     Args:
-        trials: measures settings on other samples, and remembers them.
-        chosen: trials.
+        trials: measures settings on other samples.
+        chosen: the selected trials.
 
     Returns:
-        Each as ``decoding``, ``scores`` (None where a stop came first) and ``searched``, the scores it was chosen by.
+        For each trial ``decoding``, the new ``scores`` (None if stopped first) and ``searched``, the scores that it
+        was selected by.
     """
     with contextlib.suppress(Stopped):
         for trial in chosen:
@@ -147,7 +146,7 @@ def scored_again(trials: Trials, chosen: Sequence[dict[str, Any]]) -> list[dict[
 
 
 def timed(measure: Callable[[DecodingConfig], dict[str, Any]]) -> Callable[[DecodingConfig], dict[str, Any]]:
-    """Scores with the seconds that measuring them took."""
+    """Wrap ``measure`` to add the ``seconds`` of each measurement to its scores."""
 
     def measured(decoding: DecodingConfig) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -158,7 +157,7 @@ def timed(measure: Callable[[DecodingConfig], dict[str, Any]]) -> Callable[[Deco
 
 
 def front(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trials that no other betters in both Fréchet distance and seconds an image, from fast to good."""
+    """The Pareto-optimal trials in Fréchet distance and seconds an image, by increasing time."""
     best: list[dict[str, Any]] = []
     for trial in sorted(trials, key=lambda trial: (trial["scores"]["seconds_per_image"], trial["scores"]["fid"])):
         if not best or trial["scores"]["fid"] < best[-1]["scores"]["fid"]:

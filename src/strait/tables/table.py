@@ -1,6 +1,6 @@
-"""What a table of the paper is here: rows alike but for one thing, with the paper's figures beside ours.
+"""The declaration of a table of the paper: its rows, columns and claims, and the paper's figures.
 
-Each table is declared in one file of ``tables/``; this file says what such a declaration consists of.
+Each table is declared in a file of its own, ``table_N.py``.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 """The paper's tables of results; 11 and 12 are settings (``configs/imagenet256.yaml``)."""
 
 EQUAL_COST = "equal-cost"
-"""A table that is not the paper's: the methods of its Tables 2, 5 and 6 side by side."""
+"""A table that is not in the paper: the methods of its Tables 2, 5 and 6 side by side."""
 
 ORDERING = ("fid", "inception_score", "precision", "recall", "rfid", "psnr")
-"""Scores by whose order the paper's rows and ours are compared."""
+"""Scores whose order of rows is compared with the paper's."""
 
 _PAPERS_STEPS = 24
 
 PAPERS_SAMPLES = 50_000
-"""The images that the paper judges a row by; ours are 10,000 unless told otherwise."""
+"""The paper's number of samples for each row; ours is 10,000 by default."""
 
 Scores = Mapping[str, float]
 
 Needs = Literal["vqgan2-r", "two levels", "upsampler"]
-"""What a table asks of the configuration that its rows start from: StraIT's own tokenizer, whatever tokenizer of two
-levels, or StraIT's with an upsampler."""
+"""The requirement on the configuration that rows start from: StraIT's tokenizer, any tokenizer of two levels, or
+StraIT's tokenizer and an upsampler."""
 
 
 def unchanged(config: Config) -> Config:
-    """The row whose settings are the configuration's own."""
+    """No change: the row uses the configuration itself."""
     return config
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """A row of a table.
 
     Args:
-        name: what it is called.
+        name: of the row.
         paper: the paper's figures, by the names of our scores.
-        configuration: the packaged configuration that the row is at the paper's size; at another size the row is that
-            configuration at the scale of the one it starts from. None for the one it starts from itself.
-        change: what the row's configuration differs in besides.
-        steps: of each level, in the paper's terms (``steps_here``); None searches them.
-        steps_open: the steps are only the paper's usual ones: a measurement may be told to search them instead.
-        decoding: further settings of decoding that the row holds fixed; temperatures are searched.
-        levels: generate only so many levels, and decode those alone; None for all.
+        configuration: the row's packaged configuration at the paper's size; at another size it is scaled like the
+            configuration that the table starts from. None uses that one itself.
+        change: a further change of the configuration.
+        steps: of each level, for the paper's grids (``steps_here``); None searches them.
+        steps_open: whether a measurement may search the steps instead: the paper uses them only by default.
+        decoding: further fixed settings of decoding; temperatures are searched.
+        levels: generate and decode only the first levels; None for all.
         ours: False for a method that is only quoted.
-        spread: the paper's plus-minus of a figure.
-        quoted: what the paper prints in columns of words, such as ``steps``.
-        departs: why the row's size is not the paper's, where it is not.
+        spread: the paper's ± of a figure.
+        quoted: the paper's entries in columns of text, such as ``steps``.
+        departs: why the row's size differs from the paper's, if it does.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A column that is the ratio of a measured figure to that of another row.
+    """A column with the ratio of a figure to that of another row.
 
     Args:
         name: of the column.
-        figure: whose ratio.
-        base: the row that is 1.
-        speed: how many times less, instead of how many times more.
+        figure: the score.
+        base: the row with ratio 1.
+        speed: use the inverse ratio, so that smaller figures give larger ratios.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """A column that is a measured figure less that of another row.
+    """A column with the difference of a figure from that of another row.
 
     Args:
         name: of the column.
-        figure: whose difference.
-        bases: row -> the row that it is compared with.
+        figure: the score.
+        bases: row -> the row to subtract.
     """
 
     name: str
@@ -113,12 +113,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Mean:
-    """A score over seeds.
+    """The mean of a score over seeds.
 
     Attributes:
         value: the mean.
-        error: its standard error: that of sampling, and of the seeds where there are several; None where neither
-            is known.
+        error: standard error of sampling and, with several seeds, of the seeds; None if neither is known.
     """
 
     value: float
@@ -127,11 +126,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the paper says of a table that is not an order of its rows.
+    """A claim of the paper about a table, other than the order of rows.
 
     Args:
         text: the claim.
-        difference: rows' mean scores, by row -> a number that is above 0 if the claim holds, and its error.
+        difference: mean scores by row -> a number that is positive if the claim holds, and its error.
     """
 
     text: str
@@ -140,19 +139,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper.
+    """A table.
 
     Args:
-        number: the paper's; None for the one of our own, ``EQUAL_COST``.
-        title: what is compared.
+        number: in the paper; None for ``EQUAL_COST``.
+        title: of the table.
         rows: in the paper's order.
-        columns: scores shown, in order; ``steps``, ``base_steps`` and ``upsampling_steps`` are words.
-        tokenizer_alone: judge reconstructions, and train nothing else.
-        needs: what the configuration must have that the rows start from.
+        columns: scores to show, in order; ``steps``, ``base_steps`` and ``upsampling_steps`` are text.
+        tokenizer_alone: train only tokenizers and score their reconstructions.
+        needs: requirement on the configuration that the rows start from.
         ratios: further columns.
         differences: further columns.
-        claims: what else is to be held against the paper.
-        notes: lines below the table that explain it.
+        claims: of the paper, to be checked.
+        notes: lines below the table.
     """
 
     number: int | None
@@ -168,17 +167,17 @@ class Table:
 
     @property
     def slug(self) -> str:
-        """What its files are called."""
+        """The name of its files."""
         return EQUAL_COST if self.number is None else f"table-{self.number}"
 
     @property
     def heading(self) -> str:
-        """What stands above it."""
+        """The heading of its report."""
         return self.title.capitalize() if self.number is None else f"Table {self.number}: {self.title}"
 
     @property
     def trains(self) -> bool:
-        """Whether rows need models of their own; otherwise one model serves them all."""
+        """Whether rows need different models; otherwise one model is used for all."""
         return any(row.configuration is not None or row.change is not unchanged for row in self.rows)
 
 
@@ -186,7 +185,7 @@ def find_table(name: int | str) -> Table:
     """A table by its number in the paper, or ``EQUAL_COST``.
 
     Raises:
-        ValueError: if it is none of those.
+        ValueError: if there is no such table.
     """
     modules = {str(number): f"table_{number}" for number in NUMBERS} | {EQUAL_COST: "equal_cost"}
     if str(name) not in modules:
@@ -195,10 +194,10 @@ def find_table(name: int | str) -> Table:
 
 
 def steps_here(steps: tuple[int, ...], grids: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    """The paper's steps for the grids at hand.
+    """The paper's steps, adapted to a model's grids.
 
-    The paper's 24 steps fill 16x16 and 32x32 tokens. Where the top has fewer than 24, they shrink in proportion, since
-    a step without a token to fill is none; and no level takes more steps than it has tokens.
+    The paper's 24 steps fill 16x16 and 32x32 tokens. If the top has fewer than 24 tokens, the steps are reduced in
+    proportion; and no level has more steps than tokens.
     """
     share = min(1.0, grids[0][0] * grids[0][1] / _PAPERS_STEPS)
     return tuple(
@@ -209,13 +208,13 @@ def steps_here(steps: tuple[int, ...], grids: tuple[tuple[int, int], ...]) -> tu
 def starting_point(
     start: DecodingConfig, grids: tuple[tuple[int, int], ...], row: Row, search_steps: bool = False
 ) -> tuple[DecodingConfig, set[str]]:
-    """The settings that a row's search begins with, and the names of those that the row holds fixed.
+    """The settings that a row's search starts from, and the names of those that it may not change.
 
     Args:
-        start: where the row says nothing.
+        start: settings that the row does not set.
         grids: of the levels.
-        row: which.
-        search_steps: whether steps that the row need not hold (``steps_open``) are left to the search.
+        row: to measure.
+        search_steps: whether to search the steps of rows with ``steps_open``.
     """
     if row.levels is not None:
         start = start.first(row.levels)
@@ -223,7 +222,7 @@ def starting_point(
     fixed = set(row.decoding)
     if row.steps is not None and not (row.steps_open and search_steps):
         steps = steps_here(row.steps, grids)
-        # The rows of two levels stop before an upsampler, where a model has one.
+        # Rows with two levels stop before the upsampler, if the model has one.
         start = dataclasses.replace(start.first(len(steps)), steps=steps)
         fixed.add("steps")
     return start, fixed

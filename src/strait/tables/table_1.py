@@ -2,8 +2,8 @@
 
 strait table 1 --config tiny-imagenet64-cpu --data DIR --budget 10
 
-VQGAN2-C and VQGAN2-R differ in their fusion alone. With the bottom dropped for some of the samples, as our own
-configurations have it, the dropout decides what the top carries, whatever the fusion: that row is ours.
+VQGAN2-C and VQGAN2-R differ only in their fusion. With bottom dropout, as in our configurations, the dropout
+determines what the top carries, whatever the fusion: that row is ours.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from strait.tables.methods import bottom_dropped, bottom_kept
 from strait.tables.table import Claim, Mean, Row, Table
 
 
-def _over(rows: Mapping[str, Mapping[str, Mean]], name: str, figure: str, one: str, other: str) -> Mean:
-    more, less = rows[name][f"{figure}_{one}"], rows[name][f"{figure}_{other}"]
-    if more.error is None or less.error is None:
-        return Mean(more.value - less.value, None)
-    # Not as of independent figures: the levels of one tokenizer compete for codes, and at worst their errors add up.
-    return Mean(more.value - less.value, more.error + less.error)
+def _excess(rows: Mapping[str, Mapping[str, Mean]], name: str, figure: str, complex_: str, simple: str) -> Mean:
+    high, low = rows[name][f"{figure}_{complex_}"], rows[name][f"{figure}_{simple}"]
+    if high.error is None or low.error is None:
+        return Mean(high.value - low.value, None)
+    # The levels of a tokenizer compete for codes, so their errors are not independent: at worst they add up.
+    return Mean(high.value - low.value, high.error + low.error)
 
 
 def _claims(where: str, figure: str) -> tuple[Claim, Claim]:
     return (
         Claim(
             f"the bottom of VQGAN2-C is its complex level{where}",
-            partial(_over, name="VQGAN2-C", figure=figure, one="bottom", other="top"),
+            partial(_excess, name="VQGAN2-C", figure=figure, complex_="bottom", simple="top"),
         ),
         Claim(
             f"the top of VQGAN2-R is its complex level{where}",
-            partial(_over, name="VQGAN2-R", figure=figure, one="top", other="bottom"),
+            partial(_excess, name="VQGAN2-R", figure=figure, complex_="top", simple="bottom"),
         ),
     )
 
@@ -88,8 +88,8 @@ TABLE = Table(
         *_claims("", "perplexity"),
     ),
     notes=(
-        "a perplexity of a batch is that of one batch of training, the only kind that the paper reports: the mean "
-        "over the last tenth of the log and, behind the ±, its standard deviation there; a batch of few tokens cannot "
-        "show a high one. The other perplexities are over all images that are judged",
+        "the perplexity of a batch is measured on single batches of training, the only kind in the paper: the mean "
+        "over the last tenth of the log ± its standard deviation there; it is low for a batch of few tokens. The "
+        "other perplexities are over all evaluated images",
     ),
 )

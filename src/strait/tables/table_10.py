@@ -1,4 +1,4 @@
-"""Table 10: mask schedules. Decoding alone changes; training keeps the configuration's schedule.
+"""Table 10: mask schedules of decoding; training keeps the configuration's schedule.
 
 strait table 10 --data DIR
 """

@@ -68,7 +68,8 @@ TABLE = Table(
     ),
     columns=("parameters", "steps", "fid", "inception_score", "precision", "recall", "seconds_per_image"),
     notes=(
-        "12*: a step of the paper's goes through the whole model, top and bottom. 18+6 steps are 24 passes through "
-        "one of the two; at the paper's size they cost 4.27T multiply-adds an image, 12 passes through both 5.34T",
+        "12*: the paper counts a pass through the whole model, top and bottom, as one step. 18+6 steps are 24 passes "
+        "through one of the two; at the paper's size they cost 4.27T multiply-adds an image, 12 passes through both "
+        "5.34T",
     ),
 )

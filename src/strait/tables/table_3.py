@@ -39,5 +39,5 @@ TABLE = Table(
     ),
     columns=("parameters", "steps", "fid", "inception_score", "precision", "recall"),
     needs="two levels",
-    notes=("the row without guidance stands in the paper's Table 2, with its way of counting steps (12*)",),
+    notes=("the row without guidance is from the paper's Table 2, which counts steps differently (12*)",),
 )

@@ -2,7 +2,7 @@
 
 strait table 4 --config imagenette128-cpu --data DIR --budget 60
 
-The paper's 12 steps of the base are its way of counting 18+6 (Table 2); those of U are shared by three to one, too.
+The paper's 12 base steps are 18+6 in our count (Table 2); the steps of U are also split three to one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TABLE = Table(
     ),
     needs="upsampler",
     notes=(
-        "the paper does not say with which guidance StraIT-U stands here; 0.2 is its only scale, and an IS of 253.6 "
-        "beside 259.3 with it and 214.1 without (Table 3) agrees with that",
+        "the paper does not state the guidance of StraIT-U; 0.2 is its only scale, and the IS of 253.6 agrees with it "
+        "(Table 3: 259.3 with guidance and 214.1 without)",
     ),
 )

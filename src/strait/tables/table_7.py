@@ -1,7 +1,7 @@
-"""Table 7: how 24 steps are shared between the levels.
+"""Table 7: the allocation of 24 steps to the levels.
 
 strait table 7 --data DIR
-strait table 7 --config imagenet256 --random-weights     the speed alone, which needs neither data nor training
+strait table 7 --config imagenet256 --random-weights     only the speed, which needs neither data nor training
 """
 
 from __future__ import annotations

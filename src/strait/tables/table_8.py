@@ -1,4 +1,4 @@
-"""Table 8: one codebook for both levels, or one each (the bottom's a quarter of the top's).
+"""Table 8: one codebook for both levels, or one for each (the bottom's a quarter of the top's).
 
 strait table 8 --config tiny-imagenet64-cpu --data DIR --budget 30
 """

@@ -1,4 +1,4 @@
-"""Table 9: conditional augmentation, by how many of the top tokens are predicted anew while the bottom trains.
+"""Table 9: conditional augmentation, by the share of top tokens replaced by predictions while the bottom trains.
 
 strait table 9 --config tiny-imagenet64-cpu --data DIR --budget 30
 """

@@ -1,7 +1,7 @@
-"""The cascade of Table 6: two separate VQGANs, one for each level, which know nothing of each other.
+"""The cascade of Table 6: two independent VQGANs, one for each level.
 
-The coarse one's tokens stand where the top's do, the fine one's where the bottom's, so that the same transformers and
-the same decoding run over them. Source: StraIT section 4.3, "Stratified over Cascade".
+The coarse one's tokens are the top level and the fine one's the bottom level, for the same transformers and decoding.
+Source: StraIT section 4.3, "Stratified over Cascade".
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from strait.types import Images, StratifiedTokens, Tokens
 
 
 class CascadeTokenizer(nn.Module):
-    """Images <-> ``StratifiedTokens``, each level through a VQGAN of its own.
+    """Images <-> ``StratifiedTokens``, with one VQGAN for each level.
 
-    Stage 1 trains the two apart, each on the settings of ``tokenizer_training``.
+    Stage 1 trains them one after the other, both with the settings ``tokenizer_training``.
     """
 
     levels = 2
@@ -27,15 +27,15 @@ class CascadeTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         if config.kind != "cascade":
-            raise ValueError(f"tokenizer.kind: {config.kind!r} is no cascade")
+            raise ValueError(f"tokenizer.kind: {config.kind!r} is not a cascade")
         self.config = config
         coarse, fine = config.codebook_sizes
-        alone = replace(config, kind="vqgan", bottom_codebook_size=None)
-        self.coarse = VQGAN(replace(alone, codebook_size=coarse))
-        self.fine = VQGAN(replace(alone, codebook_size=fine, multipliers=config.multipliers[:-1]))
+        single = replace(config, kind="vqgan", bottom_codebook_size=None)
+        self.coarse = VQGAN(replace(single, codebook_size=coarse))
+        self.fine = VQGAN(replace(single, codebook_size=fine, multipliers=config.multipliers[:-1]))
 
     def forward(self, images: Images) -> tuple[Images, Images]:
-        """The images as the coarse and as the fine VQGAN gives them back."""
+        """Reconstructions by the coarse and by the fine VQGAN."""
         return self.coarse(images).images, self.fine(images).images
 
     @torch.no_grad()
@@ -49,10 +49,10 @@ class CascadeTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, levels: int | None = None) -> Images:
-        """Tokens -> images in [-1, 1]: the fine level's alone, or with ``levels=1`` the coarse level's alone.
+        """Tokens -> images in [-1, 1], from the fine level only, or with ``levels=1`` from the coarse level only.
 
         Raises:
-            ValueError: if the tokens are not a pair where both levels are asked for.
+            ValueError: if the tokens are not a pair, unless ``levels=1``.
         """
         if levels not in (None, 1, 2):
             raise ValueError(f"levels: {levels} must be 1 (the coarse level) or 2 (the fine one)")

@@ -1,7 +1,7 @@
-"""A small convolutional classifier of the training classes: a tokenizer may be judged by its features.
+"""A small convolutional classifier of the training classes, whose features can serve a perceptual loss.
 
-Beyond the paper, whose perceptual loss needs a network trained elsewhere; this one knows nothing but the photographs
-that the tokenizer itself is trained on.
+Beyond the paper, whose perceptual loss needs a pretrained network; this one is trained on the same photographs as the
+tokenizer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from strait.types import Images
 class Classifier(nn.Module):
     """Images ``[batch, 3, height, width]`` in [-1, 1] -> logits ``[batch, classes]``.
 
-    The stem halves the resolution, and so does each stage after the first. A mean over the last stage's positions
-    makes it fit any size that can be halved that often.
+    The stem halves the resolution, and so does each stage after the first. The head takes the mean over positions, so
+    any size that can be halved that often is accepted.
 
     Args:
         config: widths and depths.
-        num_classes: to tell apart.
+        num_classes: number of logits.
     """
 
     def __init__(self, config: ClassifierConfig, num_classes: int) -> None:
@@ -39,13 +39,13 @@ class Classifier(nn.Module):
         self.head = nn.Linear(inputs, num_classes)
 
     def features(self, images: Images) -> list[Tensor]:
-        """What each stage makes of the images, ``[batch, c, h, w]`` from half their size down."""
+        """Features of each stage, ``[batch, c, h, w]``, from half the image's size down."""
         x = self.stem(images)
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         for index, stage in enumerate(self.stages):
             x = stage(x if index == 0 else downsample(x))
-            found.append(x)
-        return found
+            features.append(x)
+        return features
 
     def forward(self, images: Images) -> Tensor:
         last = F.silu(self.norm(self.features(images)[-1]))

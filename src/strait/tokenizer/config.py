@@ -1,12 +1,15 @@
-"""The shape of a tokenizer, and of the classifier that may judge it.
-
-There is no torch here, so that the command line answers at once.
-"""
+"""Settings of the tokenizer's networks, and of the classifier for its perceptual loss (no torch here)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+_MOST_BLOCKS, _MOST_RESOLUTIONS, _LARGEST_WIDTH = 100, 16, 2**28
+"""More are a mistake: a block costs memory before its weights do, and no product of two widths may overflow."""
+
+LARGEST_IMAGE = 2**16
+"""Pixels a side; the area of a larger one is beyond what any transformer here could hold positions of."""
 
 TokenizerKind = Literal["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow", "vqgan", "cascade"]
 
@@ -18,20 +21,20 @@ class TokenizerConfig:
     Args:
         kind: fusion of the levels: vqgan2-r (stratified residual fusion), vqgan2-c-deep (the same stem, then
             concatenation), vqgan2-c-shallow (VQVAE-2's concatenation); vqgan (a single scale); or cascade (Table 6:
-            two separate VQGANs, the fine one without the last of the multipliers).
+            two separate VQGANs, the fine one without the last multiplier).
         channels: width of the first layers.
-        multipliers: width of each resolution, in channels; f is ``patch`` times 2 to the power of their number less
-            one.
+        multipliers: width of each resolution, in multiples of ``channels``; f is ``patch * 2^(number of multipliers
+            - 1)``.
         res_blocks: residual blocks at each resolution and in the middle.
-        decoder_blocks: the same for the decoder alone; none takes ``res_blocks``.
-        patch: side in pixels of the squares that become the channels of the first layer (space to depth), a power of
-            two. 1 starts at full resolution, as in the paper; 4 leaves nearly all work to wide convolutions at a
-            quarter of the resolution, which suits a CPU.
+        decoder_blocks: the same for the decoder; none uses ``res_blocks``.
+        patch: side in pixels of the squares that become input channels (space to depth), a power of two. 1 starts at
+            full resolution, as in the paper; with 4 nearly all work is in wide convolutions at a quarter of the
+            resolution, which suits a CPU.
         stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features
             (vqgan2 only).
-        codebook_size: codes in the codebook; of the top alone where the bottom has its own.
-        bottom_codebook_size: codes of a separate bottom codebook (Table 8); none shares the top's. The two
-            VQGANs of a cascade always have a codebook each, of the top's size by default.
+        codebook_size: number of codes; of the top only if the bottom has its own codebook.
+        bottom_codebook_size: number of codes of a separate bottom codebook (Table 8); none shares the top's. A cascade
+            always has two codebooks, by default of the same size.
         code_dim: width of a code.
         normalize_codes: compare features and codes after L2 normalisation.
         zero_init_bottom: the bottom's projection into the decoder starts at zero (vqgan2-r only).
@@ -58,11 +61,23 @@ class TokenizerConfig:
                 raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at least 1")
         if self.decoder_blocks is not None and self.decoder_blocks < 1:
             raise ValueError(f"tokenizer.decoder_blocks: {self.decoder_blocks} must be at least 1")
+        for name in ("res_blocks", "stem_blocks", "decoder_blocks"):
+            if (getattr(self, name) or 1) > _MOST_BLOCKS:
+                raise ValueError(f"tokenizer.{name}: {getattr(self, name)} must be at most {_MOST_BLOCKS}")
         if self.patch < 1 or self.patch & (self.patch - 1):
             raise ValueError(f"tokenizer.patch: {self.patch} must be a power of two")
+        if len(self.multipliers) > _MOST_RESOLUTIONS:
+            raise ValueError(
+                f"tokenizer.multipliers: {len(self.multipliers)} of them are too many, at most {_MOST_RESOLUTIONS}"
+            )
         if len(self.multipliers) < (2 if self.kind == "vqgan" else 3) or min(self.multipliers) < 1:
             raise ValueError(
                 f"tokenizer.multipliers: {self.multipliers} must be positive, two or more (three for two levels)"
+            )
+        if max(self.channels * max(self.multipliers), self.code_dim) > _LARGEST_WIDTH:
+            raise ValueError(
+                "tokenizer.channels: their product with the largest of the multipliers, and code_dim, must be at most "
+                f"{_LARGEST_WIDTH}"
             )
         if self.bottom_codebook_size is not None and self.bottom_codebook_size < 1:
             raise ValueError(f"tokenizer.bottom_codebook_size: {self.bottom_codebook_size} must be at least 1")
@@ -73,12 +88,12 @@ class TokenizerConfig:
 
     @property
     def downsampling(self) -> int:
-        """f of the top (or only) level: pixels to a token's side."""
+        """f of the top (or only) level: the side of a token in pixels."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
     def num_levels(self) -> int:
-        """How many token grids an image becomes: 1 or 2."""
+        """Number of token grids of an image: 1 or 2."""
         return 1 if self.kind == "vqgan" else 2
 
     @property
@@ -88,12 +103,12 @@ class TokenizerConfig:
 
     @property
     def shared_codebook(self) -> bool:
-        """Whether both levels draw their codes from one codebook."""
+        """Whether both levels use one codebook."""
         return self.kind != "cascade" and self.num_levels == 2 and self.bottom_codebook_size is None
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Ids of each level, coarse to fine."""
+        """Number of codes of each level, coarse to fine."""
         if self.num_levels == 1:
             return (self.codebook_size,)
         return (self.codebook_size, self.bottom_codebook_size or self.codebook_size)
@@ -104,6 +119,8 @@ class TokenizerConfig:
         Raises:
             ValueError: if the downsampling does not divide the size.
         """
+        if image_size > LARGEST_IMAGE:
+            raise ValueError(f"image_size: {image_size} must be at most {LARGEST_IMAGE}")
         if image_size < 1 or image_size % self.downsampling:
             raise ValueError(f"image_size: {image_size} is not a multiple of the downsampling {self.downsampling}")
         side = image_size // self.downsampling
@@ -112,12 +129,12 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A classifier of the training classes, whose features a tokenizer's perceptual loss may compare.
+    """A classifier of the training classes for a tokenizer's perceptual loss.
 
     Args:
         channels: width of the first stage, at half the image's size.
-        multipliers: width of each stage, in channels; each after the first halves the resolution.
-        res_blocks: residual blocks of each stage.
+        multipliers: width of each stage, in multiples of ``channels``; each stage after the first halves the
+        resolution. res_blocks: residual blocks of each stage.
     """
 
     channels: int = 32
@@ -130,5 +147,5 @@ class ClassifierConfig:
 
     @property
     def smallest_image(self) -> int:
-        """Side in pixels of the smallest image that can be halved this often."""
+        """Side in pixels of the smallest image that can be halved in every stage."""
         return 2 ** len(self.multipliers)

@@ -1,4 +1,4 @@
-"""G: quantized features to pixels. MaskGIT's decoder, with the fusion where the bottom's resolution is reached.
+"""G: quantized features to pixels. MaskGIT's decoder, with the fusion at the bottom's resolution.
 
 Source: StraIT section 3.1, Table 11.
 """
@@ -30,8 +30,8 @@ def _fusion(config: TokenizerConfig, width: int, res_blocks: int) -> nn.Module:
 class PixelHead(nn.Module):
     """Features of patches to pixels: ``[batch, width, h, w]`` -> ``[batch, 3, patch h, patch w]``.
 
-    Depth to space in steps of two, with convolutions at each resolution on the way: a single step of four, and nothing
-    behind it at full resolution, leaves the grid of the patches in the image.
+    Depth to space in steps of two, with convolutions at each resolution: a single step of four, without convolutions
+    at full resolution, leaves the grid of the patches in the image.
     """
 
     def __init__(self, width: int, patch: int) -> None:
@@ -52,7 +52,7 @@ class PixelHead(nn.Module):
 
 
 def _depth_to_space_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution whose outputs become squares of 2x2 positions, all four alike at first: no checkerboard."""
+    """A convolution for depth to space whose four positions start with equal weights: no checkerboard."""
     conv = conv3(inputs, 4 * outputs)
     with torch.no_grad():
         conv.weight.copy_(conv.weight[::4].repeat_interleave(4, 0))

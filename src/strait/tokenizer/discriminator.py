@@ -1,16 +1,19 @@
-"""The adversary of stage 1: StyleGAN's residual discriminator with blur resampling, and its penalty R1.
+"""Discriminators of stage 1: StyleGAN's, with blur resampling and the penalty R1, and a projected one.
 
-Source: StraIT Table 11 (StyleGAN discriminator, blur resampling, GroupNorm); MaskGIT's VQGAN.
+Source: StraIT Table 11 (StyleGAN discriminator, blur resampling, GroupNorm); MaskGIT's VQGAN. The projected one is
+beyond the paper: Projected GAN (Sauer et al. 2021) without its random projections; docs/choices.md.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from strait.nn.convolution import BlurDownsample, conv3, group_norm
 from strait.types import Images
@@ -21,7 +24,7 @@ def _norm(channels: int, normalize: bool) -> nn.Module:
 
 
 class _Block(nn.Module):
-    """Halves the resolution: two convolutions beside a 1x1 shortcut, both blurred, their sum at unit variance."""
+    """Halves the resolution: two convolutions plus a 1x1 shortcut, both blurred, scaled to keep the variance."""
 
     def __init__(self, inputs: int, outputs: int, normalize: bool) -> None:
         super().__init__()
@@ -39,13 +42,13 @@ class _Block(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images ``[batch, 3, size, size]`` -> one logit each ``[batch]``; positive means "real".
+    """StyleGAN's: images ``[batch, 3, size, size]`` -> logits ``[batch]``; positive means "real".
 
     Args:
         image_size: side in pixels; halved down to 4.
         channels: width of the first layer, doubled with each halving.
         max_channels: where the doubling stops.
-        normalize: GroupNorm as in Table 11; False for none, as in StyleGAN.
+        normalize: use GroupNorm, as in Table 11 (StyleGAN has none).
     """
 
     def __init__(self, image_size: int, channels: int, max_channels: int, normalize: bool) -> None:
@@ -68,13 +71,43 @@ class Discriminator(nn.Module):
 
 
 def r1_penalty(discriminator: nn.Module, real: Images) -> Tensor:
-    """R1: the mean squared gradient of the logits with respect to real images, in units of [0, 1] images.
+    """R1: the mean squared gradient of the logits with respect to real images, in units of images in [0, 1].
 
-    The paper's cost of 10 is for images in [0, 1]. A gradient with respect to ours, which span [-1, 1], is half as
-    long, so its square is multiplied by 4 (docs/choices.md).
+    The paper's cost of 10 is for images in [0, 1]. The gradient with respect to ours in [-1, 1] is half as large, so
+    its square is multiplied by 4 (docs/choices.md).
     """
     real = real.detach().requires_grad_(True)
     with torch.autocast(real.device.type, enabled=False):
         logits = discriminator(real.float())
         (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     return 4 * gradient.square().flatten(1).sum(1).mean()
+
+
+class ProjectedDiscriminator(nn.Module):
+    """One head with spectral norms for each stage of a frozen network's features.
+
+    Args:
+        widths: channels of the stages.
+        channels: width of the heads.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(_Head(width, channels) for width in widths)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features ``[batch, c, h, w]`` -> logits ``[batch, h, w]`` for each stage; positive means "real"."""
+        return [head(stage) for head, stage in zip(self.heads, features, strict=True)]
+
+
+class _Head(nn.Module):
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.project = spectral_norm(nn.Conv2d(inputs, channels, 1))
+        self.conv = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1))
+        self.logit = spectral_norm(nn.Conv2d(channels, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.leaky_relu(self.project(features), 0.2)
+        x = F.leaky_relu(self.conv(x), 0.2)
+        return self.logit(x).squeeze(1)

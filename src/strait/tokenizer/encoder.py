@@ -1,7 +1,7 @@
-"""E: pixels to features at two resolutions, f / 2 and f pixels to a feature's side (8 and 16 in the paper).
+"""E: pixels to features at two resolutions, downsampled by f / 2 and f (8 and 16 in the paper).
 
-MaskGIT's encoder: residual blocks and average pooling, no attention. With ``tokenizer.patch`` it starts from squares
-of pixels instead of pixels. Source: StraIT section 3.1, Table 11; the patches are ours (docs/choices.md).
+MaskGIT's encoder: residual blocks and average pooling, no attention. With ``tokenizer.patch`` its input is squares of
+pixels. Source: StraIT section 3.1, Table 11; the patches are ours (docs/choices.md).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from strait.types import Images
 
 
 def check_images(images: Images, downsampling: int) -> None:
-    """Images a tokenizer can take.
+    """Check the images' shape.
 
     Raises:
-        ValueError: for another shape, or sides that the downsampling does not divide.
+        ValueError: if it is not ``[batch, 3, height, width]`` with sides that the downsampling divides.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images: expected [batch, 3, height, width], not {tuple(images.shape)}")
@@ -29,8 +29,8 @@ def check_images(images: Images, downsampling: int) -> None:
 
 
 class Encoder(nn.Module):
-    """Images ``[batch, 3, height, width]`` -> (fine features ``[batch, c, 2h, 2w]``, top features
-    ``[batch, code_dim, h, w]``), where h = height / f. The fine features are what the bottom level refines from.
+    """Images ``[batch, 3, height, width]`` -> (fine features ``[batch, c, 2h, 2w]`` for the bottom level, top features
+    ``[batch, code_dim, h, w]``), where h = height / f.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:

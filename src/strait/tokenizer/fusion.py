@@ -1,7 +1,7 @@
-"""How the decoder joins the two levels: VQGAN2-R and VQGAN2-C, side by side.
+"""How the decoder joins the two levels: VQGAN2-R and VQGAN2-C.
 
-The paper says that only this differs between them, and that it decides which level carries the image. Each fusion
-takes the top codes as features at twice the top's resolution and brings the bottom codes in.
+In the paper they differ only in this, and it determines which level carries the image. Each fusion upsamples the top
+codes to twice their resolution and joins them with the bottom codes.
 Source: StraIT section 3.1 and appendix B; docs/choices.md for what they leave open.
 """
 
@@ -23,7 +23,7 @@ def _stem(code_dim: int, width: int, blocks: int) -> nn.Sequential:
 class ResidualFusion(nn.Module):
     """VQGAN2-R, stratified residual fusion: upsample the top, add the bottom onto it.
 
-    The bottom's projection has no bias, so that a bottom of zeros is exactly no bottom; it may start at zero.
+    The bottom's projection has no bias, so a bottom of zeros equals no bottom; its weights can start at zero.
     """
 
     def __init__(self, code_dim: int, width: int, blocks: int, zero_init: bool) -> None:
@@ -39,7 +39,7 @@ class ResidualFusion(nn.Module):
 
 
 class DeepConcatFusion(nn.Module):
-    """VQGAN2-C with R's stem: upsample the top the same way, then concatenate the bottom codes."""
+    """VQGAN2-C with the stem of VQGAN2-R: upsample the top, then concatenate the bottom codes."""
 
     def __init__(self, code_dim: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ShallowConcatFusion(nn.Module):
 
 
 class SingleFusion(nn.Module):
-    """The single-scale VQGAN: there is no bottom to bring in."""
+    """The stem alone, for the single-scale VQGAN, which has no bottom."""
 
     def __init__(self, code_dim: int, width: int, blocks: int) -> None:
         super().__init__()

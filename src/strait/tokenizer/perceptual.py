@@ -1,5 +1,5 @@
-"""Perceptual distances behind one interface: VGG-LPIPS, the features of EfficientNet or of a classifier of one's own,
-those of any TorchScript network, or none.
+"""Perceptual distances behind one interface: VGG-LPIPS, features of EfficientNet, of a trained classifier or of a
+TorchScript network, or none.
 
 Source: StraIT equation 2 (L_Perc).
 """
@@ -26,20 +26,18 @@ def _nothing(reconstructions: Images, images: Images) -> Tensor:
     return reconstructions.new_zeros(())
 
 
-def normalised_distance(mine: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """Mean squared distance of features ``[batch, c, ...]`` normalised over their channels; each layer counts alike.
-
-    LPIPS without its learned weights.
-    """
+def normalised_distance(features: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Mean squared distance of channel-normalised features ``[batch, c, ...]``, the mean over layers: LPIPS without
+    its learned weights."""
     distances = [
-        (F.normalize(made, dim=1) - F.normalize(goal, dim=1)).square().sum(1).mean()
-        for made, goal in zip(mine, wanted, strict=True)
+        (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1).mean()
+        for feature, target in zip(features, targets, strict=True)
     ]
     return torch.stack(distances).mean()
 
 
 class StageDistance(nn.Module):
-    """The distance of the features that a network has at all its stages, in float32; it is frozen."""
+    """The distance of a frozen network's features at all its stages, in float32."""
 
     def __init__(self, network: Classifier | EfficientNetFeatures) -> None:
         super().__init__()
@@ -52,8 +50,8 @@ class StageDistance(nn.Module):
 
     def forward(self, reconstructions: Images, images: Images) -> Tensor:
         with torch.no_grad():
-            goal = self.features(images)
-        return normalised_distance(self.features(reconstructions), goal)
+            targets = self.features(images)
+        return normalised_distance(self.features(reconstructions), targets)
 
 
 class FeatureDistance(nn.Module):
@@ -61,7 +59,7 @@ class FeatureDistance(nn.Module):
 
     Args:
         network: images ``[batch, 3, height, width]`` in 0..255 -> features ``[batch, c, ...]``, or a tuple or list
-            whose first item is that, or a list of such features.
+            whose first item is such features or a list of them.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -71,21 +69,21 @@ class FeatureDistance(nn.Module):
             parameter.requires_grad_(False)
 
     def _features(self, images: Images) -> list[Tensor]:
-        out = self.network((images.float() + 1) * 127.5)
-        first = out if isinstance(out, Tensor) else out[0]
+        outputs = self.network((images.float() + 1) * 127.5)
+        first = outputs if isinstance(outputs, Tensor) else outputs[0]
         return [first] if isinstance(first, Tensor) else list(first)
 
     def forward(self, reconstructions: Images, images: Images) -> Tensor:
         with torch.no_grad():
-            wanted = self._features(images)
-        return normalised_distance(self._features(reconstructions), wanted)
+            targets = self._features(images)
+        return normalised_distance(self._features(reconstructions), targets)
 
 
 def _lpips() -> nn.Module:
     try:
-        import torchvision  # noqa: F401  (torchmetrics would look for it only when it is too late to say so)
+        import torchvision  # noqa: F401  (torchmetrics itself would import it too late for a clear message)
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-    except Exception as error:  # torchvision beside another torch build fails with whatever it likes
+    except Exception as error:  # a torchvision for another build of torch can raise any exception
         raise ValueError(
             f"tokenizer_training.perceptual: 'lpips' needs a working torchvision ({error}); "
             "pip install 'strait[eval]' torchvision, or choose 'efficientnet', 'classifier', a TorchScript file or "
@@ -95,7 +93,7 @@ def _lpips() -> nn.Module:
         return LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=False)
     except Exception as error:
         raise ValueError(
-            f"tokenizer_training.perceptual: the VGG weights of 'lpips' could not be had ({error}); "
+            f"tokenizer_training.perceptual: the VGG weights of 'lpips' could not be downloaded ({error}); "
             "connect once, or choose 'efficientnet', 'classifier', a TorchScript file or 'none'"
         ) from error
 
@@ -110,16 +108,16 @@ class _Lpips(nn.Module):
 
 
 def build_perceptual(choice: str, device: torch.device, classifier: Classifier | None = None) -> Perceptual:
-    """The distance that a setting names.
+    """The perceptual distance that a setting names.
 
     Args:
         choice: ``efficientnet``, ``classifier``, ``lpips`` (VGG, needs torchvision), ``none``, or the path of a
-            TorchScript network. A TorchScript file is code, and is run: name only files that you trust.
+            TorchScript network. A TorchScript file is code that is run: use only files that you trust.
         device: where to compute.
-        classifier: the trained one, for the choice of that name.
+        classifier: the trained network for ``classifier``.
 
     Raises:
-        ValueError: if what it names cannot be had.
+        ValueError: if the network is missing or cannot be loaded.
     """
     if choice == "none":
         return _nothing
@@ -127,7 +125,7 @@ def build_perceptual(choice: str, device: torch.device, classifier: Classifier |
         return _Lpips().to(device)
     if choice == "classifier":
         if classifier is None:
-            raise ValueError("tokenizer_training.perceptual: 'classifier' needs a classifier that has been trained")
+            raise ValueError("tokenizer_training.perceptual: 'classifier' needs a trained classifier")
         return StageDistance(classifier.to(device))
     if choice == "efficientnet":
         return StageDistance(EfficientNetFeatures().to(device))

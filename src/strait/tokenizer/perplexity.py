@@ -1,4 +1,4 @@
-"""Equation 5: perplexity, how many codes a tokenizer effectively uses, and its sampling error."""
+"""Equation 5: perplexity, the effective number of codes in use, and its sampling error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """2 to the entropy, in bits, of a distribution of codes.
+    """2 to the power of the entropy, in bits, of a distribution of codes.
 
     Args:
         counts: ``[..., codebook_size]``, how often each code was used; not all zero.
@@ -25,17 +25,16 @@ def perplexity(counts: Tensor) -> Tensor:
 
 
 def perplexity_error(samples: Tensor, codebook_size: int) -> float:
-    """Standard error of a perplexity that comes from having drawn just these images, by the delta method.
+    """Standard error of a perplexity over a random sample of images, by the delta method.
 
-    To first order an image moves the entropy by the mean of -log p(code) over its own tokens, less the entropy; the
-    tokens of one image are not independent, images are. That too few tokens give too low a perplexity is not part of
-    it.
+    To first order, an image changes the entropy by the mean of -log p(code) over its tokens, minus the entropy. Images
+    are independent; the tokens of an image are not. The bias of a small sample (too low a perplexity) is not included.
 
     Args:
-        samples: int64 ``[images, tokens]``, the codes of each image, of at least two images.
-        codebook_size: ids there are.
+        samples: int64 ``[images, tokens]``, the codes of at least two images.
+        codebook_size: number of codes.
     """
     counts = torch.bincount(samples.flatten(), minlength=codebook_size).double()
     surprise = -torch.log((counts / counts.sum()).clamp(min=torch.finfo(torch.float64).tiny))
-    each = surprise[samples].mean(1)
-    return float(perplexity(counts) * each.std() / math.sqrt(len(each)))
+    means = surprise[samples].mean(1)
+    return float(perplexity(counts) * means.std() / math.sqrt(len(means)))

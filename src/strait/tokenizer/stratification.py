@@ -1,8 +1,8 @@
-"""The stratification report: which level of a tokenizer carries what.
+"""The stratification report: how much each level of a tokenizer carries.
 
-Perplexity saturates when measured over few tokens: over a batch it says little. So it is counted here over all images
-that are given, over the same number of tokens at each level, and the report says how many that is per code: below a
-hundred it comes out too low. The training log keeps the per-batch figure apart.
+Perplexity over few tokens, such as those of a batch, is biased low. Here it is measured over all given images, with
+the same number of tokens at each level; the report has the number of tokens per code, and below a hundred the bias
+matters. The per-batch perplexity is in the training log.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from strait.tokenizer.perplexity import perplexity, perplexity_error
 from strait.types import Images, Tokenizer, Tokens
 
 
-def peak_signal_to_noise(images: Images, others: Images) -> Tensor:
+def peak_signal_to_noise(images: Images, reconstructions: Images) -> Tensor:
     """PSNR in dB of each image ``[batch]``, for values in [-1, 1] (a peak of 2)."""
-    error = (images - others).square().flatten(1).mean(1).clamp(min=1e-10)
+    error = (images - reconstructions).square().flatten(1).mean(1).clamp(min=1e-10)
     return 10 * torch.log10(4 / error)
 
 
 def thumbnail(images: Images, grid: tuple[int, int]) -> Images:
-    """The yardstick of a level: the images averaged down to its grid, and smoothly up again."""
+    """A baseline for a level: the images averaged down to its grid, then upsampled (bicubic)."""
     small = F.adaptive_avg_pool2d(images, grid)
     return F.interpolate(small, size=images.shape[-2:], mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a tokenizer gives back of a batch.
+    """A tokenizer's reconstructions of a batch.
 
     Attributes:
         images: ``[batch, 3, height, width]`` in [-1, 1], from all levels.
-        top_alone: the same from the top alone; None for one level.
+        top_alone: the same from the top only; None for one level.
     """
 
     images: Images
@@ -46,12 +46,12 @@ class Decoded:
 
 
 class Stratification:
-    """Gathers batch by batch what each level carries.
+    """Accumulates the report over batches.
 
     Args:
         tokenizer: of one or two levels.
-        codebook_sizes: ids of each level.
-        shared: whether the levels share one codebook, and so can overlap.
+        codebook_sizes: number of codes of each level.
+        shared: whether the levels share a codebook, so that their codes can overlap.
     """
 
     def __init__(self, tokenizer: Tokenizer, codebook_sizes: tuple[int, ...], shared: bool) -> None:
@@ -63,16 +63,17 @@ class Stratification:
 
     @torch.no_grad()
     def add(self, images: Images) -> Decoded:
-        """Tokenize and decode a batch, and count it.
+        """Tokenize, decode and count a batch.
 
         Args:
-            images: on the tokenizer's device, in no order of classes, several to a batch: levels are exchanged within
-                it, and a batch of one image has nothing to exchange.
+            images: on the tokenizer's device, with classes mixed: levels are exchanged between the images of a batch
+                (not in a batch of one image).
         """
         tokens = self.tokenizer.encode(images)
         self.images += len(images)
         self._count_codes(tokens)
-        decoded = Decoded(self.tokenizer.decode(tokens), self._top_alone(tokens))
+        top_alone = self.tokenizer.decode(tokens, levels=1) if self.tokenizer.levels == 2 else None
+        decoded = Decoded(self.tokenizer.decode(tokens), top_alone)
         self._compare("psnr", images, decoded.images)
         for name, grid in zip(self._names, tokens.levels, strict=True):
             self._compare(f"psnr_{name}_thumbnail", images, thumbnail(images, (grid.shape[1], grid.shape[2])))
@@ -84,14 +85,14 @@ class Stratification:
         return decoded
 
     def report(self) -> dict[str, float]:
-        """Which level carries what.
+        """The scores over all batches.
 
         Returns:
-            The number of ``images``; each level's ``perplexity``, ``usage`` (share of codes used), ``tokens_counted``
-            for them, and how many those are for each code of the larger codebook (``tokens_per_code``); the
-            ``overlap`` (share of used codes that both levels use); PSNR in dB of the full image, the top alone, the
-            bottom or the top exchanged between images, and the thumbnails of the grids. Beside each perplexity and
-            PSNR, from two images on, its sampling error (``psnr_error`` ...).
+            The number of ``images``; each level's ``perplexity``, ``usage`` (share of codes used) and
+            ``tokens_counted``; ``tokens_per_code`` of the larger codebook; ``overlap`` (share of used codes that both
+            levels use); PSNR in dB of the full image, of the top only, with the bottom or the top exchanged between
+            images, and of the thumbnails. With two images or more, the sampling error of each perplexity and PSNR
+            (``psnr_error`` ...).
 
         Raises:
             ValueError: if there were no images.
@@ -120,23 +121,20 @@ class Stratification:
                 report[f"{name}_error"] = float(ratios.std()) / math.sqrt(len(ratios))
         return report
 
-    def _top_alone(self, tokens: Tokens) -> Images | None:
-        return self.tokenizer.decode(tokens, levels=1) if self.tokenizer.levels == 2 else None
-
     def _count_codes(self, tokens: Tokens) -> None:
-        # The same number of tokens at each level: the bottom gives as many as the top has, from all over its grid.
+        # The same number of tokens at each level: as many as the top has, at random positions of the bottom.
         length = tokens.levels[0].shape[1] * tokens.levels[0].shape[2]
         for codes, grid in zip(self._codes, tokens.levels, strict=True):
             flat = grid.flatten(1)
-            # Four bytes each: those of a large data set are held until the end.
+            # int32, since the tokens of the whole data set are held until the end.
             codes.append(flat[:, permutation(flat.shape[1], 0)[:length].to(flat.device)].int().cpu())
 
-    def _compare(self, name: str, images: Images, others: Images) -> None:
-        self._ratios.setdefault(name, []).append(peak_signal_to_noise(images, others).double().cpu())
+    def _compare(self, name: str, images: Images, reconstructions: Images) -> None:
+        self._ratios.setdefault(name, []).append(peak_signal_to_noise(images, reconstructions).double().cpu())
 
 
 def _exchanged(tokens: Tokens, level: int) -> Tokens:
-    """Tokens of which each image has its neighbour's at a level: none keeps its own."""
+    """Tokens in which each image has those of its neighbour at a level."""
     levels = list(tokens.levels)
     levels[level] = levels[level].roll(1, 0)
     return Tokens(tuple(levels))
@@ -145,7 +143,7 @@ def _exchanged(tokens: Tokens, level: int) -> Tokens:
 def stratification_report(
     tokenizer: Tokenizer, codebook_sizes: tuple[int, ...], batches: Iterable[Images], shared: bool
 ) -> dict[str, float]:
-    """``Stratification`` of all batches.
+    """The ``Stratification.report`` of all batches.
 
     Raises:
         ValueError: if there are no images.

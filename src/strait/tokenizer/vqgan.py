@@ -1,4 +1,4 @@
-"""VQGAN: the single-scale baseline of Tables 1, 5 and 6, from the same blocks.
+"""VQGAN: the single-scale baseline of Tables 1, 5 and 6, built from the same blocks.
 
 Source: StraIT section 2.1; MaskGIT's VQGAN.
 """
@@ -41,7 +41,7 @@ class VQGAN(nn.Module):
         return codebook
 
     def forward(self, images: Images, keep_bottom: Tensor | None = None) -> Reconstruction:
-        """A training pass; there is no bottom to keep or drop."""
+        """A training pass; ``keep_bottom`` has no effect."""
         check_images(images, self.config.downsampling)
         _, features = self.encoder(images)
         level = self.codebook(0)(features)

@@ -1,4 +1,4 @@
-"""VQGAN2: the stratified tokenizer. An image becomes a short complex top grid and a long simple bottom grid.
+"""VQGAN2: the stratified tokenizer. An image is encoded as a short complex top grid and a long simple bottom grid.
 
 Source: StraIT section 3.1, Figure 3, appendix B.
 """
@@ -20,15 +20,15 @@ from strait.types import Images, StratifiedTokens, Tokens
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A training pass through a tokenizer: the images again, and each level's lookup, coarse to fine."""
+    """The result of a training pass: reconstructions, and the quantized levels, coarse to fine."""
 
     images: Images
     levels: tuple[Quantized, ...]
 
 
 class LatentConditional(nn.Module):
-    """Bottom features from what the top has already said: residual blocks on the quantized top, upscaled, stacked
-    with the fine features.
+    """Bottom features given the top: the quantized top through residual blocks, upsampled and concatenated with the
+    fine features.
 
     Top codes ``[b, code_dim, h, w]`` and fine features ``[b, c, 2h, 2w]`` -> ``[b, code_dim, 2h, 2w]``.
     """
@@ -77,7 +77,7 @@ class StratifiedTokenizer(nn.Module):
         return codebook
 
     def quantize(self, images: Images) -> tuple[Quantized, Quantized]:
-        """Look up both levels: the top from the coarse features, the bottom given the quantized top."""
+        """Quantize both levels: the top from the coarse features, the bottom given the quantized top."""
         check_images(images, self.config.downsampling)
         fine, coarse = self.encoder(images)
         top = self.codebook(0)(coarse)
@@ -89,7 +89,7 @@ class StratifiedTokenizer(nn.Module):
 
         Args:
             images: ``[batch, 3, height, width]`` in [-1, 1].
-            keep_bottom: bool ``[batch]``; where False the decoder sees no bottom, and must draw from the top alone.
+            keep_bottom: bool ``[batch]``; where False, the image is decoded from the top only.
         """
         top, bottom = self.quantize(images)
         values = bottom.values
@@ -109,13 +109,13 @@ class StratifiedTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, levels: int | None = None) -> Images:
-        """Tokens -> images in [-1, 1]; ``levels=1`` decodes the top alone.
+        """Tokens -> images in [-1, 1]; ``levels=1`` decodes the top only.
 
         Raises:
-            ValueError: if the tokens are not a stratified pair where both levels are asked for.
+            ValueError: if the tokens are not a stratified pair, unless ``levels=1``.
         """
         if levels not in (None, 1, 2):
-            raise ValueError(f"levels: {levels} must be 1 (the top alone) or 2")
+            raise ValueError(f"levels: {levels} must be 1 (the top only) or 2")
         top = self.codebook(0).embed(tokens.levels[0])
         if levels == 1:
             batch, width, height, columns = top.shape

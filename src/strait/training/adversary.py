@@ -1,7 +1,7 @@
-"""The adversary's side of stage 1: the discriminator, its optimizer and its step. Source: equation 2, Table 11.
+"""The adversary of stage 1: the discriminator, its optimizer and its step. Source: equation 2, Table 11.
 
-The paper's discriminator looks at images, a projected one at a frozen network's features of them. Both give a list of
-logits, one tensor for each head.
+The paper's discriminator takes images; a projected one takes their features from a frozen network. Both return one
+tensor of logits for each head.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from strait.runtime.ranks import Ranks
-from strait.tokenizer.discriminator import Discriminator, r1_penalty
+from strait.tokenizer.discriminator import Discriminator, ProjectedDiscriminator, r1_penalty
 from strait.tokenizer.losses import discriminator_loss, generator_loss, lecam_penalty, over_heads
-from strait.tokenizer.projected import ProjectedDiscriminator
 from strait.training.config import TokenizerTrainingConfig
 from strait.training.distributed import average_gradients
 from strait.training.guard import gradient_norm, require_finite
@@ -24,7 +23,7 @@ from strait.training.trained import Trained
 from strait.types import Images
 
 View = Images | list[Tensor]
-"""What a discriminator looks at: images, or a frozen network's features of them, a stage each."""
+"""The input of a discriminator: images, or their features from a frozen network, one tensor for each stage."""
 
 
 class Adversary:
@@ -35,8 +34,8 @@ class Adversary:
         config: of stage 1.
         device: where to train.
         memory_format: of its convolutions.
-        ranks: the processes among which a batch is divided.
-        widths: of the features that a projected discriminator looks at.
+        ranks: the processes that share a batch.
+        widths: channels of the features that a projected discriminator takes.
     """
 
     def __init__(
@@ -64,32 +63,35 @@ class Adversary:
 
     @property
     def is_projected(self) -> bool:
-        """Whether it looks at features instead of images."""
+        """Whether it takes features instead of images."""
         return self.config.kind == "projected"
 
     def logits(self, view: View) -> list[Tensor]:
-        """What it makes of images or features: float32, a tensor for each head."""
+        """Logits of images or features: float32, one tensor for each head."""
         logits = self.network(view)
         return [head.float() for head in ([logits] if isinstance(logits, Tensor) else logits)]
 
     def generator_loss(self, view: View) -> Tensor:
-        """L_Adv: the tokenizer's side; the discriminator itself gets no gradient."""
+        """L_Adv, the tokenizer's loss; the discriminator gets no gradient."""
         self.network.requires_grad_(False)
         return over_heads(partial(generator_loss, kind=self.config.loss), self.logits(view))
 
     def judge(
         self, pieces: list[tuple[View, View]], step: int, rate: float, autocast: Callable[[], torch.autocast]
     ) -> dict[str, Tensor]:
-        """The gradients of telling (photographs, reconstructions) apart; nothing is changed by them yet.
+        """Compute the gradients of the discriminator's loss, without a step (see ``learn``).
 
         Args:
-            pieces: of the batch.
+            pieces: (photographs, reconstructions) of each piece of the batch.
             step: from 0.
-            rate: the tokenizer's learning rate, which is this one's too where it has none of its own.
+            rate: the tokenizer's learning rate, used unless the settings have a rate for the discriminator.
             autocast: the precision of the network.
 
+        Returns:
+            Metrics, among them the loss as ``discriminator``.
+
         Raises:
-            NotFinite: if loss or gradients are not finite.
+            NotFinite: if the loss or the gradients are not finite.
         """
         self.network.requires_grad_(True)
         self.trained.start_step(rate if self.config.learning_rate is None else self.config.learning_rate)
@@ -103,11 +105,11 @@ class Adversary:
         require_finite(sums["discriminator"], gradient_norm(self.network.parameters()), self.ranks)
         return sums
 
-    def learn(self, judged: dict[str, Tensor]) -> None:
-        """Take the step whose gradients ``judge`` has left."""
+    def learn(self, metrics: dict[str, Tensor]) -> None:
+        """Take the step with the gradients of ``judge``, given its metrics."""
         self.trained.optimizer.step()
         if self.config.lecam_weight:
-            means = torch.stack([judged["logits_real"], judged["logits_fake"]])
+            means = torch.stack([metrics["logits_real"], metrics["logits_fake"]])
             self._logit_means.lerp_(self.ranks.mean(means), 0.01)
 
     def _loss(
@@ -132,7 +134,7 @@ class Adversary:
         return {**self.trained.tensors(), "logit_means": self._logit_means}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint; from one without a discriminator, which was only now asked for, afresh."""
+        """Inverse of ``tensors``; keeps its initial weights if the checkpoint has no discriminator."""
         if "logit_means" in tensors:
             self.trained.load_tensors(tensors)
             self._logit_means.copy_(tensors["logit_means"])

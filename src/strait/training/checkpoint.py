@@ -1,7 +1,7 @@
-"""Checkpoints that survive a kill at any moment: written aside, flushed, renamed; verified before they are believed.
+"""Checkpoints that survive a kill at any moment: written to a temporary folder, flushed, renamed; verified when read.
 
 runs/PART/checkpoints/step-00001000/state.safetensors   every tensor of the training state
-                                    state.json          step, and what log and guard go on from
+                                    state.json          the step, and the state of log and guard
                                     manifest.json       size and hash of both; written last
 """
 
@@ -31,20 +31,20 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def save_checkpoint(
     folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int, best: int | None = None
 ) -> Path:
-    """Write the state after ``step`` steps and drop all but the newest ``keep`` and that of the step ``best``.
+    """Write the state after ``step`` steps; delete all but the newest ``keep`` checkpoints and that of step ``best``.
 
     Raises:
-        OSError: if it cannot be written; earlier checkpoints are then untouched.
+        OSError: if it cannot be written; earlier checkpoints are then unchanged.
     """
     try:
         target = _write(folder, step, tensors, notes)
     except OSError as error:
         before = newest_checkpoint(folder)
-        kept = f"{before} is whole" if before else "there is no earlier one"
-        # In words of ours: the system's own name a temporary file, or none at all.
+        state = f"{before} is intact" if before else "there is no earlier one"
+        # The system's message names a temporary file, or none at all.
         raise OSError(
-            f"{folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); {kept}; "
-            "make room, or give leave to write there, and rerun the command to resume"
+            f"{folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); {state}; "
+            "free disk space or fix the permissions, then rerun the command to resume"
         ) from error
     for old in _checkpoints(folder)[keep:]:
         if old.name != _name(best):
@@ -83,17 +83,17 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _fault(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be believed, or None."""
+    """Why a checkpoint is damaged; None if it is not."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         for name in _FILES:
-            path, noted = checkpoint / name, manifest[name]
-            if path.stat().st_size != noted["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {noted['bytes']}"
-            if sha256(path) != noted["sha256"]:
+            path, entry = checkpoint / name, manifest[name]
+            if path.stat().st_size != entry["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}"
+            if sha256(path) != entry["sha256"]:
                 return f"{name} is damaged (its hash differs)"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its manifest cannot be used ({type(error).__name__}: {error})"
+        return f"its manifest cannot be read ({type(error).__name__}: {error})"
     return None
 
 
@@ -107,17 +107,17 @@ def _unused(path: Path) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; broken ones are passed over and left where they are."""
+    """The newest intact checkpoint, if any; damaged ones stay in place."""
     return next((path for path in _checkpoints(folder) if _fault(path) is None), None)
 
 
 def set_damaged_aside(folder: Path) -> None:
-    """Name and rename the checkpoints that ``load_checkpoint`` would pass over."""
+    """Report and rename the damaged checkpoints that ``load_checkpoint`` would skip."""
     load_checkpoint(folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint that is whole: (step, tensors, notes), or None; broken ones are named and passed over."""
+    """The newest intact checkpoint as (step, tensors, notes), or None; newer damaged ones are reported and renamed."""
     for checkpoint in _checkpoints(folder):
         fault = _fault(checkpoint)
         if fault is None:
@@ -126,8 +126,8 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any
                 return int(notes.pop("step")), load_file(str(checkpoint / "state.safetensors")), notes
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 fault = str(error)
-        print(f"{checkpoint} is passed over: {fault}", file=sys.stderr, flush=True)
-        # Out of the way of those to come, which must not be thought older than it.
+        print(f"skipped the checkpoint {checkpoint}: {fault}", file=sys.stderr, flush=True)
+        # Renamed, so that it is not taken for newer than checkpoints still to be written.
         with suppress(OSError):
             checkpoint.rename(_unused(checkpoint.with_name(f"damaged-{checkpoint.name}")))
     return None

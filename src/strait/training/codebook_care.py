@@ -1,4 +1,4 @@
-"""Codebooks in training: started from data, watched, restarted where codes died; the same on every process."""
+"""Codebooks in training: initialised from data, monitored, dead codes restarted; identical on every process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LEVELS = {1: ("tokens",), 2: ("top", "bottom")}
 
 
 class CodebookCare:
-    """The health of a tokenizer's codebooks.
+    """Keeps a tokenizer's codebooks in use.
 
     Args:
         tokenizer: on its device.
         config: when to restart codes.
-        seed: decides which features become codes.
-        ranks: the processes among which a batch is divided.
-        replaced: told the number of a codebook and which of its codes (bool ``[codebook_size]``) were replaced.
+        seed: determines which features become codes.
+        ranks: the processes that share a batch.
+        replaced: called with the number of a codebook and a mask of its replaced codes (bool ``[codebook_size]``).
     """
 
     def __init__(
@@ -49,25 +49,25 @@ class CodebookCare:
         ).to(next(tokenizer.parameters()).device)
 
     def initialise(self, quantize: Callable[[], list[tuple[Quantized, ...]]]) -> None:
-        """Start codes from data. Two codebooks are taken in turn, since the bottom's features depend on the top's
-        codes; a shared one at once. ``quantize`` looks the batch up, piece by piece."""
+        """Initialise the codes from a batch. ``quantize`` quantizes it, piece by piece; it is called for each
+        codebook, since the bottom's features depend on the top's codes."""
         for index, levels in enumerate(self._levels_of):
             pieces = quantize()
             codebook = self.tokenizer.codebook(levels[0])
             draw = key(self.seed, _RESTART, -1)
             self._health(index).initialise(codebook, self._features(pieces, levels), draw, self._pick)
-            every = torch.ones(codebook.weight.shape[0], dtype=torch.bool, device=codebook.weight.device)
-            self._replaced(index, every)
+            all_codes = torch.ones(codebook.weight.shape[0], dtype=torch.bool, device=codebook.weight.device)
+            self._replaced(index, all_codes)
 
     @property
     def has_counted(self) -> bool:
-        """Whether the use of codes has been counted; before that it is taken to be uniform."""
+        """Whether any use of codes has been counted; until then it is uniform."""
         return any(not bool((health.usage == health.usage[0, 0]).all()) for health in self._healths())
 
     @torch.no_grad()
     def watch(self, pieces: list[tuple[Quantized, ...]], step: int) -> dict[str, Tensor | float]:
-        """Count the codes of a batch, restart dead ones; perplexity and usage of each level for the log, and how
-        many codes of all codebooks were restarted."""
+        """Count the codes of a batch and restart dead ones; returns perplexity and usage of each level, and the number
+        of restarted codes, for the log."""
         names = _LEVELS[self.tokenizer.levels]
         metrics: dict[str, Tensor | float] = {}
         for index, levels in enumerate(self._levels_of):
@@ -98,10 +98,10 @@ class CodebookCare:
         return [self._health(index) for index in range(len(self.health))]
 
     def _pick(self, rows: Tensor, places: Tensor) -> Tensor:
-        """``rows_at`` for rows that lie with all processes, in their order: each gives those that it holds."""
+        """``rows_at`` over the concatenated rows of all processes: each contributes the rows it holds."""
         count = rows.shape[0]
-        chosen = (places * (count * self.ranks.size)).long().clamp(max=count * self.ranks.size - 1)
-        local = chosen - self.ranks.rank * count
-        is_here = (local >= 0) & (local < count)
-        picked = torch.where(is_here[:, None], rows[local.clamp(0, count - 1)], torch.zeros_like(rows[:1]))
+        numbers = (places * (count * self.ranks.size)).long().clamp(max=count * self.ranks.size - 1)
+        local = numbers - self.ranks.rank * count
+        is_local = (local >= 0) & (local < count)
+        picked = torch.where(is_local[:, None], rows[local.clamp(0, count - 1)], torch.zeros_like(rows[:1]))
         return self.ranks.sum(picked)

@@ -1,7 +1,7 @@
-"""Equation 6: the bottom trains on top tokens that the top transformer has partly predicted itself.
+"""Equation 6: the bottom trains on top tokens that are partly predicted by the top transformer.
 
-A share of the true top tokens is masked, and the top's own draws take their place, in one forward pass (the paper
-leaves open how many). The paper finds no gain in it (Table 9), so it is off by default. Source: StraIT appendix C.
+A share of the true top tokens is masked and replaced by samples of the top transformer, in one forward pass (the paper
+does not say how many). The paper finds no gain (Table 9), so it is off by default. Source: StraIT appendix C.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _CHOOSE, _DRAW = 41, 42
 
 @torch.no_grad()
 def augmented_condition(bind: Bind, tokens: Tensor, grid: Grid, labels: Tensor, share: float, keys: Tensor) -> Tensor:
-    """The true top tokens with some of them predicted anew.
+    """The true top tokens, with a share replaced by predictions.
 
     Args:
         bind: of the top transformer.
-        tokens: int64 ``[batch, length]``, the true ones (Y^t).
-        grid: their (h, w).
-        labels: int64 ``[batch]``, as the bottom sees them.
-        share: of each sample's tokens, in [0, 1]; the count is rounded to the nearest.
-        keys: int64 ``[batch]``, which decide all draws.
+        tokens: int64 ``[batch, length]``, the true top tokens (Y^t).
+        grid: (h, w) of the tokens.
+        labels: int64 ``[batch]``, as the bottom gets them.
+        share: of each sample's tokens, in [0, 1]; the count is rounded to the nearest integer.
+        keys: int64 ``[batch]``, random keys.
 
     Returns:
         int64 ``[batch, length]`` (the paper's Y^t with a tilde).

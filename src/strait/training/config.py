@@ -30,23 +30,22 @@ def _check_batch(owner: str, steps: int, batch_size: int, accumulate: int) -> No
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What all parts share.
+    """Settings that all parts share.
 
     Args:
-        seed: decides every draw of training.
-        precision: of the forward and backward passes; weights, quantizing and pixels' losses stay in float32.
-        checkpoint_seconds: a checkpoint is written when this much time has passed since the last.
-        keep_checkpoints: how many of the newest are kept, beside the one of the best validation loss.
-        skip_at_most: steps in a row that may be skipped because their loss or gradients are not finite; one more ends
-            training.
-        parallel: how several processes share a transformer: each holds all of it (ddp), or a part (fsdp).
-        log_every: steps between lines of the log, each the mean since the last.
-        sample_every: steps between sample grids, and between looks at images kept apart (the validation loss, by
-            which the best checkpoint is known); 0 for neither.
+        seed: of all randomness in training.
+        precision: of the forward and backward passes; weights, quantization and pixel losses stay in float32.
+        checkpoint_seconds: time between checkpoints.
+        keep_checkpoints: number of newest checkpoints to keep, beside the one with the best validation loss.
+        skip_at_most: how many steps in a row may be skipped for a non-finite loss or gradient before training fails.
+        parallel: how several processes train a transformer: each holds all weights (ddp), or a shard (fsdp).
+        log_every: steps between lines of the log; each has means since the line before.
+        sample_every: steps between sample grids, and between validation losses (which select the best checkpoint); 0
+            for neither.
         recompute: activation checkpointing: blocks keep only their inputs and recompute the rest in the backward
             pass, a third more work for a fraction of the memory.
-        compile: compile the networks first (a minute or so; on a CPU it needs a C++ compiler, and then convolutions
-            train about twice as fast).
+        compile: compile the networks first (takes a minute or so; on a CPU it needs a C++ compiler, and convolutions
+            then train about twice as fast).
     """
 
     seed: int = 0
@@ -70,23 +69,23 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """The discriminator's part in stage 1.
+    """The discriminator and the adversarial loss of stage 1.
 
     Args:
         weight: of the adversarial loss; 0 trains without a discriminator.
-        kind: ``stylegan`` (the paper's) or ``projected``: small heads on the features of
-            EfficientNet (extra ``perceptual``), which learn on a CPU in minutes.
-        loss: which form.
-        start: share of training after which it begins.
-        ramp: share of training over which its weight then grows to full.
-        learning_rate: of the discriminator, constant; none takes the tokenizer's at each step.
-        betas: of its Adam; none takes the tokenizer's.
-        r1_weight: cost of R1, for images in [0, 1]; for stylegan only; 0 for projected.
-        r1_every: steps between penalties (each counted that many times over).
+        kind: ``stylegan`` (the paper's), or ``projected``: small heads on features of EfficientNet (extra
+            ``perceptual``), which learn on a CPU in minutes.
+        loss: form of the adversarial loss.
+        start: share of training after which the adversary starts.
+        ramp: share of training over which its weight then grows linearly.
+        learning_rate: of the discriminator, constant; none uses the tokenizer's.
+        betas: of its Adam; none uses the tokenizer's.
+        r1_weight: of the R1 penalty, for images in [0, 1]; stylegan only, must be 0 for projected.
+        r1_every: steps between R1 penalties, each weighted by this number.
         lecam_weight: of the LeCAM regularisation.
-        channels: width of the discriminator's first layer, or of a projected one's heads.
-        max_channels: width at which it stops doubling (stylegan).
-        normalize: GroupNorm in the discriminator (stylegan).
+        channels: width of the first layer (stylegan) or of the heads (projected).
+        max_channels: largest width (stylegan).
+        normalize: use GroupNorm (stylegan).
     """
 
     weight: float = 0.1
@@ -111,7 +110,8 @@ class AdversarialConfig:
         )
         if self.kind == "projected" and self.r1_weight:
             raise ValueError(
-                f"adversarial.r1_weight: {self.r1_weight} must be 0 for a projected discriminator (its norms bound it)"
+                f"adversarial.r1_weight: {self.r1_weight} must be 0 for a projected discriminator (spectral norms "
+                "already bound it)"
             )
         if self.kind == "projected":
             # Those of the other kind, which would be ignored.
@@ -130,17 +130,16 @@ class AdversarialConfig:
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """The codebook's losses and care.
+    """Losses and restarts of the codebook.
 
     Args:
-        commitment_weight: holds features to their codes.
-        codebook_weight: moves codes to their features.
+        commitment_weight: of the loss that holds features near their codes.
+        codebook_weight: of the loss that moves codes to their features.
         entropy_weight: of the entropy term.
-        restart_below: a code is dead when used less than this share of a uniform code's use; 0 never restarts.
+        restart_below: a code is dead if used less than this share of uniform use; 0 never restarts.
         restart_every: steps between restarts.
-        start: steps at the beginning during which features pass unquantized. Codes are then initialised from
-            features that already say something: those of an untrained encoder lie so close together that the
-            codebook's losses can pull them into one point.
+        start: first steps without quantization, after which codes are initialised from the features. Features of an
+            untrained encoder are so similar that the codebook losses can collapse them into one point.
     """
 
     commitment_weight: float = 0.25
@@ -158,32 +157,32 @@ class CodebookConfig:
 
 @dataclass(frozen=True)
 class TokenizerTrainingConfig:
-    """Stage 1.
+    """Training of the tokenizer (stage 1).
 
     Args:
-        steps: updates in all.
-        batch_size: images an update, of all processes together.
-        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
-        optimizer: the paper's table says SGD beside settings that are Adam's; docs/choices.md.
+        steps: number of updates.
+        batch_size: images in an update, over all processes.
+        accumulate: pieces into which each process splits its share of a batch, to save memory.
+        optimizer: the paper's table says SGD, with settings that are Adam's; docs/choices.md.
         learning_rate: constant, or the peak of a cosine.
         learning_rate_schedule: constant, or cosine to zero.
-        warmup_steps: linear.
-        betas: Adam's; MaskGIT's serve its adversary, an ordinary first moment learns faster without one.
-        pixel_loss: l1 or l2, of weight 1.
-        crop: side in pixels of the squares that are cut out of the training images to train on; none trains on whole
-            images. A tokenizer is convolutional, and half the side is a quarter of the work.
-        perceptual: efficientnet (ImageNet weights of the extra ``perceptual``), classifier (the model folder's own,
-            trained before), lpips, none, or the path of a TorchScript network.
-        perceptual_weight: of that distance.
-        feature_zoom: images and reconstructions are enlarged or reduced alike by a random factor of up to this share,
-            anew at each step, before EfficientNet sees them for perceptual loss and projected discriminator. A pattern
-            that repeats with the network's own strides would otherwise look the same at every place of its features.
+        warmup_steps: of a linear warm-up.
+        betas: of Adam. The default is MaskGIT's and suits its adversary; without one a usual beta_1 learns faster.
+        pixel_loss: l1 or l2, with weight 1.
+        crop: side in pixels of random squares of the training images to train on; none trains on whole images. The
+            tokenizer is convolutional, so half the side is a quarter of the work.
+        perceptual: efficientnet (ImageNet weights of the extra ``perceptual``), classifier (the model folder's,
+            trained first), lpips, none, or the path of a TorchScript network.
+        perceptual_weight: of the perceptual distance.
+        feature_zoom: images and reconstructions are resized by the same random factor, within 1 plus or minus this, at
+            each step before EfficientNet (perceptual loss and projected discriminator). Otherwise a pattern with the
+            period of the network's strides looks the same at every position of its features.
         bottom_dropout: share of samples that are decoded from the top tokens only.
-        only_decoder: train only the decoder. Encoder and codes stay as they are, and so do all tokens and the
-            transformers that learned them: for better pixels from a tokenizer to go on from (``--init-from``).
-        ema_decay: of the averaged weights that become the model's; 0 for none.
+        only_decoder: train only the decoder. Encoder, codes and hence tokens do not change, so existing transformers
+            still fit: improves the pixels of a trained tokenizer (``--init-from``).
+        ema_decay: of the averaged weights, which become the model's; 0 for none.
         adversarial: the discriminator.
-        codebook: losses and care.
+        codebook: losses and restarts of the codebook.
     """
 
     steps: int = 1_000_000
@@ -220,7 +219,7 @@ class TokenizerTrainingConfig:
                     raise ValueError(f"{owner}.{name}: {list(betas or ())} is for optimizer adam alone; leave it out")
         if self.codebook.start >= self.steps:
             raise ValueError(
-                f"codebook.start: {self.codebook.start} leaves nothing of {self.steps} steps to train the codes in"
+                f"codebook.start: {self.codebook.start} must be less than the number of steps, {self.steps}"
             )
         if self.crop is not None:
             _check(owner, {"crop": self.crop}, 1)
@@ -236,27 +235,27 @@ class TokenizerTrainingConfig:
 
     @property
     def sees_features(self) -> bool:
-        """Whether EfficientNet's features are needed, by perceptual loss or adversary."""
+        """Whether the perceptual loss or the adversary uses EfficientNet's features."""
         projected = self.adversarial.weight > 0 and self.adversarial.kind == "projected"
         return projected or (self.perceptual == "efficientnet" and self.perceptual_weight > 0)
 
 
 @dataclass(frozen=True)
 class ClassifierTrainingConfig:
-    """The classifier whose features may judge a tokenizer (beyond the paper).
+    """Training of the classifier for the perceptual loss (beyond the paper).
 
     Args:
-        steps: updates in all.
-        batch_size: images an update, of all processes together.
-        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
-        learning_rate: at the end of the warm-up; a cosine takes it to zero.
-        warmup_steps: linear.
-        weight_decay: AdamW's, on matrices and convolutions.
-        betas: AdamW's.
+        steps: number of updates.
+        batch_size: images in an update, over all processes.
+        accumulate: pieces into which each process splits its share of a batch, to save memory.
+        learning_rate: at the end of the warm-up; then a cosine to zero.
+        warmup_steps: of a linear warm-up.
+        weight_decay: of AdamW, on matrices and convolutions.
+        betas: of AdamW.
         label_smoothing: of the cross-entropy.
-        smallest_crop: images are crops of a random share of their area, brought back to size: from this share to all
-            of it; 1 for none. Mirrored and moved they are as ``data`` says.
-        ema_decay: of the averaged weights that are kept; 0 for none.
+        smallest_crop: smallest area of a random crop, as a share of the image, which is then resized; 1 for no crops.
+            Flips and shifts are settings of ``data``.
+        ema_decay: of the averaged weights, which are saved; 0 for none.
     """
 
     steps: int = 10_000
@@ -284,25 +283,25 @@ class ClassifierTrainingConfig:
 
 @dataclass(frozen=True)
 class TransformerTrainingConfig:
-    """Stage 2, either level.
+    """Training of a transformer (stage 2).
 
     Args:
-        steps: updates in all.
-        batch_size: images an update, of all processes together.
-        accumulate: pieces in which each process takes its part of a batch, one after the other, to save memory.
-        learning_rate: at the end of the warm-up; a cosine takes it to zero.
-        warmup_steps: linear.
+        steps: number of updates.
+        batch_size: images in an update, over all processes.
+        accumulate: pieces into which each process splits its share of a batch, to save memory.
+        learning_rate: at the end of the warm-up; then a cosine to zero.
+        warmup_steps: of a linear warm-up.
         optimizer: AdamW, or Muon on the matrices of the layers and AdamW on the rest.
         weight_decay: on matrices.
-        betas: AdamW's.
+        betas: of AdamW.
         gradient_clip: largest norm of the gradient.
         label_smoothing: of the cross-entropy.
-        label_drop_rate: share of samples trained under the null class ("uncond cutoff").
+        label_drop_rate: share of samples trained with the null class ("uncond cutoff").
         mask_schedule: of the training masks, at a uniform progress.
-        loss: the mean over each sample's masked tokens (MaskGIT's), or the paper's sum over them.
-        ema_decay: of the averaged weights that become the model's; 0 for none.
-        condition_augmentation: share of the top tokens that the top transformer predicts anew while the bottom
-            trains (equation 6, Table 9); for the bottom only.
+        loss: mean over each sample's masked tokens (MaskGIT), or sum over them (the paper).
+        ema_decay: of the averaged weights, which become the model's; 0 for none.
+        condition_augmentation: share of the top tokens that are replaced by predictions of the top transformer
+            (equation 6, Table 9); bottom only.
     """
 
     steps: int = 1_000_000

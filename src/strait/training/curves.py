@@ -1,4 +1,4 @@
-"""``runs/PART/curves.png``: the log of a training as a picture, a small panel for each metric."""
+"""``runs/PART/curves.png``: plots of the training log, a small panel for each metric."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _COLUMNS, _WIDTH, _HEIGHT, _MARGIN, _BAND = 3, 300, 170, 14, 18
 _GREY, _INK, _LINE = (200, 200, 200), (40, 40, 40), (31, 119, 180)
 
 Curve = list[tuple[int, float]]
-"""(step, value), steps rising."""
+"""(step, value), by increasing step."""
 
 
 def write_curves(folder: Path) -> None:
-    """Draw ``log.jsonl`` of a part's run folder; nothing is written where it has fewer than two lines.
+    """Plot ``log.jsonl`` of a part's run folder; writes nothing if it has fewer than two lines.
 
     Raises:
         OSError: if the picture cannot be written.
@@ -43,7 +43,7 @@ def read_curves(log: Path) -> dict[str, Curve]:
 
 
 def draw_curves(curves: dict[str, Curve]) -> Image.Image:
-    """A panel for each curve, with its name, its last value, and the ends of both axes."""
+    """A panel for each curve, with its name, last value and axis limits."""
     rows = -(-len(curves) // _COLUMNS)
     columns = min(_COLUMNS, len(curves))
     sheet = Image.new("RGB", (columns * _WIDTH, rows * _HEIGHT), (255, 255, 255))
@@ -64,7 +64,7 @@ def draw_curves(curves: dict[str, Curve]) -> Image.Image:
 
 
 def _points(curve: Curve, box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
-    """The curve in pixels: its first and last step at the sides of the box, its extremes at bottom and top."""
+    """The points of a curve in pixels, scaled to fill the box."""
     left, top, right, bottom = box
     first, last = curve[0][0], curve[-1][0]
     low, high = min(value for _, value in curve), max(value for _, value in curve)

@@ -1,8 +1,8 @@
-"""Many processes, one training: they are brought up by accelerate, and networks are wrapped for them from outside.
+"""Training with several processes: accelerate initialises them, and networks are wrapped from outside.
 
-``torchrun`` (or SLURM, or MPI) starts the processes; without one of them nothing here is touched, and accelerate need
-not be installed. Every process draws the same numbers for the same global sample (``randomness``), so that two with
-half a batch each learn what one learns with the whole.
+``torchrun`` (or SLURM, or MPI) starts the processes; a single process needs neither that nor accelerate. Random
+numbers are a function of the global sample (``randomness``), so two processes with half a batch each train like one
+with the whole batch.
 """
 
 from __future__ import annotations
@@ -29,57 +29,57 @@ _LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """The processes that a launcher started, or only this one; and where this one computes.
+    """The processes that a launcher started (or only this one), and the device of this process.
 
-    While it lasts, all but the first are silent; an error of one of them is reported with its number.
+    Inside the context all processes but the first are silent, and their errors name the process.
 
     Raises:
-        ValueError: if there are several, and accelerate is not installed.
+        ValueError: if there are several processes, but accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield ALONE, device
         return
     missing = [name for name in _LAUNCHED if name not in os.environ]
     if missing:
-        raise ValueError(f"WORLD_SIZE: it is set, but {missing[0]} is not; start the processes with torchrun")
+        raise ValueError(f"WORLD_SIZE is set, but {missing[0]} is not; start the processes with torchrun")
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise ValueError(f"several processes need {library_needed(error, 'train')}") from error
     state = PartialState(cpu=device.type == "cpu")
-    # It says "cpu:0", which is not the device that tensors on a CPU say they are on.
+    # accelerate says "cpu:0", which differs from the device of CPU tensors, "cpu".
     local = torch.device("cpu") if device.type == "cpu" else torch.device("cuda", state.local_process_index)
     ranks = Ranks(state.process_index, state.num_processes, local)
     try:
         with nullcontext() if ranks.first else _silence(ranks.rank), _peers():
             yield ranks, local
-            dist.barrier()  # who leaves first must not take a connection along that another still reads from
+            dist.barrier()  # the first to leave must not close a connection that another still reads from
     finally:
-        # What was wrapped lies in cycles and holds on to the connections; left to the interpreter's end, their
-        # threads would end it with an abort.
+        # Wrapped networks are in reference cycles and hold connections, whose threads would abort the interpreter's
+        # exit.
         gc.collect()
         dist.destroy_process_group()
 
 
 @contextmanager
 def _silence(rank: int) -> Iterator[None]:
-    spoken = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as devnull:
+        sys.stdout = sys.stderr = devnull
         try:
             yield
         except OtherProcessFailed:
-            raise SystemExit(2) from None  # it has been said already
+            raise SystemExit(2) from None  # already reported
         except (ValueError, OSError) as error:
-            kind = OSError if isinstance(error, OSError) else ValueError  # their own may take other arguments
+            kind = OSError if isinstance(error, OSError) else ValueError  # subclasses may take other arguments
             raise kind(f"process {rank}: {error}") from error
         finally:
-            sys.stdout, sys.stderr = spoken
+            sys.stdout, sys.stderr = streams
 
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """A process that has died is seen by the others as a broken connection: a line, not a traceback."""
+    """Turn the broken connection that a process's death causes in the others into a one-line error."""
     try:
         yield
     except RuntimeError as error:
@@ -88,18 +88,18 @@ def _peers() -> Iterator[None]:
             raise
         reason = " ".join(first_line(error).split())
         raise OSError(
-            f"another process of this run is gone ({reason}); rerun the command to resume from the last checkpoint"
+            f"another process of this run has died ({reason}); rerun the command to resume from the last checkpoint"
         ) from error
 
 
 def distribute(network: nn.Module, ranks: Ranks, parallel: Parallel, sometimes_unused: bool = False) -> nn.Module:
-    """A network as it is to be called in training.
+    """The network to call in training.
 
     Args:
-        network: on its device; with ``fsdp`` its parameters become shards in place, so optimizers come after.
-        ranks: with one process the network is returned unchanged.
-        parallel: ``ddp``, a whole copy on each process; ``fsdp``, FSDP2's shards.
-        sometimes_unused: whether some parameters get no gradient at some steps.
+        network: on its device; ``fsdp`` shards its parameters in place, so create optimizers afterwards.
+        ranks: a single process gets the network unchanged.
+        parallel: ``ddp``, a copy in each process; ``fsdp``, FSDP2's shards.
+        sometimes_unused: whether some parameters get no gradient in some steps.
     """
     if ranks.size == 1:
         return network
@@ -108,22 +108,22 @@ def distribute(network: nn.Module, ranks: Ranks, parallel: Parallel, sometimes_u
         return DistributedDataParallel(network, device_ids=ids, find_unused_parameters=sometimes_unused)
     for module in list(network.modules()):
         if hasattr(module, "keys_values"):
-            # Called from outside its layer, once for all steps: it has to find its own weights there.
+            # Called outside its layer's forward, so its weights must be gathered on their own.
             fully_shard(module)
             register_fsdp_forward_method(module, "keys_values")
     for layers in network.modules():
         if isinstance(layers, nn.ModuleList):
             for layer in layers:
                 fully_shard(layer)
-    # Resharded each time: weights left whole after a look at the averaged ones would be trained with.
+    # Always reshard: otherwise averaged weights, gathered for evaluation, would stay in use for training.
     fully_shard(network, reshard_after_forward=True)
     return network
 
 
-def no_averaging(networks: Iterable[nn.Module], asked: bool) -> AbstractContextManager[object]:
-    """While it lasts, backward passes add up gradients without averaging them, as all but the last of a step's
-    pieces should. (FSDP2 averages each time, which comes to the same and keeps only shards in memory.)"""
-    if not asked:
+def no_averaging(networks: Iterable[nn.Module], enabled: bool) -> AbstractContextManager[object]:
+    """Backward passes inside the context accumulate gradients without averaging them over processes, as for all pieces
+    of a step but the last. (FSDP2 always averages: the result is the same, and only shards stay in memory.)"""
+    if not enabled:
         return nullcontext()
     return _without_sync([network for network in networks if isinstance(network, DistributedDataParallel)])
 
@@ -141,8 +141,8 @@ def _without_sync(networks: list[DistributedDataParallel]) -> Iterator[None]:
 
 
 def average_gradients(network: nn.Module, ranks: Ranks) -> None:
-    """Average the gradients of a network that is not wrapped: one whose loss holds gradients of gradients (R1),
-    which DDP does not carry."""
+    """Average the gradients of a network that is not wrapped, because its loss has second-order gradients (R1), which
+    DDP does not support."""
     if ranks.size == 1:
         return
     gradients = [value.grad for value in network.parameters() if value.grad is not None]
@@ -158,14 +158,13 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor with the shards of all processes put together; every process must ask."""
+    """The full tensor of a sharded one; others are returned unchanged. A collective call."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Tensors for the first process to write; the others get none: those in shards are put together one after
-    the other and kept outside its GPU, others are unchanged. Every process must ask, for the same names in the same
-    order."""
+    """Full tensors on the first process, an empty dictionary on the others. Shards are gathered one tensor at a time
+    and moved to the CPU. A collective call: every process needs the same names in the same order."""
     for_first: dict[str, Tensor] = {}
     for name, value in tensors.items():
         full = whole(value.detach())
@@ -175,7 +174,7 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def placed(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as another one lies: this process's shard of it where that is sharded."""
+    """A full tensor placed like another: this process's shard if that is sharded."""
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
     local = value.to(like.device)

@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights: the weights that are shipped."""
+"""An exponential moving average of a model's weights, which become the saved model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from strait.training.distributed import placed
 
 
 class ExponentialMovingAverage:
-    """Averages in float32; the first steps use a shorter memory, so that the random start is soon forgotten."""
+    """A float32 average of all parameters; the decay is smaller in the first steps, to forget the random weights."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
@@ -30,14 +30,14 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def load(self, average: dict[str, Tensor]) -> None:
-        """Go on from a saved average; without one, from the model as it is."""
+        """Load a saved average; parameters without one start from the model's present values."""
         for name, parameter in self.model.named_parameters():
             current = self.average[name]
             current.copy_(placed(average[name], current) if name in average else parameter)
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """The model with its averaged weights for a while."""
+        """The model with averaged weights inside the context."""
         trained = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self._put(self.average)
         try:

@@ -1,6 +1,6 @@
-"""How long a step of a part's training took: ``runs/PART/pace.jsonl``, a line each time that it was trained.
+"""The time of a training step: ``runs/PART/pace.jsonl``, a line for each run.
 
-Not in the log, which is the same whatever machine it was written on.
+Kept out of the log, which does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from strait.runtime.files import naming
 
 WARM_UP = 3
-"""Steps that are not counted: the first ones compile, among others."""
+"""Steps at the start that are not timed (they compile, for example)."""
 
 
 class Pace:
-    """A stopwatch over the steps of one run, from its start or from where it was resumed.
+    """A stopwatch over the steps of one run.
 
     Args:
         folder: the part's ``runs/PART``.
@@ -29,32 +29,32 @@ class Pace:
         self.steps, self._seconds, self._since = 0, 0.0, 0.0
 
     def start(self) -> None:
-        """A step begins."""
+        """Start timing a step."""
         self.steps += 1
         if self.steps > WARM_UP:
             if self.steps == WARM_UP + 1:
-                _wait()
+                wait_for_gpu()
             self._since = time.perf_counter()
 
     def pause(self) -> None:
-        """It has been taken; what is done before the next (checkpoints, sample grids) is not of its time."""
+        """Stop timing: checkpoints and sample grids before the next step do not count."""
         if self.steps > WARM_UP:
             self._seconds += time.perf_counter() - self._since
 
     def write(self) -> None:
-        """Note the run, if it came to more than its warm-up."""
+        """Append the run to the file, unless it ended during warm-up."""
         counted = self.steps - WARM_UP
         if counted < 1:
             return
         begin = time.perf_counter()
-        _wait()  # what a GPU has been asked for and has not done yet
+        wait_for_gpu()
         self._seconds += time.perf_counter() - begin
         with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"steps": counted, "seconds": round(self._seconds, 3)}) + "\n")
 
 
 def mean_seconds(folder: Path) -> float | None:
-    """Seconds of a step over all runs of a part's training; None if none was noted."""
+    """Mean seconds of a step over all runs of a part; None if none was recorded."""
     try:
         lines = [json.loads(line) for line in (folder / "pace.jsonl").read_text(encoding="utf-8").splitlines()]
         return sum(line["seconds"] for line in lines) / sum(line["steps"] for line in lines)
@@ -62,6 +62,7 @@ def mean_seconds(folder: Path) -> float | None:
         return None
 
 
-def _wait() -> None:
-    if torch.cuda.is_initialized():  # else nothing has been asked of one
+def wait_for_gpu() -> None:
+    """Wait for queued work on a GPU, so that it is included in a timing."""
+    if torch.cuda.is_initialized():  # else no work is queued
         torch.cuda.synchronize()

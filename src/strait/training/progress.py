@@ -1,4 +1,4 @@
-"""What a person sees of long work: a bar on a terminal; elsewhere a plain line at the start and one a minute."""
+"""Progress of long work: a bar on a terminal; elsewhere a plain line at the start and then one a minute."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _FIRST, _EVERY = 5.0, 60.0  # seconds until the first line without a terminal, a
 
 
 class Progress:
-    """The steps of a training, or the images that are encoded.
+    """Progress in steps or images.
 
     Args:
-        title: what is done.
-        total: how many steps there are.
-        done: how many have been taken before.
-        unit: what is counted.
+        title: of the work.
+        total: number of steps.
+        done: steps done before.
+        unit: name of a step.
         silent: show nothing.
     """
 
@@ -41,7 +41,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, loss: float | None = None) -> None:
-        """So many more are done; ``loss`` is that of the newest step."""
+        """Count finished steps; ``loss`` is that of the last one."""
         self._done, self._loss = self._done + count, loss
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss:.3g}", refresh=False)
@@ -73,7 +73,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    """A duration as text: ``40 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 99.5:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

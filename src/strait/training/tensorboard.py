@@ -1,5 +1,5 @@
-"""TensorBoard's event files, written by the training process itself: TensorBoard's own writer has a thread, whose
-errors (a full disk) are a traceback that names no file."""
+"""TensorBoard event files, written synchronously: the writer of TensorBoard uses a thread, whose errors (a full disk)
+are tracebacks that name no file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from strait.runtime.files import naming
 
 
 class EventFile:
-    """One run's events; those that an earlier run wrote of later steps are no longer shown.
+    """The events of one run. Events of earlier runs after ``step`` are no longer shown.
 
     Args:
         folder: ``runs/PART/tensorboard``.
-        step: steps that have been taken before.
+        step: number of steps taken before.
 
     Raises:
-        OSError: naming the file, here and whenever something is added, if it cannot be written.
+        OSError: naming the file, if it cannot be written (also when adding events).
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore  (its names are made at run time)
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore  (generated at run time)
 
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
         self._path = folder / name
@@ -38,14 +38,14 @@ class EventFile:
         self._write(session_log=SessionLog(status=SessionLog.START), step=step + 1)
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """The metrics of a line of the log."""
+        """Add the metrics of a line of the log."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._write(summary=summary, step=step)
 
     def add_picture(self, step: int, picture: Image.Image) -> None:
-        """A sample grid."""
+        """Add a sample grid."""
         from torch.utils.tensorboard.summary import image
 
         self._write(summary=image("samples", np.asarray(picture), dataformats="HWC"), step=step)
@@ -60,7 +60,7 @@ class EventFile:
 
 
 def open_events(folder: Path, step: int) -> EventFile | None:
-    """An event file for the steps after this one; None where TensorBoard is not installed."""
+    """An event file for the steps after ``step``; None if TensorBoard is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:

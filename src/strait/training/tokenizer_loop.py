@@ -1,6 +1,6 @@
 """Stage 1: one step of the tokenizer and its adversary. Source: StraIT section 3.1, equation 2, Table 11.
 
-A step takes this process's share of the batch in pieces; means, codebooks and gradients are those of the whole batch.
+A process computes its share of a batch in pieces; means, codebooks and gradients are those of the whole batch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from strait.data.images import ImageBatch
 from strait.data.job import Job
+from strait.nn.convolution import training_format
 from strait.nn.recompute import recompute_in_backward
 from strait.pictures.sheets import contact_sheet
 from strait.randomness import key, uniform
@@ -40,13 +41,13 @@ _DROP_BOTTOM, _ZOOM = 11, 13
 
 @dataclass(frozen=True)
 class TokenizerImages:
-    """What a tokenizer is trained on, and what it is looked at with.
+    """The images of a tokenizer's training.
 
     Args:
-        size: side in pixels of the images (or crops) trained on.
-        batches: ``batches(step)`` is the stream of this process's shares from a step on.
+        size: side in pixels of the training images (or crops).
+        batches: ``batches(step)`` streams this process's shares from a step on.
         preview: the images of the sample grid, in [-1, 1].
-        preview_is_validation: whether those are never trained on; checkpoints are then judged by them.
+        preview_is_validation: whether these are validation images, which then select the best checkpoint.
     """
 
     size: int
@@ -68,20 +69,18 @@ class TokenizerTrainee:
         pretrained: bool = False,
         classifier: Classifier | None = None,
     ) -> None:
-        """``pretrained`` says that training continues from the tokenizer's weights, codes included; ``classifier`` has
-        been trained, and a perceptual loss compares its features."""
-        if config.only_decoder:  # codes are neither restarted nor spread
+        """``pretrained``: whether training starts from trained weights, codes included. ``classifier``: the trained
+        network of a perceptual loss on its features."""
+        if config.only_decoder:  # codes stay fixed
             config = replace(config, codebook=replace(config.codebook, restart_below=0.0, entropy_weight=0.0))
         self.config, self.run, self.job = config, run, job
         self.device, self.ranks = job.device, job.ranks
         self._batches, self._preview = images.batches, images.preview.to(job.device)
         self._has_validation = images.preview_is_validation
         self._stream: Iterator[ImageBatch] = iter(())
-        job.ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        job.ranks.share(config.batch_size // config.accumulate)  # raises if it does not divide
         self._samples = job.ranks.share(config.batch_size)
-        # Eager GroupNorm is slow backwards on channels-last tensors of a CPU: there only compiled code gains.
-        memory_format = torch.channels_last if run.compile or job.device.type == "cuda" else torch.contiguous_format
-        self._format = memory_format
+        self._format = memory_format = training_format(job.device, run.compile)
 
         self.tokenizer: TrainableTokenizer = tokenizer.to(job.device).to(memory_format=memory_format)  # pyright: ignore
         if config.only_decoder:
@@ -105,13 +104,13 @@ class TokenizerTrainee:
     def begin(self, step: int) -> None:
         if self.config.only_decoder and not self._pretrained:
             raise ValueError(
-                "tokenizer_training.only_decoder: the tokens of an untrained encoder say nothing; name a model whose "
-                "tokenizer to start from with --init-from"
+                "tokenizer_training.only_decoder: the encoder must be trained; name a model with a trained tokenizer "
+                "with --init-from"
             )
         self._stream = self._batches(step)
 
     def step(self, step: int) -> dict[str, Tensor | float]:
-        """A step on a batch: the gradients of both sides first, and only then what changes anything."""
+        """One step: first the gradients of tokenizer and adversary, which can fail; then all updates."""
         config = self.config
         images = self._next_images()
         rate = learning_rate(
@@ -133,15 +132,15 @@ class TokenizerTrainee:
             norm = gradient_norm(self.tokenizer.parameters())
             require_finite(cast(Tensor, metrics["loss"]), norm, self.ranks)
             views = [piece.views for piece in pieces if piece.views is not None]
-            judged = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
+            adversary_metrics = {} if adversary is None else adversary.judge(views, step, rate, self._autocast)
 
         self.trained.optimizer.step()
         self.trained.update_average(step)
         if quantizes:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
-            adversary.learn(judged)
-            metrics.update(judged)
+            adversary.learn(adversary_metrics)
+            metrics.update(adversary_metrics)
         if self._has_validation and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
             metrics["validation_loss"] = self._validation_loss()
         return metrics
@@ -155,8 +154,8 @@ class TokenizerTrainee:
 
     @contextmanager
     def _starting_codes(self, images: tuple[Images, ...]) -> Iterator[None]:
-        """Start codes from the features of a batch. The step's loss depends on them: if it is skipped, they are as
-        they were, and are started at the next."""
+        """Initialise the codes from the features of a batch for the step inside the context; undone if that step is
+        skipped, and tried again at the next."""
         before = {name: value.clone() for name, value in self.tensors().items()}
         try:
             self.care.initialise(lambda: self.objective.quantized(images))
@@ -170,24 +169,24 @@ class TokenizerTrainee:
         self, images: tuple[Images, ...], step: int, adversary: Adversary | None, share: float
     ) -> list[Piece]:
         """The gradients of a batch, piece by piece."""
-        keep = self._kept(step).chunk(len(images))
+        keep_bottom = self._keep_bottom(step).chunk(len(images))
         uses = self.objective.code_use(images)
         pieces: list[Piece] = []
         for number, part in enumerate(images):
             with no_averaging([self._to_loss], number + 1 < len(images)):
-                piece: Piece = self._to_loss(part, keep[number], adversary, share, uses, self._zoom(step))
+                piece: Piece = self._to_loss(part, keep_bottom[number], adversary, share, uses, self._zoom(step))
                 (piece.loss / len(images)).backward()
             pieces.append(replace(piece, loss=piece.loss.detach()))
         return pieces
 
-    def _kept(self, step: int) -> Tensor:
+    def _keep_bottom(self, step: int) -> Tensor:
         """Which of this process's samples keep their bottom, bool ``[batch]``."""
         samples = torch.arange(self._samples.start, self._samples.stop, device=self.device)
         draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
         return bottom_kept(draws, self.config.bottom_dropout)
 
     def _zoom(self, step: int) -> float:
-        """By how much the images of a step are enlarged before EfficientNet sees them."""
+        """The factor by which a step's images are resized before EfficientNet."""
         spread = self.config.feature_zoom
         return 1 + spread * (2 * float(uniform(key(self.run.seed, _ZOOM, step))) - 1) if spread else 1.0
 
@@ -195,7 +194,7 @@ class TokenizerTrainee:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16")
 
     def _codes_replaced(self, index: int, rows: Tensor) -> None:
-        """The optimizer's moments of replaced codes are zeroed; the averaged codes follow at once."""
+        """Zero the optimizer's moments of replaced codes, and copy these codes to the average."""
         forget(self.trained.optimizer, cast(Codebook, self.tokenizer.codebooks[index]).weight, rows)
         if self.trained.ema is not None:
             name = f"codebooks.{index}.weight"
@@ -215,18 +214,18 @@ class TokenizerTrainee:
         self.trained.load_tensors(tensors)
         self.care.health.load_state_dict(with_prefix(tensors, "health/"))
         self._pretrained = bool(tensors.get("pretrained", self._pretrained))
-        # In checkpoints that do not say it, codes have been started if their use has been counted.
+        # Older checkpoints have no "started": there, codes are initialised if their use has been counted.
         self._codes_started = bool(tensors.get("started", self._pretrained or self.care.has_counted))
         if self.adversary is not None:
             self.adversary.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any."""
+        """The weights to save: averaged ones if there are any."""
         return copied(self.trained.weights())
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
-        """The pixel loss on the images of the sample grid, with the weights that would be shipped."""
+        """The pixel loss on the images of the sample grid, with the weights that would be saved."""
         with self.trained.as_shipped():
             reconstructions = self.tokenizer.decode(self.tokenizer.encode(self._preview))
         return float(pixel_loss(reconstructions, self._preview, self.config.pixel_loss))

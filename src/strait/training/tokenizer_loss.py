@@ -1,4 +1,4 @@
-"""What a step of stage 1 minimises: equation 2 on a piece of a batch. Source: StraIT section 3.1, Table 11."""
+"""The loss of stage 1: equation 2 on a piece of a batch. Source: StraIT section 3.1, Table 11."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from strait.types import Images
 
 @dataclass(frozen=True)
 class Piece:
-    """What a pass over a piece of a batch gives; only the loss has a gradient.
+    """The result of a pass over a piece of a batch; only the loss has a gradient.
 
     Attributes:
-        loss: a number.
-        metrics: the terms of it.
+        loss: a scalar.
+        metrics: the loss and its terms.
         images: reconstructions, ``[batch, 3, height, width]``.
-        levels: what each level was quantized to.
-        views: photographs and reconstructions as the adversary looks at them; none without one.
+        levels: each level, quantized.
+        views: the adversary's inputs (photographs, reconstructions); None without an adversary.
     """
 
     loss: Tensor
@@ -47,8 +47,8 @@ class Judges:
 
     Args:
         perceptual: the distance L_Perc.
-        eyes: the network whose features a projected adversary looks at, and EfficientNet's distance compares: computed
-            once for both. None where neither is asked for.
+        eyes: EfficientNet, whose features the projected adversary and the perceptual distance share; None if neither
+            uses it.
     """
 
     perceptual: Perceptual
@@ -56,7 +56,7 @@ class Judges:
 
     @property
     def widths(self) -> Sequence[int]:
-        """Channels of the stages that a projected adversary looks at."""
+        """Channels of the stages that a projected adversary takes."""
         network = None if self.eyes is None else self.eyes.network
         return network.widths if isinstance(network, EfficientNetFeatures) else ()
 
@@ -68,7 +68,7 @@ def build_judges(
     memory_format: torch.memory_format,
     compiled: bool,
 ) -> Judges:
-    """The networks that stage 1's settings ask for; ``classifier`` is the trained one of the model folder."""
+    """Build the networks for the settings of stage 1; ``classifier`` is the trained one of the model folder."""
     perceptual = build_perceptual(config.perceptual, device, classifier)
     if isinstance(perceptual, StageDistance) and config.perceptual == "classifier":
         perceptual.to(memory_format=memory_format)  # pyright: ignore
@@ -86,14 +86,14 @@ def build_judges(
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Equation 2 for one tokenizer, and the entropy of its codes, which goes beyond the paper.
+    """Equation 2 for one tokenizer, with an optional entropy term (beyond the paper).
 
     Args:
         tokenizer: of one level or two.
         config: of stage 1.
         judges: of its reconstructions.
         autocast: the precision of the networks.
-        ranks: the processes among which a batch is divided.
+        ranks: the processes that share a batch.
     """
 
     tokenizer: TrainableTokenizer
@@ -105,7 +105,7 @@ class Objective:
     def __call__(
         self,
         images: Images,
-        kept: Tensor,
+        keep_bottom: Tensor,
         adversary: Adversary | None,
         share: float,
         uses: list[Tensor] | None,
@@ -115,18 +115,19 @@ class Objective:
 
         Args:
             images: ``[batch, 3, height, width]`` in [-1, 1].
-            kept: whose bottom is kept, bool ``[batch]``.
-            adversary: None as long as it has no say.
+            keep_bottom: which samples are decoded with their bottom, bool ``[batch]``.
+            adversary: None before it starts.
             share: of the adversary's weight, 0 to 1.
-            uses: what ``code_use`` gave for the whole batch.
-            zoom: factor by which images are enlarged before ``eyes`` sees them.
+            uses: result of ``code_use`` for the whole batch.
+            zoom: factor by which images are resized before ``eyes``.
         """
         config, care = self.config, self.config.codebook
         self.tokenizer.train()
         with self.autocast():
-            output = self.tokenizer(images, kept if config.bottom_dropout and self.tokenizer.levels == 2 else None)
-        drawn = output.images.float()
-        pixel = pixel_loss(drawn, images, config.pixel_loss)
+            drops = config.bottom_dropout > 0 and self.tokenizer.levels == 2
+            output = self.tokenizer(images, keep_bottom if drops else None)
+        reconstructions = output.images.float()
+        pixel = pixel_loss(reconstructions, images, config.pixel_loss)
         commitment = torch.stack([level.commitment_loss() for level in output.levels]).sum()
         codes = torch.stack([level.codebook_loss() for level in output.levels]).sum()
         loss = pixel
@@ -138,28 +139,28 @@ class Objective:
             loss, metrics["entropy"] = loss + care.entropy_weight * entropy, entropy
         views: tuple[View, View] = images, output.images
         features: tuple[list[Tensor], list[Tensor]] | None = None
-        compares = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
-        judges = adversary is not None and adversary.is_projected
-        if self.judges.eyes is not None and (compares or judges):
-            features = self._features(images, zoom), self._features(drawn, zoom)
-            views = features if judges else views
+        for_distance = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
+        for_adversary = adversary is not None and adversary.is_projected
+        if self.judges.eyes is not None and (for_distance or for_adversary):
+            features = self._features(images, zoom), self._features(reconstructions, zoom)
+            views = features if for_adversary else views
         if config.perceptual_weight and config.perceptual != "none":
             if features is not None and self.judges.perceptual is self.judges.eyes:
                 distance = normalised_distance(features[1], features[0])
             else:
-                distance = self.judges.perceptual(drawn, images)
+                distance = self.judges.perceptual(reconstructions, images)
             loss, metrics["perceptual"] = loss + config.perceptual_weight * distance, distance
         if adversary is not None:
             with self.autocast():
-                fooled = adversary.generator_loss(views[1])
-            loss, metrics["adversarial"] = loss + share * config.adversarial.weight * fooled, fooled
+                generator = adversary.generator_loss(views[1])
+            loss, metrics["adversarial"] = loss + share * config.adversarial.weight * generator, generator
         metrics = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
-        seen = tuple(
+        levels = tuple(
             replace(q, values=q.values.detach(), features=q.features.detach(), codes=q.codes.detach())
             for q in output.levels
         )
-        looked_at = None if adversary is None else (_detached(views[0]), _detached(views[1]))
-        return Piece(loss, metrics, output.images.detach(), seen, looked_at)
+        detached_views = None if adversary is None else (_detached(views[0]), _detached(views[1]))
+        return Piece(loss, metrics, output.images.detach(), levels, detached_views)
 
     def _features(self, images: Images, zoom: float) -> list[Tensor]:
         assert self.judges.eyes is not None
@@ -172,7 +173,7 @@ class Objective:
     @torch.no_grad()
     def quantized(self, images: tuple[Images, ...]) -> list[tuple[Quantized, ...]]:
         """Each level of each piece, quantized."""
-        # Uncompiled: without gradients it would be compiled a second time.
+        # Eager, since a pass without gradients would be compiled a second time.
         with self.autocast(), torch.compiler.set_stance("force_eager"):
             return [self.tokenizer(piece).levels for piece in images]
 
@@ -180,8 +181,8 @@ class Objective:
         return 0.0 if self.tokenizer.codebook(0).bypass else self.config.codebook.entropy_weight
 
     def code_use(self, images: tuple[Images, ...]) -> list[Tensor] | None:
-        """How much each level uses each code over the whole batch, which its entropy term needs before the
-        first piece of a batch."""
+        """Soft use of each code by each level over the whole batch, ``[codebook_size]`` each; the entropy terms of its
+        pieces need it. None if there is only one piece, or no entropy term."""
         if not self._entropy_weight() or len(images) == 1:
             return None
         pieces = self.quantized(images)
@@ -212,7 +213,7 @@ def _detached(view: View) -> View:
 
 
 class ToLoss(nn.Module):
-    """A tokenizer called to its loss: whoever spreads it over processes sees which weights the loss depends on."""
+    """The loss as a module, so that DDP sees which weights it depends on."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()

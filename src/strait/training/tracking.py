@@ -1,4 +1,4 @@
-"""The log of a run: means over the steps between two lines, as JSON lines and, where it is installed, TensorBoard."""
+"""The log of a run: means over the steps between lines, as JSON lines and, if installed, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from strait.runtime.ranks import ALONE, Ranks
 from strait.training.tensorboard import EventFile, open_events
 
 Metrics = Mapping[str, Tensor | float | tuple[Tensor | float, Tensor | float]]
-"""By name: a value, or a pair (sum, weight) whose sums are divided at the end."""
+"""By name: a value, or a pair (sum, weight); the mean is the total sum divided by the total weight."""
 
 
 class Tracker:
-    """Sums metrics on their device without waiting for it; a line is written every ``every`` steps.
+    """Accumulates metrics on their device, without synchronising, and writes a line every ``every`` steps.
 
-    After a resume the log continues at the checkpoint's step: no step is in it twice, none is missing. Of several
-    processes each sums its own; the first writes the means over all.
+    A resumed log continues at the checkpoint's step: no step is missing or counted twice. Each process accumulates its
+    own metrics; the first writes means over all processes.
     """
 
     def __init__(self, folder: Path, every: int, step: int, notes: dict[str, Any], ranks: Ranks = ALONE) -> None:
@@ -46,7 +46,7 @@ class Tracker:
         write_text(self.path, "".join(line + "\n" for line in lines))
 
     def add(self, step: int, metrics: Metrics, last: bool = False) -> bool:
-        """Fold in the metrics of step ``step`` (from 1); True if a line was written, as it is for the last step."""
+        """Add the metrics of step ``step`` (from 1); True if this, or ``last``, wrote a line."""
         for name, value in metrics.items():
             amount, weight = value if isinstance(value, tuple) else (value, 1.0)
             self._sums[name] = self._sums.get(name, 0.0) + _detached(amount)
@@ -65,11 +65,11 @@ class Tracker:
         return True
 
     def count(self, name: str) -> None:
-        """Count an event; the next line says how many there were since the last."""
+        """Count an event; the next line has the number of events since the line before."""
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def add_picture(self, step: int, picture: Image.Image) -> None:
-        """Show a sample grid in TensorBoard; only the first process has one."""
+        """Add a sample grid to TensorBoard; on the first process only."""
         if self._board is not None:
             self._board.add_picture(step, picture)
 
@@ -83,12 +83,12 @@ class Tracker:
         return dict(zip(names, sums, strict=True)), dict(zip(names, weights, strict=True))
 
     def notes(self) -> dict[str, Any]:
-        """What a checkpoint must hold for the log to go on as if nothing had happened; every process must ask."""
+        """The state to store in a checkpoint, so that a resumed log continues without a gap; a collective call."""
         sums, weights = self._totals()
-        each = self.ranks.size  # every process takes up its part of what all have seen
+        size = self.ranks.size  # a resumed process starts with an equal share of the totals
         notes: dict[str, Any] = {
-            "sums": {name: value / each for name, value in sums.items()},
-            "weights": {name: value / each for name, value in weights.items()},
+            "sums": {name: value / size for name, value in sums.items()},
+            "weights": {name: value / size for name, value in weights.items()},
         }
         return {**notes, "counts": dict(self._counts)} if self._counts else notes
 
@@ -101,4 +101,4 @@ def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return 1 << 62  # half a line, from a kill while it was written
+        return 1 << 62  # an incomplete line: the process was killed while writing it

@@ -1,4 +1,4 @@
-"""A module in training, with its optimizer and the average of its weights: saved, loaded and stepped as one."""
+"""A module in training with its optimizer and averaged weights, saved and loaded as one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Trained(Generic[Module]):
-    """What a trainee holds for each network that it trains.
+    """A network with its optimizer and, optionally, averaged weights.
 
     Args:
         module: on its device.
         optimizer: of its parameters.
         ema_decay: of the averaged weights; 0 for none.
-        names: what the weights and the optimizer's moments are called in a checkpoint.
+        names: prefixes of weights and optimizer state in a checkpoint.
     """
 
     def __init__(
@@ -39,30 +39,30 @@ class Trained(Generic[Module]):
         self.ema = ExponentialMovingAverage(module, ema_decay) if ema_decay else None
 
     def start_step(self, rate: float) -> None:
-        """Set the learning rate, and forget the gradients of the step before."""
+        """Set the learning rate and clear the gradients."""
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
 
     def update_average(self, step: int) -> None:
-        """Fold the weights after step ``step`` (from 0) into their average, where there is one."""
+        """Add the weights after step ``step`` (from 0) to their average, if there is one."""
         if self.ema is not None:
             self.ema.update(step)
 
     @contextmanager
     def as_shipped(self) -> Iterator[None]:
-        """A look, in the midst of training, at what would be shipped: averaged weights where there are any, in
-        evaluation mode, uncompiled, since to compile for batches of another size takes longer than to run them."""
+        """The module as it would be saved: averaged weights if there are any, in evaluation mode. Eager, since
+        compiling for another batch size takes longer than running it."""
         self.module.eval()
         with torch.compiler.set_stance("force_eager"), self.ema.applied() if self.ema else nullcontext():
             yield
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any; shards as they lie."""
+        """The weights to save, averaged if there is an average; sharded like the module."""
         average = {} if self.ema is None else self.ema.average
         return {**self.module.state_dict(), **average}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs; shards as they lie."""
+        """The complete training state; sharded like the module."""
         weights, moments = self._names
         tensors = {f"{weights}/{name}": value for name, value in self.module.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.module).items():
@@ -72,7 +72,7 @@ class Trained(Generic[Module]):
         return tensors
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of ``tensors``, from whole tensors."""
+        """Inverse of ``tensors``, from full tensors."""
         weights, moments = self._names
         saved = with_prefix(tensors, f"{weights}/")
         self.module.load_state_dict(
@@ -84,5 +84,5 @@ class Trained(Generic[Module]):
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that later steps do not change."""
+    """Copies that later steps do not change."""
     return {name: value.detach().clone() for name, value in tensors.items()}

@@ -1,7 +1,7 @@
 """Stage 2, Cross-scale Masked Token Modeling: one step of any level. Source: StraIT section 3.2, equations 3 and 4.
 
-The top sees masked top tokens; the bottom masked bottom tokens and, by teacher forcing, the true top tokens. The
-upsampler's two networks do so in one step, each guided by the true tokens of all levels before its own.
+The top is trained on masked top tokens; the bottom on masked bottom tokens, given the true top tokens (teacher
+forcing). The upsampler's two networks are trained in one step, each given the true tokens of all coarser levels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from strait.transformer.loss import masked_token_loss
 from strait.types import NULL_LABEL, Canvas, Condition
 
 Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""True top tokens ``[batch, length]``, labels and keys ``[batch]`` -> the top tokens that the bottom is trained on."""
+"""True top tokens ``[batch, length]``, labels and keys ``[batch]`` -> the top tokens given to the bottom."""
 
 _ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32, 33, 34, 35, 36, 37
 _BINS = 4
@@ -38,12 +38,12 @@ _BINS = 4
 
 @dataclass(frozen=True)
 class TrainingTokens:
-    """What a transformer learns from.
+    """The tokens of a transformer's training.
 
     Args:
-        train: the tokens of the photographs.
-        validation: those of photographs never trained on; None where there are none.
-        balance: how often rare classes come (``data.balance``).
+        train: tokens of the training photographs.
+        validation: tokens of the validation photographs, if there are any.
+        balance: how often rare classes are drawn (``data.balance``).
     """
 
     train: TokenCache
@@ -56,8 +56,8 @@ class Preview:
     """The sample grid of a transformer.
 
     Args:
-        draw: draws it, with the networks in training or with those of ``whole``.
-        whole: of a part that is in shards, a copy in one piece, which the first process has; its networks draw.
+        draw: draws the grid with the networks in training, or with those of ``whole``.
+        whole: for a sharded part, a full copy on the first process, whose networks draw the grid.
     """
 
     draw: Callable[[], Image.Image]
@@ -65,7 +65,7 @@ class Preview:
 
 
 class TransformerTrainee:
-    """Trains one part of stage 2; see ``training.loop.Trainee``."""
+    """Trains a part of stage 2; see ``training.loop.Trainee``."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class TransformerTrainee:
         preview: Preview,
         augment: Augment | None = None,
     ) -> None:
-        """``networks`` are those of the part, by the number of the level that each learns; ``augment`` replaces the
-        first level's tokens where they are a condition (equation 6)."""
+        """``networks``: of the part, by the number of the level each predicts. ``augment``: replaces the top tokens
+        where they are a condition (equation 6)."""
         self.transformer = part.to(job.device)
         self.networks, self.config, self.run, self.job = networks, config, run, job
         self.device, self.ranks = job.device, job.ranks
         self.tokens, self.preview, self.augment = tokens, preview, augment
         self.cache = tokens.train
-        job.ranks.share(config.batch_size // config.accumulate)  # refuses what cannot be divided
+        job.ranks.share(config.batch_size // config.accumulate)  # raises if it does not divide
         self._samples = torch.tensor(job.ranks.share(config.batch_size))
         self._epoch, self._order = -1, torch.empty(0)
         for network in networks.values():
@@ -93,7 +93,7 @@ class TransformerTrainee:
                 if run.recompute:
                     recompute_in_backward(layer)
                 if run.compile:
-                    # The upsampler's networks have two lengths; one kernel for any length is several times slower.
+                    # The upsampler has two sequence lengths; a kernel for dynamic lengths is several times slower.
                     layer.compile(dynamic=False)
         self._distributed = {
             level: distribute(network, job.ranks, run.parallel) for level, network in networks.items()
@@ -108,27 +108,27 @@ class TransformerTrainee:
         self.transformer.train()
         self.trained.start_step(learning_rate(step, config.learning_rate, config.warmup_steps, config.steps))
         pieces = (self._samples + step * config.batch_size).chunk(config.accumulate)
-        of_pieces: list[dict[str, Any]] = []
+        piece_metrics: list[dict[str, Any]] = []
         for number, positions in enumerate(pieces):
             with no_averaging(self._distributed.values(), number + 1 < len(pieces)):
                 loss, metrics = self._piece_loss(positions)
                 (loss / len(pieces)).backward()
-            of_pieces.append({"loss": loss.detach(), **metrics})
-        metrics = {name: _joined([piece[name] for piece in of_pieces]) for name in of_pieces[0]}
+            piece_metrics.append({"loss": loss.detach(), **metrics})
+        metrics = {name: _reduced([piece[name] for piece in piece_metrics]) for name in piece_metrics[0]}
         norm = whole(nn.utils.clip_grad_norm_(self.transformer.parameters(), config.gradient_clip))
         require_finite(metrics["loss"], norm, self.ranks)
         self.trained.optimizer.step()
         self.trained.update_average(step)
         metrics["gradient_norm"] = norm
-        every = self.run.sample_every
-        if self.tokens.validation is not None and every and (step + 1) % every == 0:
+        interval = self.run.sample_every
+        if self.tokens.validation is not None and interval and (step + 1) % interval == 0:
             metrics["validation_loss"] = self._validation_loss(self.tokens.validation)
         return metrics
 
     def _piece_loss(self, positions: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Loss and metrics of the samples at some positions of the stream."""
+        """Loss and metrics of the samples at ``positions`` of the stream."""
         levels, labels = self.read(positions)
-        # Dropout draws from torch's own generator; so seeded, a resumed run repeats it.
+        # Dropout uses torch's generator; seeding it makes resumed runs equal.
         torch.manual_seed(as_seed(self.run.seed, _DROPOUT, int(positions[0])))
         positions, labels = positions.to(self.device), labels.to(self.device)
         dropped = uniform(key(self.run.seed, _DROP_LABEL, positions)) < self.config.label_drop_rate
@@ -136,7 +136,7 @@ class TransformerTrainee:
         return self._loss(levels, labels, key(self.run.seed, positions), self.augment)
 
     def read(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The stream's samples at some positions: each epoch its own permutation, each sample its own variant."""
+        """The samples at ``positions`` of the stream: epochs are shuffled anew, variants drawn at random."""
         length = len(self.cache)
         images = np.empty(len(positions), dtype=np.int64)
         for row, position in enumerate(positions.tolist()):
@@ -151,8 +151,8 @@ class TransformerTrainee:
     def _loss(
         self, levels: list[Tensor], labels: Tensor, keys: Tensor, augment: Augment | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Loss and accuracies of one batch of flat levels, summed over the part's networks; ``keys`` ``[batch]``
-        decide the masks."""
+        """Loss of a batch of flat levels, summed over the part's networks, and metrics; ``keys`` ``[batch]`` are those
+        of the masks."""
         on_device = [level.to(self.device) for level in levels]
         total, metrics = torch.zeros((), device=self.device), {}
         networks = self._distributed if self.transformer.training else self.networks
@@ -162,10 +162,11 @@ class TransformerTrainee:
             if augment is not None:
                 coarser[0] = augment(coarser[0], labels, level_keys)
             context = tuple(grid.view(-1, *shape) for grid, shape in zip(coarser, self.cache.grids, strict=False))
-            loss, of_level = self._level_loss(network, level, on_device[level], Condition(labels, context), level_keys)
+            condition = Condition(labels, context)
+            loss, level_metrics = self._level_loss(network, level, on_device[level], condition, level_keys)
             total = total + loss
             prefix = "" if len(self.networks) == 1 else f"{self.cache.names[level]}_"
-            metrics.update({prefix + name: value for name, value in of_level.items()})
+            metrics.update({prefix + name: value for name, value in level_metrics.items()})
         return total, metrics
 
     def _level_loss(
@@ -195,7 +196,7 @@ class TransformerTrainee:
 
     @torch.no_grad()
     def _validation_loss(self, cache: TokenCache, batch_size: int = 250) -> float:
-        """The training loss on images never trained on, with the weights that would be shipped."""
+        """The training loss on validation images, with the weights that would be saved."""
         total = 0.0
         with self.trained.as_shipped():
             for start in range(0, len(cache), batch_size):
@@ -213,12 +214,11 @@ class TransformerTrainee:
         self.trained.load_tensors(tensors)
 
     def weights(self) -> dict[str, Tensor]:
-        """What becomes the model's: the averaged weights where there are any; every process must ask; of shards only
-        the first process gets them."""
+        """The weights to save, averaged if there is an average, on the first process; a collective call."""
         return copied(gathered(self.trained.weights(), self.ranks))
 
     def samples(self) -> Image.Image | None:
-        """The sample grid; of shards, with the first process's whole copy."""
+        """The sample grid; for a sharded part it is drawn with the full copy."""
         if is_sharded(self.transformer):
             weights = self.weights()
             if self.preview.whole is None:
@@ -232,8 +232,8 @@ class TransformerTrainee:
             return self.preview.draw()
 
 
-def _joined(values: list[Any]) -> Any:
-    """The mean of what the pieces of a batch found; of pairs (sum, weight), the sums."""
+def _reduced(values: list[Any]) -> Any:
+    """A metric of a batch from those of its pieces: the mean, or for pairs (sum, weight) both totals."""
     if isinstance(values[0], tuple):
         return tuple(torch.stack(list(part)).sum() for part in zip(*values, strict=True))
     return torch.stack(values).mean()

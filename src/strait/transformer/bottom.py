@@ -1,6 +1,6 @@
-"""theta^b: the transformer that draws the bottom tokens given the top's, through cross-attention.
+"""theta^b: the transformer that predicts bottom tokens given the top tokens, through cross-attention.
 
-The same network with more grids to look at makes the upsampler. Source: StraIT sections 3.2 and 4.1, equation 4.
+With further context grids the same network serves the upsampler. Source: StraIT sections 3.2 and 4.1, equation 4.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class BottomTransformer(nn.Module):
 
     Args:
         config: its size.
-        codebook_size: ids it can predict.
-        context_codebook_sizes: ids of each coarser grid (for the bottom the top's alone), each of which has an
-            embedding table of its own here.
+        codebook_size: number of codes it predicts.
+        context_codebook_sizes: number of codes of each context grid (for the bottom: the top); each grid has its own
+            embedding table.
         num_classes: 0 for an unconditional model.
         grid: (h, w) of the tokens it predicts.
-        context_grids: (h, w) of each coarser grid.
+        context_grids: (h, w) of each context grid, coarser than ``grid``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class BottomTransformer(nn.Module):
         self.embedding = TokenEmbedding(
             codebook_size, num_classes, grid[0] * grid[1], config.width, config.dropout, class_token=False
         )
-        # The class token stands before the first of them.
+        # The class token precedes the first context grid.
         self.contexts = nn.ModuleList(
             TokenEmbedding(size, num_classes, height * columns, config.width, config.dropout, class_token=number == 0)
             for number, (size, (height, columns)) in enumerate(zip(context_codebook_sizes, context_grids, strict=True))
@@ -57,13 +57,16 @@ class BottomTransformer(nn.Module):
         self.apply(init_weights)
 
     def bind(self, condition: Condition) -> LogitsFn:
-        """The network under a condition: labels, and as ``context`` the coarser tokens, a ``[batch, h, w]`` each.
+        """Bind a condition: labels, and as ``context`` the coarser tokens, ``[batch, h, w]`` each.
 
-        Every layer's keys and values of the context are computed here, once for all steps. The result maps a canvas
-        (and positions ``[batch, count]``) to logits ``[batch, length or count, codebook_size]``.
+        Every layer's keys and values of the context are computed here, once for all steps.
+
+        Returns:
+            A function of a canvas (and positions ``[batch, count]``) that returns logits ``[batch, length or count,
+            codebook_size]``.
 
         Raises:
-            ValueError: if the condition's grids are others than those it was made for.
+            ValueError: if the context's grids are not the network's.
         """
         keys_values = self._keys_values(condition)
 
@@ -99,8 +102,8 @@ class BottomTransformer(nn.Module):
     def _hidden(self, ids: Tensor, keys_values: list[KeysValues], positions: Tensor | None) -> Tensor:
         x = self.embedding(ids)
         last = len(keys_values) - 1
-        for number, (layer, of_context) in enumerate(zip(self.layers, keys_values, strict=True)):
-            x = layer(x, of_context, positions if number == last else None)
+        for number, (layer, layer_keys_values) in enumerate(zip(self.layers, keys_values, strict=True)):
+            x = layer(x, layer_keys_values, positions if number == last else None)
         return x
 
     def _predict(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Ids to vectors and back: codes, [MASK], classes, positions; and the head, tied to the codes' embedding.
+"""Embeddings of codes, [MASK], classes and positions; and the output head, tied to the codes' embedding.
 
-Input ids: codes ``0 .. codebook_size - 1``, then ``[MASK]``, then the classes, then the null class. Only codes can be
-predicted: ``[MASK]`` and the classes are inputs alone. Source: MaskGIT's transformer, which the paper adopts.
+Input ids: codes ``0 .. codebook_size - 1``, then ``[MASK]``, then the classes, then the null class. Only codes are
+predicted; ``[MASK]`` and classes are inputs only. Source: MaskGIT's transformer, which the paper adopts.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ INIT_STD = 0.02
 
 
 class TokenEmbedding(nn.Module):
-    """Embeds a class token and tokens of one grid, each at its position; LayerNorm and dropout after.
+    """Embeds the tokens of one grid, optionally after a class token, with positions, LayerNorm and dropout.
 
     Args:
-        codebook_size: ids of the grid's codes.
-        num_classes: 0 for an unconditional model, which knows the null class alone.
-        length: tokens of the grid.
+        codebook_size: number of codes of the grid.
+        num_classes: 0 for an unconditional model, which has only the null class.
+        length: number of tokens of the grid.
         width: of the vectors.
-        dropout: after the LayerNorm.
-        class_token: whether a class token stands first.
+        dropout: rate after the LayerNorm.
+        class_token: whether a class token comes first.
     """
 
     def __init__(
@@ -46,11 +46,16 @@ class TokenEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
         self.dropout = Dropout(dropout)
 
-    def for_classes(self, ids: Tensor, wanted: Sequence[int | None]) -> Tensor:
-        """A table of ids that knows other classes as one for these: a row for each of ``wanted``, by its label there;
-        None is a class that it does not know, and begins as the null class."""
+    def for_classes(self, ids: Tensor, labels: Sequence[int | None]) -> Tensor:
+        """Rearrange an embedding table of ids, trained for other classes, for new classes.
+
+        Args:
+            ids: the table ``[rows, width]`` to take vectors from.
+            labels: for each new class its label in that table, or None for an unknown class, which starts as the null
+                class.
+        """
         null = len(ids) - 1
-        rows = [null if label is None else self.first_class + label for label in wanted]
+        rows = [null if label is None else self.first_class + label for label in labels]
         return torch.cat([ids[: self.first_class], ids[[*rows, null]]])
 
     def class_ids(self, labels: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ class TokenEmbedding(nn.Module):
         return torch.where(labels < 0, self.null_class, labels + self.first_class)
 
     def canvas_ids(self, canvas: Canvas) -> Tensor:
-        """Input ids ``[batch, length]``: what stands under the mask never gets in."""
+        """Input ids ``[batch, length]``: ``[MASK]`` at masked positions."""
         return torch.where(canvas.masked, self.mask_id, canvas.tokens)
 
     def forward(self, ids: Tensor, class_ids: Tensor | None = None) -> Tensor:
@@ -69,7 +74,7 @@ class TokenEmbedding(nn.Module):
 
 
 class MaskedTokenHead(nn.Module):
-    """Hidden vectors -> logits over codes: dense, GELU, LayerNorm, the tied embedding, a bias an id."""
+    """Hidden vectors -> logits over codes: dense, GELU, LayerNorm, the tied embedding, a bias for each code."""
 
     def __init__(self, width: int, codebook_size: int) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class MaskedTokenHead(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """MaskGIT's: matrices and tables from a truncated normal of standard deviation 0.02, biases zero."""
+    """MaskGIT's initialisation: matrices and tables from a truncated normal (standard deviation 0.02), zero biases."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:

@@ -1,7 +1,7 @@
-"""Transformer layers: attention then MLP, each with its residual and LayerNorm.
+"""Transformer layers: attention then MLP, each with residual and LayerNorm.
 
-The top's layers attend to themselves. The bottom's are two such layers in a row, the second attending to the top
-tokens, each with an MLP of its own: only so do its parameters come to the paper's 292M (docs/choices.md).
+The top's layers have self-attention. A layer of the bottom is a self-attention layer followed by a cross-attention
+layer, each with its own MLP: only then does the number of parameters match the paper's 292M (docs/choices.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from strait.transformer.embedding import LAYER_NORM_EPSILON
 
 
 class _Layer(nn.Module):
-    """What both kinds of layer share: everything but the attention itself."""
+    """The common base of both kinds of layers: everything but the attention."""
 
     def __init__(self, config: TransformerConfig, attention: SelfAttention | CrossAttention) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class _Layer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def _attended(self, x: Tensor, attention: Callable[[Tensor], Tensor], positions: Tensor | None = None) -> Tensor:
-        """``[batch, length, width]`` -> the same at ``positions``, which are those that ``attention`` gives."""
-        kept = pick(x, positions)
+        """``[batch, length, width]`` -> the result at ``positions``, at which ``attention`` is computed too."""
+        residual = pick(x, positions)
         if self.pre_norm:
-            x = kept + self.dropout(attention(self.attention_norm(x)))
+            x = residual + self.dropout(attention(self.attention_norm(x)))
             return x + self.dropout(self._mlp(self.mlp_norm(x)))
-        x = self.attention_norm(kept + self.dropout(attention(x)))
+        x = self.attention_norm(residual + self.dropout(attention(x)))
         return self.mlp_norm(x + self.dropout(self._mlp(x)))
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class _Layer(nn.Module):
 
 
 class SelfAttentionLayer(_Layer):
-    """Attention among the tokens of one level."""
+    """Self-attention over the tokens of one level."""
 
     attention: SelfAttention
 
@@ -54,11 +54,11 @@ class SelfAttentionLayer(_Layer):
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """``[batch, length, width]`` -> the same shape, or ``[batch, count, width]`` at ``positions``
         ``[batch, count]``."""
-        return self._attended(x, lambda seen: self.attention(seen, positions), positions)
+        return self._attended(x, lambda inputs: self.attention(inputs, positions), positions)
 
 
 class CrossAttentionLayer(_Layer):
-    """Attention to the coarser level."""
+    """Cross-attention to the coarser levels."""
 
     attention: CrossAttention
 
@@ -67,7 +67,7 @@ class CrossAttentionLayer(_Layer):
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
         """``[batch, length, width]`` and the context's keys and values -> ``[batch, length, width]``."""
-        return self._attended(x, lambda seen: self.attention(seen, keys_values))
+        return self._attended(x, lambda inputs: self.attention(inputs, keys_values))
 
 
 class GuidedLayer(nn.Module):

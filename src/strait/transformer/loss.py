@@ -19,10 +19,10 @@ def masked_token_loss(
     Args:
         logits: ``[masked tokens, codebook_size]``, row by row.
         targets: int64 ``[batch, length]``.
-        masked: bool ``[batch, length]``; the tokens at other positions have no loss.
+        masked: bool ``[batch, length]``; unmasked tokens have no loss.
         label_smoothing: in [0, 1).
-        reduction: ``mean``, over each sample's masked tokens, then over the batch (MaskGIT's); ``sum``, over each
-            sample's masked tokens, then the mean over the batch (the paper's equations).
+        reduction: over each sample's masked tokens, ``mean`` (MaskGIT) or ``sum`` (the paper's equations); then the
+            mean over the batch.
 
     Returns:
         A scalar, float32.

@@ -1,4 +1,4 @@
-"""theta^t: the transformer that draws the top tokens from nothing but the class. With one level, MaskGIT.
+"""theta^t: the transformer that predicts top tokens given only the class. With a single level, this is MaskGIT.
 
 Source: StraIT sections 3.2 and 4.1, equation 3.
 """
@@ -18,7 +18,7 @@ class TopTransformer(nn.Module):
 
     Args:
         config: its size.
-        codebook_size: ids it can predict.
+        codebook_size: number of codes it predicts.
         num_classes: 0 for an unconditional model.
         grid: (h, w) of the top tokens.
     """
@@ -35,10 +35,11 @@ class TopTransformer(nn.Module):
         self.apply(init_weights)
 
     def bind(self, condition: Condition) -> LogitsFn:
-        """The network under a condition: labels alone, ``context`` is not looked at.
+        """Bind a condition, of which only the labels are used.
 
-        The result maps a canvas (and positions ``[batch, count]``) to logits ``[batch, length or count,
-        codebook_size]``.
+        Returns:
+            A function of a canvas (and positions ``[batch, count]``) that returns logits ``[batch, length or count,
+            codebook_size]``.
         """
         class_ids = self.embedding.class_ids(condition.labels)
 
@@ -48,8 +49,8 @@ class TopTransformer(nn.Module):
         return logits
 
     def logits(self, ids: Tensor, class_ids: Tensor, positions: Tensor | None) -> Tensor:
-        """Input ids ``[batch, length]``, ``[batch]`` -> logits at ``positions``; the last layer is computed only
-        there."""
+        """Input ids ``[batch, length]`` and class ids ``[batch]`` -> logits at ``positions``; the last layer is
+        computed only there."""
         return self._predict(self._hidden(ids, class_ids, positions))
 
     def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
@@ -61,7 +62,7 @@ class TopTransformer(nn.Module):
         x = self.embedding(ids, class_ids)
         for layer in self.layers[:-1]:
             x = layer(x)
-        # The class token stands first, and is never predicted.
+        # The class token comes first and is never predicted.
         return self.layers[-1](x)[:, 1:] if positions is None else self.layers[-1](x, positions + 1)
 
     def _predict(self, hidden: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """U: from the tokens of an image to those of the same image at twice the size.
 
-The paper calls it a simple three-layer model of the bottom transformer's kind. It has two grids to fill, so it is two
-such networks: ``top`` sees the class and the low-resolution pair, ``bottom`` sees those and the new top, which keeps
-the rule that every level is guided by all levels before it (docs/choices.md). Source: StraIT section 4.2, Table 4.
+The paper calls it a simple three-layer model like the bottom transformer. It fills two grids, so it is two such
+networks: ``top`` is given the class and the low-resolution pair, ``bottom`` also the new top. As elsewhere, every
+level is conditioned on all coarser ones (docs/choices.md). Source: StraIT section 4.2, Table 4.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Upsampler(nn.Module):
     """The two networks of U.
 
     Args:
-        config: the size of each.
-        codebook_sizes: ids of the top's and of the bottom's codes; the same tokenizer serves both sizes.
+        config: of each network.
+        codebook_sizes: number of codes of top and bottom; the same tokenizer serves both sizes.
         num_classes: 0 for an unconditional model.
-        grids: (h, w) of the low-resolution top and bottom; the new ones are twice as high and wide.
+        grids: (h, w) of the low-resolution top and bottom; the new grids are twice as high and wide.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Upsampler(nn.Module):
     ) -> None:
         super().__init__()
         if len(grids) != 2 or len(codebook_sizes) != 2:
-            raise ValueError(f"upsampler: it needs a stratified pair, not {len(grids)} level(s)")
+            raise ValueError(f"upsampler: it needs two levels of tokens, not {len(grids)}")
         self.config = config
         low, (top, bottom) = list(grids), [(2 * height, 2 * width) for height, width in grids]
         sizes = list(codebook_sizes)

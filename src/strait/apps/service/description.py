@@ -1,4 +1,4 @@
-"""The OpenAPI description: FastAPI's own of the routes, with this service's limits and what its workers reply."""
+"""The OpenAPI description: that of FastAPI, completed by the service's limits and the replies of its workers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ GENERATE, EDIT, CLASSES = "/v1/images/generate", "/v1/images/edit", "/v1/classes
 _REFUSALS = {
     "400": "the body is not JSON",
     "401": "the API key is missing or wrong",
-    "408": "the body came too slowly",
+    "408": "the body arrived too slowly",
     "413": "the body is too large",
-    "422": "the request does not fit the model, or the limits",
-    "429": "the queue is full: come back after Retry-After seconds",
-    "500": "a fault of the service's",
-    "503": "the service ends",
+    "422": "the request does not fit the model, or exceeds a limit",
+    "429": "the queue is full: retry after Retry-After seconds",
+    "500": "internal error",
+    "503": "the service is stopping",
     "504": "the request waited too long for its turn, or its work took too long",
 }
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def describe(app: FastAPI, limits: Limits, has_key: bool) -> dict[str, Any]:
-    """The description, made once."""
+    """The description, computed once."""
     if app.openapi_schema is None:
         about = get_openapi(title="strait", version=__version__, routes=app.routes)
         about["info"]["x-limits"] = asdict(limits)
@@ -41,10 +41,10 @@ def describe(app: FastAPI, limits: Limits, has_key: bool) -> dict[str, Any]:
             post = about["paths"][path]["post"]
             post["responses"] = _replies()
             post["requestBody"]["content"]["application/json"]["example"] = example
-        about["paths"]["/"]["get"]["responses"] = {"307": {"description": "to the documentation"}}
+        about["paths"]["/"]["get"]["responses"] = {"307": {"description": "redirect to the documentation"}}
         about["paths"]["/health"]["get"]["responses"] = {
-            "200": {"description": "it can", "content": _TEXT},
-            "503": {"description": "it cannot, and why", "content": _TEXT},
+            "200": {"description": "ready", "content": _TEXT},
+            "503": {"description": "not ready, with the reason", "content": _TEXT},
         }
         if has_key:
             _add_key(about)
@@ -53,7 +53,7 @@ def describe(app: FastAPI, limits: Limits, has_key: bool) -> dict[str, Any]:
 
 
 def edit_example() -> dict[str, Any]:
-    """An edit that works as it stands: a small picture, one token wider on either side."""
+    """A complete example of an edit: a small picture, extended by one token on either side."""
     picture, buffer = Image.new("RGB", (16, 16), (90, 150, 210)), io.BytesIO()
     picture.paste((70, 120, 50), (0, 9, 16, 16))
     picture.save(buffer, format="PNG")
@@ -61,12 +61,12 @@ def edit_example() -> dict[str, Any]:
 
 
 def _add_schemas(schemas: dict[str, Any], limits: Limits) -> None:
-    # Requests, too, as pydantic describes them: FastAPI makes floats of their bounds, which rounds those of a seed.
+    # Requests also from pydantic: FastAPI turns bounds into floats, which rounds those of a seed.
     for model in (GenerateBody, EditBody, ImagesReply, StepEvent, Problem):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, in place of which a Problem is sent
+    for name in ("HTTPValidationError", "ValidationError"):  # replaced by Problem
         schemas.pop(name, None)
     schemas["EditBody"]["properties"]["count"]["maximum"] = limits.images
     for name, key in (("labels", "maxItems"), ("count", "maximum")):
@@ -84,8 +84,8 @@ def _replies() -> dict[str, Any]:
         EVENTS: {"schema": {"type": "string"}},
     }
     about = (
-        "the images, as the header Accept asks: JSON, one image as a PNG file, or server-sent events, `step` "
-        "(StepEvent) after each step and in the end `images` (ImagesReply) or `problem` (Problem)"
+        "the images in the form requested by the header Accept: JSON, one image as a PNG file, or server-sent events: "
+        "`step` (StepEvent) after each step, and finally `images` (ImagesReply) or `problem` (Problem)"
     )
     refusals = {code: {"description": why, "content": content("Problem")} for code, why in _REFUSALS.items()}
     return {"200": {"description": about, "content": kinds}, **refusals}

@@ -1,4 +1,4 @@
-"""What stands before the service: keys, uploads within size and time, a queue that ends, replies that are read."""
+"""The gate of the service: API keys, limits on uploads, a bounded queue and accounting of replies."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from strait.apps.service.limits import BODIES, Limits
 from strait.apps.service.metrics import Metrics
 
 _OPEN = ("/", "/health", "/docs", "/openapi.json")
-"""Paths that need no key: whoever watches over the service has none, and its description names no secrets."""
+"""Paths that need no key: monitoring has none, and the documentation is no secret."""
 
 _SMOOTHING = 0.1
 _UPLOADS_PER_PLACE = 4
 _PIECE = 2**16
-"""Bytes of a reply that are written at once: between two of them it is seen whether the client reads."""
+"""Bytes of a reply that are written at once; between two writes the client's reading speed is checked."""
 
 
 @dataclass
 class Refusal(Exception):
-    """A request that gets no further."""
+    """A request that is refused."""
 
     status: int
     detail: str
@@ -37,7 +37,7 @@ class Refusal(Exception):
 
 @dataclass
 class Held:
-    """Bytes in memory on behalf of clients: bodies, and replies that are not yet read."""
+    """Bytes held in memory for clients: bodies, and unread replies."""
 
     bodies: int = 0
     replies: int = 0
@@ -47,13 +47,13 @@ class Gate:
     """ASGI middleware.
 
     Args:
-        app: what stands behind.
+        app: the application.
         limits: of size, time and queue.
-        key: that requests must carry, as ``X-API-Key`` or ``Authorization: Bearer``; none if None.
-        metrics: that it counts in.
-        refuse: makes a reply of status, detail and headers.
+        key: required in requests, as ``X-API-Key`` or ``Authorization: Bearer``; None for no key.
+        metrics: to update.
+        refuse: builds a reply from status, detail and headers.
         work: paths whose requests are queued.
-        held: where it counts bytes.
+        held: counts bytes in memory.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class Gate:
             if has_begun:
                 raise
             logging.getLogger(__name__).exception("a request could not be answered")
-            await self.refuse(500, "it could not be done; the service's log says why", {})(scope, receive, counted)
+            await self.refuse(500, "internal error; see the service's log", {})(scope, receive, counted)
 
     async def _send(self, message: Message, send: Send) -> None:
-        """Pass a message on piece by piece, its bytes counted until the last piece is on its way."""
+        """Pass a message on in pieces, counting its bytes until the last piece is sent."""
         body = message.get("body", b"")
         if len(body) <= _PIECE:
             await send(message)
@@ -117,7 +117,7 @@ class Gate:
         headers = Headers(scope=scope)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
-        # Headers are bytes; a key that is no ASCII comes as it was typed.
+        # Headers are bytes; a non-ASCII key is compared as it was typed.
         if not hmac.compare_digest(given.encode("latin-1"), self.key.encode()):
             raise Refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
@@ -130,9 +130,9 @@ class Gate:
             self.held.bodies -= len(body)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        """Hand a request with its whole body on; its place is free again when its reply is there, read or not.
+        """Pass on a request with its whole body; its place in the queue is free when the reply is complete.
 
-        When the client leaves, the work for it is given up.
+        If the client disconnects, the work is cancelled.
         """
         if self.accepted >= self.limits.queue:
             self._busy()
@@ -169,7 +169,7 @@ class Gate:
             self._note_end()
 
     async def _upload(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
-        """Fill the body, counting what is held in memory; False if the client went away."""
+        """Fill the body, counting the bytes in memory; False if the client disconnected."""
         if self.uploading >= _UPLOADS_PER_PLACE * self.limits.queue:
             self._busy()
         self.uploading += 1
@@ -204,7 +204,7 @@ class Gate:
             raise Refusal(413, f"the body has more than {self.limits.megabytes:g} megabytes", {"Connection": "close"})
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Other paths read no body worth the name."""
+        """Limit the body of paths that need none."""
         size = 0
 
         async def bounded() -> Message:
@@ -221,7 +221,7 @@ class Gate:
         raise Refusal(429, f"the queue is full; try again in {wait} seconds", {"Retry-After": str(wait)})
 
     def _note_end(self) -> None:
-        """Between two ends lies, while requests wait, the time that one takes."""
+        """Update the mean time between two ends of work, while requests are waiting."""
         now = time.monotonic()
         if self._last_end and self.accepted:
             self._seconds_each += _SMOOTHING * (min(now - self._last_end, 60) - self._seconds_each)
@@ -229,7 +229,7 @@ class Gate:
 
 
 async def _departure(receive: Receive) -> Message:
-    """Wait until a client whose body is there goes away."""
+    """Wait until a client whose body has arrived disconnects."""
     while (message := await receive())["type"] != "http.disconnect":
         pass
     return message

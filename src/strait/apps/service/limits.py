@@ -1,13 +1,13 @@
-"""What the service accepts (no torch here)."""
+"""Limits of the service (no torch here)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
 BODIES = 16
-"""How many times the largest body all bodies in memory may have together, and all replies that wait to be read."""
+"""Limit on all bodies in memory together, and on all unread replies, as a multiple of the largest body."""
 MOST_IMAGES = 10_000
-"""A request's list of labels is never longer, whatever the limits: it is checked label by label."""
+"""Upper limit on a request's list of labels: it is validated label by label."""
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,19 @@ class Limits:
     """Limits of the service.
 
     Args:
-        images: of one request.
-        steps: of one image, all levels together.
-        passes: through the model that one request takes, each image's counted: its work, known before it begins.
-        megabytes: of a request's body, 2^20 bytes each; all bodies in memory at once may have ``BODIES`` times as
-            many, and so may all replies that wait to be read.
-        megapixels: of an uploaded picture, and of an extended one; all results of an edit together have four times
-            as many at most.
-        queue: requests accepted and not yet answered; one more is told to come back (429).
-        upload_seconds: within which a request's head must have arrived, and then its body.
+        images: per request.
+        steps: per image, all levels together.
+        passes: forward passes per request, counted per image; known before the work begins.
+        megabytes: of a request's body, 2^20 bytes each; all bodies in memory together may have ``BODIES`` times as
+            many, and so may all unread replies.
+        megapixels: of an uploaded picture, and of an extended one; all results of an edit together may have four
+            times as many.
+        queue: requests accepted and not yet answered; further ones are told to retry (429).
+        upload_seconds: for a request's head to arrive, and then for its body.
         seconds: that a request may wait before its work begins.
-        work_seconds: that the work may take once it has begun, with all that is done together.
-        reply_seconds: that a reply may wait for its client to read it; after ten of them without a byte read it is
-            dropped already.
+        work_seconds: that the work on a batch of requests may take.
+        reply_seconds: for a client to read a reply; a reply of which nothing is read for ten seconds is dropped
+            earlier.
     """
 
     images: int = 16

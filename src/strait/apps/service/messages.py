@@ -1,4 +1,4 @@
-"""What the HTTP process and its workers say to each other (no torch here)."""
+"""Messages between the HTTP process and its workers (no torch here)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 from strait.apps.service.schema import DecodingBody
 
 Form = Literal["json", "png", "events"]
-"""In which form a client takes its images: JSON, one PNG as it is, or server-sent events with every step."""
+"""The form of a reply: JSON, a single PNG, or server-sent events with every step."""
 
 
 class Task(NamedTuple):
-    """A request as a worker gets it; it gets all that is to be done together as a list of these."""
+    """A request for a worker, which receives lists of them to be processed together."""
 
     number: int
     body: DecodingBody
@@ -19,15 +19,15 @@ class Task(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a worker has for a request, ready to be sent.
+    """A reply of a worker, ready to be sent.
 
     Attributes:
         number: of the task.
-        status: of HTTP.
+        status: HTTP status.
         content: the body, or an event.
         media_type: of the content.
-        rows: how many images it was decoded with; 0 for none.
-        is_last: whether no more will come.
+        rows: size of the batch it was decoded in; 0 for none.
+        is_last: False if more replies to the task follow.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Reply(NamedTuple):
 
 
 FREE = "free"
-"""A worker says so when its model is ready for the next tasks; also after a list without any."""
+"""From a worker: its model is loaded and it can take tasks; also the answer to an empty list of tasks."""
 END = "end"
-"""What a worker is told when nothing will come any more."""
+"""To a worker: no more tasks will come."""
 EVENTS = "text/event-stream"

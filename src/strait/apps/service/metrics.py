@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' text format."""
+"""The service's metrics, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one service.
+    """The counters of one service.
 
     Args:
-        paths: that are counted under their own names; all others as ``other``, since clients can think up any number.
-        batch_header: in which a reply says how many rows it was decoded with.
+        paths: counted under their own names; all others as ``other``, since clients may request any path.
+        batch_header: the header of a reply that has the size of its batch.
     """
 
     def __init__(self, paths: tuple[str, ...], batch_header: str) -> None:
@@ -32,10 +32,10 @@ class Metrics:
             "strait_replies", "Replies by path and status", ["path", "status"], registry=self.registry
         )
         self._seconds = Histogram(
-            "strait_reply_seconds", "From the request to its reply", ["path"], buckets=_SECONDS, registry=self.registry
+            "strait_reply_seconds", "Time from request to reply", ["path"], buckets=_SECONDS, registry=self.registry
         )
         self._rows = Histogram(
-            "strait_batch_rows", "Rows that a request was decoded with", buckets=_ROWS, registry=self.registry
+            "strait_batch_rows", "Size of the batch of a request", buckets=_ROWS, registry=self.registry
         )
         self.accepted = Gauge("strait_accepted", "Requests accepted and not yet answered", registry=self.registry)
         self.ready = Gauge("strait_workers_ready", "Workers that have loaded their model", registry=self.registry)

@@ -1,7 +1,7 @@
-"""The worker processes as the HTTP process sees them: what waits, who does it, and until when.
+"""The pool of worker processes, in the HTTP process: queues, assignment of tasks, and deadlines.
 
-A worker is handed its tasks when it is free, so it is known at any time what is lost with it. Images that wait are
-handed over together, and with them one edit: an image waits for one edit at most.
+A worker receives tasks only when it is free, so that the tasks lost with a worker are always known. Waiting images are
+assigned together, along with one edit: an image waits for at most one edit.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from strait.apps.service.worker import run_worker
 from strait.runtime.devices import give_back_memory
 
 _BEAT = 1.0
-"""Seconds between two looks at the workers."""
+"""Seconds between two checks of the workers."""
 _SILENCE = 5.0
-"""Seconds after which a worker counts as stuck that has nothing to do, or should have given up its work."""
+"""Seconds after which a worker that is idle, or past its deadline, counts as stuck."""
 _LOADING = 600.0
-"""Seconds after which a worker counts as stuck that has not loaded its model."""
-_LOST = "the service has lost a worker and ends; try again when it is back"
+"""Seconds after which a worker that has not loaded its model counts as stuck."""
+_LOST = "the service has lost a worker and is stopping; retry when it is back"
 
 
 @dataclass(eq=False)
 class _Job:
-    """A request that waits or is worked at; of the steps that were not yet taken from it the newest alone is kept."""
+    """A request that is waiting or in progress; of its unread steps only the newest is kept."""
 
     task: Task
     rows: int
@@ -61,8 +61,7 @@ class _Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """One process, and what it has in hand. ``busy_until`` is when it should have been heard; None while it is
-    free."""
+    """A process and its jobs. ``busy_until`` is the deadline for its next message; None while it is free."""
 
     process: Any
     connection: Any  # multiprocessing.connection.Connection, which is of another class on each system
@@ -77,17 +76,17 @@ class _Worker:
 
 
 class Pool:
-    """Worker processes, a queue for them, and deadlines.
+    """Worker processes with a queue and deadlines.
 
     Args:
         source: the model's folder.
         devices: one for each worker.
-        limits: of time, and of replies that wait to be read.
+        limits: of time, and of unread replies.
         batch: rows decoded at once.
         delay: seconds to wait for a batch to fill.
         threads: of each CPU worker.
-        held: bytes that wait to be read.
-        on_loss: is called when a worker has ended by itself.
+        held: bytes of unread replies.
+        on_loss: called when a worker has ended unexpectedly.
     """
 
     def __init__(
@@ -102,31 +101,31 @@ class Pool:
         self._count, self._filling_until = 0, 0.0
 
     async def __aenter__(self) -> Pool:
-        """Start the workers; they load their models meanwhile."""
+        """Start the workers, which then load their models."""
         self._loop = asyncio.get_running_loop()
         context = multiprocessing.get_context("spawn")
-        # Ctrl-C reaches every process of a terminal, and a signal to the group every process of the service: workers
-        # inherit that these are blocked, and end when they are told so, or with this process. The tracker, which
-        # multiprocessing starts beside them, would unblock the signals.
+        # Ctrl-C reaches every process of a terminal, and a signal to the group reaches every process of the service.
+        # Workers inherit that these signals are blocked, and end on request or with this process. The resource tracker
+        # is started first: if multiprocessing started it later, it would unblock the signals.
         resource_tracker.ensure_running()
-        ours = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             for device in self.devices:
                 here, there = context.Pipe()
-                words = (there, os.getpid(), self.source, device, self.limits, self.batch, self.threads)
-                process = context.Process(target=run_worker, args=words, daemon=True)
+                arguments = (there, os.getpid(), self.source, device, self.limits, self.batch, self.threads)
+                process = context.Process(target=run_worker, args=arguments, daemon=True)
                 process.start()
-                there.close()  # so that the worker's end is noticed here
+                there.close()  # so that the worker's end closes the pipe
                 self._workers.append(_Worker(process, here))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ours)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for worker in self._workers:
             threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
         self._beating = asyncio.create_task(self._beat())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the workers; those that are in the midst of something are waited for a while."""
+        """End the workers, waiting a few seconds for those that are busy."""
         self._is_closing = True
         self._beating.cancel()
         await asyncio.to_thread(self._end)
@@ -144,7 +143,7 @@ class Pool:
             worker.sending.shutdown()
 
     async def ask(self, body: DecodingBody, form: Form) -> AsyncIterator[Reply]:
-        """Have a request done: every step, if the form has steps, and then the last reply.
+        """Process a request: yields every step, if the form has steps, and then the last reply.
 
         Raises:
             Refusal: if a worker was lost.
@@ -177,22 +176,22 @@ class Pool:
                 queue.remove(job)
 
     def ready(self) -> int:
-        """Workers that have loaded their model."""
+        """The number of workers that have loaded their model."""
         return sum(worker.is_ready for worker in self._workers)
 
     def health(self) -> str | None:
-        """What is wrong; None if all is well."""
+        """A description of the problem, or None."""
         if self.is_lost:
             return "a worker was lost"
         stuck = sum(worker.is_stuck for worker in self._workers)
         if stuck:
             return f"{stuck} of {len(self._workers)} workers do not answer"
         if not self.ready():
-            return "the model is being loaded"
+            return "the model is loading"
         return None
 
     def _hand_over(self) -> None:
-        """Give free workers what waits, unless a batch is still filling or replies pile up that nobody reads."""
+        """Assign waiting jobs to free workers, unless a batch is filling or too many replies are unread."""
         for worker in self._workers:
             if worker.busy_until is not None or self.held.replies > BODIES * self.limits.bytes:
                 continue
@@ -203,7 +202,7 @@ class Pool:
                 self._give(worker, jobs)
 
     def _is_filling(self) -> bool:
-        """Whether a worker is free and waits for more images, since there are too few for a whole batch."""
+        """Whether to wait for more images because there are too few for a full batch."""
         if not self._images or sum(job.rows for job in self._images) >= self.batch:
             self._filling_until = 0.0
             return False
@@ -225,7 +224,7 @@ class Pool:
         return [job for job in jobs if not job.is_over]
 
     def _give(self, worker: _Worker, jobs: Sequence[_Job]) -> None:
-        """Jobs to a worker that is free; none of them just asks whether it is there."""
+        """Send jobs to a free worker; an empty list checks that it responds."""
         seconds = self.limits.work_seconds if jobs else 0.0
         worker.busy_until = time.monotonic() + seconds + _SILENCE
         too_long = "the work on the request took too long; ask for less"
@@ -234,33 +233,33 @@ class Pool:
             assert job.timer is not None
             job.timer.cancel()
             job.timer = self._loop.call_later(seconds + _SILENCE, job.put_problem, 504, too_long)
-        # On a thread: one that is stuck takes no bytes either.
+        # On a thread: sending to a stuck worker may block.
         worker.sending.submit(worker.connection.send, [job.task for job in jobs])
 
     def _listen(self, worker: _Worker) -> None:
-        """On a thread: pass on what a worker says."""
+        """Forward a worker's messages; runs on a thread."""
         try:
             while True:
-                said = worker.connection.recv()
-                self._loop.call_soon_threadsafe(self._hear, worker, said)
+                message = worker.connection.recv()
+                self._loop.call_soon_threadsafe(self._hear, worker, message)
         except (OSError, EOFError):
             pass
         if not self._is_closing:
             self._loop.call_soon_threadsafe(self._lose)
 
-    def _hear(self, worker: _Worker, said: Reply | str) -> None:
-        if isinstance(said, Reply):
-            job = worker.jobs.get(said.number)
+    def _hear(self, worker: _Worker, message: Reply | str) -> None:
+        if isinstance(message, Reply):
+            job = worker.jobs.get(message.number)
             if job is not None:
-                job.put(said)
-            if said.is_last:
-                worker.jobs.pop(said.number, None)
-        elif said == FREE:
+                job.put(message)
+            if message.is_last:
+                worker.jobs.pop(message.number, None)
+        elif message == FREE:
             worker.is_ready, worker.busy_until = True, None
             self._hand_over()
 
     def _lose(self) -> None:
-        """Half a service would keep its clients waiting: all are told, and it ends."""
+        """End the service after losing a worker: with fewer workers, clients would wait too long."""
         if self._is_closing or self.is_lost:
             return
         self.is_lost = True
@@ -269,8 +268,8 @@ class Pool:
         self.on_loss()
 
     async def _beat(self) -> None:
-        """Ask free workers whether they are there, hand over what waited until replies were read, and give the memory
-        of those back."""
+        """Check free workers, assign jobs that waited until replies were read, and return the memory of those replies
+        to the system."""
         most = 0
         while True:
             await asyncio.sleep(_BEAT)

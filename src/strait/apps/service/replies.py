@@ -1,6 +1,6 @@
-"""Tasks to replies: images decoded together where they can be, pictures edited; one bad request fails alone.
+"""Process tasks: decode images together where possible, and edit pictures; an invalid request fails alone.
 
-Replies come as soon as they are there, and without their encoding: whoever runs the model may leave that to another
+Replies are yielded as soon as possible, and as functions that encode them, so that the caller can encode on another
 thread.
 """
 
@@ -22,14 +22,14 @@ from torch import Tensor
 
 from strait.apps.jobs import (
     EditOptions,
-    Wanted,
+    ImageRequest,
     as_rows,
     batches,
     edit_settings,
     edited,
+    image_requests,
     passes_of,
     settings_inside,
-    wanted_images,
 )
 from strait.apps.service.limits import Limits
 from strait.apps.service.messages import EVENTS, Form, Reply, Task
@@ -48,23 +48,23 @@ from strait.types import NULL_LABEL, DecodingStep, Tokens
 
 _UPLOADS = ("PNG", "JPEG", "WEBP")
 _JSON = dict[str, Any]
-_Made = tuple[Image.Image, _JSON]
+_Result = tuple[Image.Image, _JSON]
 _PICTURES = 4
-"""The results of an edit may together have so many times the pixels of the largest picture."""
+"""Limit on the pixels of all results of an edit, as a multiple of the largest picture."""
 _Finish = Callable[[int, Callable[[], Reply]], None]
-"""Takes what a reply that comes before the last one is made by."""
+"""Receives the number of a task and a function that makes an intermediate reply."""
 
 
 class _Late(Exception):
-    """The time for the work is over."""
+    """The deadline of the work has passed."""
 
 
 class Replier:
-    """A model at work for a service; whatever queues requests hands them over, as many as it has.
+    """A model that processes tasks.
 
     Args:
         model: with all its parts.
-        limits: what a request may ask for.
+        limits: of a request.
         rows: decoded at once.
     """
 
@@ -74,11 +74,11 @@ class Replier:
         Image.MAX_IMAGE_PIXELS = limits.pixels
 
     def warm_up(self) -> None:
-        """Decode once, so that the first request does not wait for what every first run does."""
-        list(self._decode([Wanted(NULL_LABEL, 0, 0, self.model.default_decoding())], lambda step: None))
+        """Decode once, so that the first request does not pay for one-time setup."""
+        list(self._decode([ImageRequest(NULL_LABEL, 0, 0, self.model.default_decoding())], lambda step: None))
 
     def replies(self, bodies: Sequence[DecodingBody]) -> list[Reply]:
-        """A reply for each request; one that cannot be done is refused alone."""
+        """A reply for each request; an invalid one is refused alone."""
         tasks = [Task(number, body, "json") for number, body in enumerate(bodies)]
         replies = {number: make() for number, make in self.results(tasks)}
         return [replies[number] for number in range(len(bodies))]
@@ -86,14 +86,14 @@ class Replier:
     def results(
         self, tasks: Sequence[Task], until: float = math.inf, finish: _Finish = lambda number, make: None
     ) -> Iterator[tuple[int, Callable[[], Reply]]]:
-        """The number of each task and what makes its last reply: refusals first, generated images next, edits last.
+        """Yield each task's number and a function that makes its last reply: refusals, generated images, then edits.
 
         Args:
-            tasks: to be done together.
+            tasks: to be processed together.
             until: time of ``time.monotonic`` at which the work is given up.
-            finish: is told of every step of those who watch.
+            finish: called for every step of the tasks with form ``events``.
         """
-        asked: dict[int, list[Wanted]] = {}
+        asked: dict[int, list[ImageRequest]] = {}
         forms: dict[int, Form] = {task.number: task.form for task in tasks}
         edits: list[Task] = []
         for task in tasks:
@@ -101,7 +101,7 @@ class Replier:
                 edits.append(task)
                 continue
             try:
-                asked[task.number] = self._wanted(task.body, task.form)
+                asked[task.number] = self._requests(task.body, task.form)
             except Exception as error:
                 yield task.number, refusal(task.number, error)
         try:
@@ -109,85 +109,85 @@ class Replier:
         except Exception as error:
             if not isinstance(error, _Late):
                 logging.getLogger(__name__).exception("images could not be generated")
-            # A reply given twice would be another's; those that have none yet are told.
+            # Tasks that already have their reply must not get a second one.
             yield from ((number, refusal(number, error)) for number in asked)
         for task in edits:
             try:
-                made = self._edit(task, until, finish)
+                results = self._edit(task, until, finish)
             except Exception as error:
                 yield task.number, refusal(task.number, error)
             else:
-                yield task.number, partial(self._reply, task.number, task.form, made, 1)
+                yield task.number, partial(self._reply, task.number, task.form, results, 1)
 
-    def _wanted(self, body: GenerateBody, form: Form) -> list[Wanted]:
+    def _requests(self, body: GenerateBody, form: Form) -> list[ImageRequest]:
         self._check_count(body.images, form)
         decoding = self._decoding(body)
         if body.labels is None or body.count is None:
-            wanted = wanted_images(self.model, body.labels, body.count or 1, body.seed, decoding)
+            requests = image_requests(self.model, body.labels, body.count or 1, body.seed, decoding)
         else:
-            # As on the command line: image k of a label is the same, whatever other labels there are.
-            wanted = [
-                one
+            # As on the command line: image k of a label does not depend on other labels.
+            requests = [
+                request
                 for label in body.labels
-                for one in wanted_images(self.model, [label] * body.count, body.count, body.seed, decoding)
+                for request in image_requests(self.model, [label] * body.count, body.count, body.seed, decoding)
             ]
-        self._check_passes(sum(sum(one.decoding.steps) for one in wanted))
-        return wanted
+        self._check_passes(sum(sum(request.decoding.steps) for request in requests))
+        return requests
 
     def _check_count(self, count: int, form: Form) -> None:
         if count > self.limits.images:
-            raise ValueError(f"count: a request may have {self.limits.images} images, and this one asks for more")
+            raise ValueError(f"count: a request may have {self.limits.images} images, but this one asks for more")
         if form == "png" and count > 1:
-            raise ValueError("Accept: image/png is one image, and this request asks for several; take JSON")
+            raise ValueError("Accept: image/png is a single image, but this request asks for several; use JSON")
 
     def _decoding(self, body: DecodingBody) -> DecodingConfig:
         base = self.model.config.tokenizer.num_levels
         if body.steps is not None and sum(body.steps) > self.limits.steps:
-            count = f"{sum(body.steps)} in all" if sum(body.steps) < 10**9 else "a billion or more"
-            raise ValueError(f"steps: {count}, and a request may have {self.limits.steps}")
-        own = self.model.default_decoding()
-        decoding = own.chosen(base, body.steps, body.temperature, body.guidance, body.schedule)
+            count = f"{sum(body.steps)} in total" if sum(body.steps) < 10**9 else "a billion or more"
+            raise ValueError(f"steps: {count}, but a request may have {self.limits.steps}")
+        defaults = self.model.default_decoding()
+        decoding = defaults.chosen(base, body.steps, body.temperature, body.guidance, body.schedule)
         if sum(decoding.steps) > self.limits.steps:
-            raise ValueError(f"steps: {sum(decoding.steps)} in all, and a request may have {self.limits.steps}")
+            raise ValueError(f"steps: {sum(decoding.steps)} in total, but a request may have {self.limits.steps}")
         return decoding
 
-    def _decode(self, wanted: list[Wanted], watch: Callable[[DecodingStep], None]) -> Iterator[Image.Image]:
-        """Pictures of one batch, one after the other: a CPU makes their pixels one by one."""
-        tokens = final_tokens(self.model.decoding_steps(*as_rows(wanted)), watch)
-        size = len(wanted) if self.model.device.type == "cuda" else 1
-        for start in range(0, len(wanted), size):
-            some = Tokens(tuple(grid[start : start + size] for grid in tokens.levels))
-            yield from to_pictures(self.model.decode(some))
+    def _decode(self, requests: list[ImageRequest], watch: Callable[[DecodingStep], None]) -> Iterator[Image.Image]:
+        """The pictures of a batch in turn: a CPU decodes their pixels one by one."""
+        tokens = final_tokens(self.model.decoding_steps(*as_rows(requests)), watch)
+        size = len(requests) if self.model.device.type == "cuda" else 1
+        for start in range(0, len(requests), size):
+            chunk = Tokens(tuple(grid[start : start + size] for grid in tokens.levels))
+            yield from to_pictures(self.model.decode(chunk))
 
     def _generate(
-        self, asked: dict[int, list[Wanted]], forms: dict[int, Form], until: float, finish: _Finish
+        self, asked: dict[int, list[ImageRequest]], forms: dict[int, Form], until: float, finish: _Finish
     ) -> Iterator[tuple[int, Callable[[], Reply]]]:
-        """The images of each task, by its number; ``asked`` keeps those that are not done yet."""
-        rows = [(number, place) for number, wanted in asked.items() for place in range(len(wanted))]
-        wanted = [asked[number][place] for number, place in rows]
-        made: dict[int, dict[int, _Made]] = {number: {} for number in asked}
+        """The images of each task by its number; ``asked`` keeps the tasks that are not finished."""
+        rows = [(number, position) for number, requests in asked.items() for position in range(len(requests))]
+        requests = [asked[number][position] for number, position in rows]
+        results: dict[int, dict[int, _Result]] = {number: {} for number in asked}
         sizes = dict.fromkeys(asked, 0)
-        for batch in batches(wanted, self.rows):
+        for batch in batches(requests, self.rows):
             numbers = [rows[row][0] for row in batch]
             watchers = {
-                number: [place for place, other in enumerate(numbers) if other == number]
+                number: [position for position, owner in enumerate(numbers) if owner == number]
                 for number in numbers
                 if forms[number] == "events"
             }
-            pictures = self._decode([wanted[row] for row in batch], self._watch(watchers, until, finish))
+            pictures = self._decode([requests[row] for row in batch], self._watch(watchers, until, finish))
             for row, picture in zip(batch, pictures, strict=True):
-                number, place = rows[row]
-                made[number][place] = (picture, settings_inside(self.model, self.digest, wanted[row]))
+                number, position = rows[row]
+                results[number][position] = (picture, settings_inside(self.model, self.digest, requests[row]))
                 sizes[number] = max(sizes[number], len(batch))
-                if len(made[number]) == len(asked[number]):
-                    images = [one for _, one in sorted(made.pop(number).items())]
+                if len(results[number]) == len(asked[number]):
+                    images = [result for _, result in sorted(results.pop(number).items())]
                     del asked[number]
                     yield number, partial(self._reply, number, forms[number], images, sizes[number])
 
     def _watch(
         self, watchers: Mapping[int, list[int] | slice], until: float, finish: _Finish
     ) -> Callable[[DecodingStep], None]:
-        """What is told of every step: whether there is time left, and those who watch their rows of the batch."""
+        """A function to call after every step: it checks the deadline, and sends the step to those who watch it."""
         grids: dict[str, Tensor] = {}
         names = self.model.config.level_names[: self.model.config.tokenizer.num_levels]
 
@@ -205,7 +205,7 @@ class Replier:
 
         return watch
 
-    def _edit(self, task: Task, until: float, finish: _Finish) -> list[_Made]:
+    def _edit(self, task: Task, until: float, finish: _Finish) -> list[_Result]:
         body = task.body
         assert isinstance(body, EditBody)
         self._check_count(body.count, task.form)
@@ -221,59 +221,59 @@ class Replier:
         )
         watch = self._watch({task.number: slice(None)} if task.form == "events" else {}, until, finish)
         edit = Edit(self.model, label, body.count, body.seed, self._decoding(body), self.rows, watch=watch)
-        results = edited(edit, body.action, picture, mask, options)
+        pictures = edited(edit, body.action, picture, mask, options)
         self._check_passes(passes_of(edit, body.action, picture, mask, options, self.limits.passes))
-        made: list[_Made] = []
-        for index, pixels in enumerate(results):
+        results: list[_Result] = []
+        for index, pixels in enumerate(pictures):
             if body.count * pixels.shape[0] * pixels.shape[1] > _PICTURES * self.limits.pixels:
                 most = f"{_PICTURES * self.limits.megapixels:g}"
-                raise ValueError(f"count: the results together would have more than {most} million pixels")
+                raise ValueError(f"count: all results together would have more than {most} million pixels")
             settings = edit_settings(edit, self.digest, body.action, mask, options, index)
-            made.append((Image.fromarray(pixels), settings))
-        return made
+            results.append((Image.fromarray(pixels), settings))
+        return results
 
     def _check_passes(self, count: int) -> None:
         if count > self.limits.passes:
             raise ValueError(
                 f"passes: it takes {'at least ' if count == self.limits.passes + 1 else ''}{count} passes through the "
-                f"model, counted for each image, and a request may take {self.limits.passes}; ask for less"
+                f"model, counted for each image, but a request may take {self.limits.passes}; ask for less"
             )
 
-    def _reply(self, number: int, form: Form, made: list[_Made], rows: int) -> Reply:
+    def _reply(self, number: int, form: Form, results: list[_Result], rows: int) -> Reply:
         if form == "png":
-            ((picture, settings),) = made
+            ((picture, settings),) = results
             return Reply(number, 200, png_bytes(picture, settings), "image/png", rows)
-        content = {"images": [_as_json(picture, settings) for picture, settings in made], "model": self.digest}
+        content = {"images": [_as_json(picture, settings) for picture, settings in results], "model": self.digest}
         if form == "events":
             return Reply(number, 200, event("images", json.dumps(content).encode()), EVENTS, rows)
         return Reply(number, 200, json.dumps(content).encode(), "application/json", rows)
 
 
 def refusal(number: int, error: Exception) -> Callable[[], Reply]:
-    """A reply that says what was wrong, to the one whose request it was: its batch knows nothing of it."""
+    """A function that makes the reply to a request that failed."""
     if isinstance(error, _Late):
         status, detail = 504, "the work on the request took too long; ask for less"
     elif isinstance(error, ValueError):
         status, detail = 422, str(error)
     else:
         logging.getLogger(__name__).error("a request could not be done", exc_info=error)
-        status, detail = 500, "it could not be done; the service's log says why"
+        status, detail = 500, "internal error; see the service's log"
     return partial(Reply, number, status, problem_bytes(detail), "application/json")
 
 
 def problem_bytes(detail: str) -> bytes:
-    """A refusal as JSON; what a client sent may hold half characters, which no UTF-8 reply can."""
+    """A refusal as JSON; lone surrogates that a client sent are replaced, since UTF-8 cannot encode them."""
     return json.dumps({"detail": detail.encode("utf-8", "replace").decode()}).encode()
 
 
 def classes_reply(classes: ClassNames, image_size: int, decoding: DecodingConfig) -> _JSON:
-    """The classes of a model, and its own settings."""
+    """The classes of a model and its default settings."""
     entries = [{"index": index, "name": name, "title": classes.title(index)} for index, name in enumerate(classes)]
     return {"classes": entries, "image_size": image_size, "decoding": asdict(decoding)}
 
 
 def event(name: str, data: bytes) -> bytes:
-    """A server-sent event; JSON has no line breaks of its own."""
+    """A server-sent event; JSON contains no line breaks."""
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 

@@ -1,6 +1,6 @@
 """The HTTP service: routes, start and graceful stop."""
 
-# No postponed annotations here: FastAPI reads those of the routes as they stand.
+# No postponed annotations here: FastAPI evaluates those of the routes.
 
 import contextlib
 import json
@@ -53,13 +53,12 @@ _FORMS: dict[str, Form] = {
 class ServiceConfig:
     """Settings of the service.
 
-    Args:
-        batch: rows decoded at once.
-        delay: seconds to wait for further requests to fill a batch.
-        devices: of the workers, one each: cpu, cuda:0.
-        key: that requests must carry; none if None.
-        hosts: that are answered at, without a port; none of them for all.
-        origins: whose pages in a browser may ask (CORS); ``*`` for all.
+    batch: rows decoded at once.
+    delay: seconds to wait for further requests to fill a batch.
+    devices: one for each worker: cpu, cuda:0.
+    key: required in requests; None for no key.
+    hosts: to answer for, without a port; empty for all.
+    origins: of pages that may send requests (CORS); ``*`` for all.
     """
 
     batch: int = 32
@@ -72,7 +71,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class Service:
-    """An application and the workers behind it, which start and end with it."""
+    """An application and its workers, which start and end with it."""
 
     app: FastAPI
     pool: Pool
@@ -80,26 +79,26 @@ class Service:
 
 
 def build_service(source: str | None, config: ServiceConfig, limits: Limits) -> Service:
-    """The service, not yet started.
+    """Build the service without starting it.
 
     Raises:
-        ModelError: if the model is not there, or a part of it is missing.
+        ModelError: if the model or a part of it is missing.
     """
     folder = find_folder(source)
     model, names, decoding = read_description(folder)
     for part in model.parts:
         if part != "upsampler" and not (folder / f"{part}.safetensors").exists():
-            raise ModelError(f"{folder} has no {part} yet; make it with: strait train {part} --data DIR --model M")
+            raise ModelError(f"{folder} has no {part} yet; train it with: strait train {part} --data DIR --model M")
     if "upsampler" in model.parts and not (folder / "upsampler.safetensors").exists():
         decoding = decoding.first(model.tokenizer.num_levels)  # as the workers' model decodes
-    # Workers inherit this. Batches come in all sizes, and what is prepared for the products of each is kept, half a
-    # megabyte apiece: in oneDNN's 1024 places and PyTorch's, which would take hours to fill.
+    # Inherited by workers. Batches have many sizes, and oneDNN and PyTorch cache half a megabyte for each size: their
+    # default of 1024 entries would grow for hours.
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "256")
     held, threads = Held(), max(1, torch.get_num_threads() // len(config.devices))
     pool = Pool(str(folder), config.devices, limits, config.batch, config.delay, threads, held)
     metrics = Metrics((GENERATE, EDIT, CLASSES, "/health", "/metrics"), BATCH_HEADER)
-    # Made once: a model may have many classes.
+    # Encoded once: a model may have many classes.
     classes = json.dumps(classes_reply(ClassNames(names), model.image_size, decoding)).encode()
 
     @contextlib.asynccontextmanager
@@ -108,7 +107,7 @@ def build_service(source: str | None, config: ServiceConfig, limits: Limits) -> 
             yield
 
     app = FastAPI(title="strait", docs_url=None, redoc_url=None, lifespan=workers)
-    # The last one is asked first.
+    # The middleware that is added last runs first.
     app.add_middleware(
         Gate, limits=limits, key=config.key, metrics=metrics, refuse=problem, work=(GENERATE, EDIT), held=held
     )
@@ -145,24 +144,24 @@ def _add_routes(app: FastAPI, pool: Pool, metrics: Metrics, classes: bytes) -> N
     async def edit(request: Request, body: EditBody) -> Response:
         return await _answer(pool, body, request)
 
-    @app.get(CLASSES, summary="Classes of the model, and its settings")
+    @app.get(CLASSES, summary="Classes of the model, and its default settings")
     async def list_classes() -> Any:
         return Response(classes, media_type="application/json")
 
-    @app.get("/health", summary="Whether the service can work", response_class=PlainTextResponse)
+    @app.get("/health", summary="Whether the service is ready", response_class=PlainTextResponse)
     async def show_health() -> Response:
         trouble = pool.health()
         return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
-    @app.get("/metrics", summary="Counters in Prometheus' text format", response_class=PlainTextResponse)
+    @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/", summary="To the documentation", response_class=RedirectResponse)
+    @app.get("/", summary="Redirect to the documentation", response_class=RedirectResponse)
     async def start() -> Response:
         return RedirectResponse("docs")
 
-    # Without a page of FastAPI's own: that loads its scripts from elsewhere, and cannot send a key.
+    # Not FastAPI's own page, which loads scripts from elsewhere and cannot send a key.
     @app.get("/docs", include_in_schema=False)
     async def show_docs() -> Response:
         headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
@@ -179,7 +178,7 @@ async def _answer(pool: Pool, body: DecodingBody, request: Request) -> Response:
 
 
 async def _events(reply: Reply, replies: AsyncIterator[Reply]) -> AsyncIterator[bytes]:
-    """The steps and the end, which is a problem where the work broke off."""
+    """The steps, then the images or, if the work failed, a problem."""
     try:
         while True:
             yield reply.content if reply.status == 200 else event("problem", reply.content)
@@ -193,7 +192,7 @@ async def _events(reply: Reply, replies: AsyncIterator[Reply]) -> AsyncIterator[
 
 
 def form_of(accept: str) -> Form:
-    """The form that a header ``Accept`` prefers; JSON where it names none that is there."""
+    """The form that an ``Accept`` header prefers; JSON if it names none of the available forms."""
     best, form = 0.0, _FORMS["*/*"]
     for choice in accept.split(","):
         kind, *options = (part.strip().lower() for part in choice.split(";"))
@@ -213,24 +212,24 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 
 
 def _invalid(error: RequestValidationError, limits: Limits) -> Response:
-    """One line, without what was sent: that may be megabytes, or no text at all."""
+    """A one-line error without the invalid input, which may be megabytes, or binary."""
     first = error.errors()[0]
-    # Which of several kinds of value did not fit is pydantic's affair.
+    # Omits which alternative of a union did not match.
     name, *inner = first["loc"][1:] or ("body",)
     where = ".".join([str(name)[:100], *(str(part) for part in inner if isinstance(part, int))])
     message = first["msg"][:500]
     if (name, first["type"]) == ("labels", "too_long"):
-        message = f"a request may have {limits.images} images, and this one asks for more"
+        message = f"a request may have {limits.images} images, but this one asks for more"
     if first["type"] == "json_invalid":
         return problem(400, f"body: {message}")
     return problem(422, f"{where}: {message}")
 
 
 def serve(service: Service, host: str, port: int) -> int:
-    """Serve until told to stop; what was accepted by then is still answered.
+    """Serve until told to stop; accepted requests are still answered.
 
     Returns:
-        The exit status: 0 when told to stop, 1 when a process of the service was lost.
+        The exit status: 0 when told to stop, 1 when a worker was lost.
     """
     limits = service.limits
     config = uvicorn.Config(
@@ -240,7 +239,7 @@ def serve(service: Service, host: str, port: int) -> int:
         http=impatient_protocol(limits.upload_seconds, reply=limits.reply_seconds),
         log_level="warning",
         access_log=False,
-        # Nothing that was accepted takes longer.
+        # The longest time that an accepted request can take.
         timeout_graceful_shutdown=math.ceil(limits.seconds + limits.work_seconds + limits.reply_seconds),
     )
     server = uvicorn.Server(config)
@@ -248,7 +247,7 @@ def serve(service: Service, host: str, port: int) -> int:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    # uvicorn would raise the signal again in the end, and take a second one for a wish to lose what was accepted.
+    # uvicorn would raise the signal again at the end, and drop accepted requests on a second one.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -1,4 +1,4 @@
-"""A worker: the process that holds the model and does what it is handed, until it is told to end."""
+"""A worker: the process that holds the model and processes tasks until it is told to end."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from strait.model.strait import StraIT
 from strait.runtime.devices import give_back_memory
 
 _TRIM_EVERY = 32
-"""Rounds of work after which memory that is free is given back: batches of all sizes leave it in pieces, and more of
-them every hour."""
+"""Rounds of work between two calls that return free memory to the system: batches of all sizes fragment it more and
+more."""
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 def run_worker(
     service: Connection, parent: int, source: str, device: str, limits: Limits, rows: int, threads: int
 ) -> None:
-    """Load the model, and do tasks from then on.
+    """Load the model, then process tasks.
 
     Args:
-        service: through which lists of ``Task`` come and each ``Reply`` goes.
-        parent: id of the process that started this one; it ends with it.
+        service: the connection for lists of ``Task`` in, and each ``Reply`` out.
+        parent: id of the process that started this one; the worker ends with it.
         source: the model's folder.
-        device: to work on.
-        limits: what a request may ask for.
+        device: to compute on.
+        limits: of a request.
         rows: decoded at once.
         threads: of a CPU worker.
     """
@@ -51,7 +51,7 @@ def run_worker(
 
 
 def _end_with(parent: int) -> None:
-    """End when the parent does, however it ends, and even in the midst of work."""
+    """End this process when its parent ends, in any way and at any time."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
@@ -59,7 +59,7 @@ def _end_with(parent: int) -> None:
 
 
 class Work:
-    """The loop of a worker. Replies are encoded and sent on a second thread while the next images are decoded."""
+    """The loop of a worker. A second thread encodes and sends replies while the next images are decoded."""
 
     def __init__(self, replier: Replier, service: Connection) -> None:
         self.replier, self.service, self.sending = replier, service, threading.Lock()
@@ -68,7 +68,7 @@ class Work:
         rounds, before, last = 0, list[Future[None]](), list[Future[None]]()
         with ThreadPoolExecutor(1) as finishing:
             while True:
-                # One round is encoded while the next is decoded: no more wait with all their pixels.
+                # At most one round is encoded while the next is decoded, which limits the pixels in memory.
                 wait(before)
                 self._say(FREE)
                 tasks = self.service.recv()
@@ -95,10 +95,10 @@ class Work:
     def _send(self, number: int, make: Callable[[], Reply]) -> None:
         try:
             reply = make()
-        except Exception as error:  # no memory for the PNGs, for one; without a reply the client would wait
+        except Exception as error:  # such as no memory for the PNGs; without a reply the client would wait
             reply = refusal(number, error)()
         self._say(reply)
 
-    def _say(self, said: Reply | str) -> None:
+    def _say(self, message: Reply | str) -> None:
         with self.sending:
-            self.service.send(said)
+            self.service.send(message)

@@ -1,4 +1,4 @@
-"""Pictures of a study: found by class, and kept under names that tell raters nothing."""
+"""The pictures of a study: collected by class, and stored under names that do not reveal their method."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from strait.randomness import permutation
 _SCRAMBLE_STREAM = 41
 _TILES = 8
 UNCONDITIONAL = "image"
-"""The class of images that were generated without one."""
+"""The class of images that were generated without a class."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared: a method's name and its images by class, in the order of their names."""
+    """A method's name and its images by class, in the order of their names."""
 
     name: str
     images: dict[str, list[Path]]
 
 
 def read_method(name: str, folder: Path) -> Method:
-    """A folder of class folders, or the files that ``strait generate --output`` wrote.
+    """Read a folder of class folders, or the files of ``strait generate --output``.
 
     Raises:
-        ValueError: if there is nothing, a file is no image, or nobody says which class a file is of.
+        ValueError: if there are no images, a file is not an image, or its class is unknown.
     """
     if not folder.is_dir():
         raise ValueError(f"{name}: there is no folder {folder}")
@@ -43,37 +43,37 @@ def read_method(name: str, folder: Path) -> Method:
         path = Path(source.name(index))
         try:
             picture, label = source.read(index)
-            found = source.classes[label] if label >= 0 else recipe_in(picture)["label"]
-            if not isinstance(found, str | None):
-                raise TypeError(found)
+            class_name = source.classes[label] if label >= 0 else recipe_in(picture)["label"]
+            if not isinstance(class_name, str | None):
+                raise TypeError(class_name)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: {path} is not an image, or damaged ({error})") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{name}: nothing says which class {path} is of; "
-                "put images into a folder for each class, or make them with strait generate --output"
+                f"{name}: the class of {path} is unknown; "
+                "put images into a folder for each class, or generate them with strait generate --output"
             ) from error
-        images.setdefault(found or UNCONDITIONAL, []).append(path)
+        images.setdefault(class_name or UNCONDITIONAL, []).append(path)
     if not images:
-        raise ValueError(f"{name}: {folder} holds no images")
+        raise ValueError(f"{name}: {folder} has no images")
     return Method(name, images)
 
 
 class PictureStore:
-    """Copies of pictures as ``HASH.png``, without metadata: neither name nor content says which method made them."""
+    """Copies of pictures as ``HASH.png`` without metadata: neither name nor content reveals the method."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[Path, str] = {}
 
     def add(self, path: Path) -> str:
-        """Copy a file; returns its name here."""
+        """Copy a file; returns its name in the store."""
         if path not in self._known:
             self._known[path] = self._write(_plain(path))
         return self._known[path]
 
     def add_scrambled(self, path: Path, seed: int) -> str:
-        """A picture cut into 8x8 tiles that are put back in another order: nobody takes it for a photograph."""
+        """Add a picture cut into 8x8 tiles in random order, which nobody takes for a photograph."""
         pixels = np.asarray(_plain(path))
         height, width = (max(_TILES, side - side % _TILES) for side in pixels.shape[:2])
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height)))

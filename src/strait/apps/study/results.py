@@ -1,4 +1,4 @@
-"""What a study found: preference rates, how sure they are, how far raters agree; as a table and as Figure 4."""
+"""The results of a study: preference rates, their confidence intervals and the raters' agreement, as in Figure 4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strait.apps.study.storage import Answer, Study
 from strait.runtime.messages import library_needed
 
 _ROOM = 22
-"""Percent of a bar's full length that its number takes."""
+"""Percent of a bar's full length that its number needs."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Preference:
     Attributes:
         kind: quality or diversity.
         other: the method it was compared with.
-        answers: given by raters who passed their attention checks.
-        pairs: comparisons that they are answers to.
+        answers: number of answers by raters who passed their attention checks.
+        pairs: number of comparisons with answers.
         rate: preferred answers / answers.
-        interval: Wilson's 95% interval, every answer taken as independent.
-        interval_pairs: the same at the number of independent answers that these are worth, since answers about one
-            pair go together (``statistics.effective_trials``).
-        agreement: Krippendorff's alpha between raters, or None where it is not defined.
+        interval: Wilson's 95% interval with all answers as independent.
+        interval_pairs: Wilson's 95% interval at the effective number of independent answers, since answers about the
+            same pair are correlated (``statistics.effective_trials``).
+        agreement: Krippendorff's alpha between raters, or None if undefined.
     """
 
     kind: str
@@ -42,17 +42,17 @@ class Preference:
 
 @dataclass(frozen=True)
 class Results:
-    """All of a study.
+    """The results of a whole study.
 
     Attributes:
         first: the method whose preference is counted.
-        preferences: for each kind and other method that has answers.
+        preferences: for each kind and other method with answers.
         agreement: of each kind, over all methods.
-        invitations: how many have any answer.
-        unfinished: how many of them have attention checks still to answer; they count for nothing above, unless asked
-            for: who could leave the checks out would never fail one.
-        left_out: how many failed an attention check, and so count for nothing above.
-        first_side: share of answers, checks apart, for left or top: about a half, since sides are random.
+        invitations: number of invitations with answers.
+        unfinished: number of them with unanswered attention checks. By default their answers do not count: otherwise a
+            rater could avoid failing a check by not answering it.
+        left_out: number of invitations with failed attention checks, whose answers do not count.
+        first_side: share of answers, without checks, for left or top: about one half, since sides are random.
     """
 
     first: str
@@ -68,29 +68,29 @@ class Results:
 
 
 def read_results(study: Study, allowed_failures: int = 0, include_unfinished: bool = False) -> Results:
-    """Count the answers given so far, of raters who answered all their attention checks.
+    """Count the answers so far, of raters who answered all their attention checks.
 
     Args:
-        study: complete or not.
+        study: finished or not.
         allowed_failures: attention checks that a rater may fail on an invitation and still count.
-        include_unfinished: count those, too, who have checks still to answer.
+        include_unfinished: also count raters with unanswered checks.
     """
     answers = study.answers()
     failures: dict[int, int] = {}
     for answer in answers:
         failures[answer.invitation] = failures.get(answer.invitation, 0) + (answer.is_check and answer.chosen != 0)
-    waiting = study.waiting_checks()
+    unanswered = study.unanswered_checks()
     counted = {
         invitation
         for invitation, count in failures.items()
-        if count <= allowed_failures and (include_unfinished or not waiting.get(invitation))
+        if count <= allowed_failures and (include_unfinished or not unanswered.get(invitation))
     }
     kept = [answer for answer in answers if not answer.is_check and answer.invitation in counted]
-    first, *others = study.settings["methods"]
+    first, *rivals = study.settings["methods"]
     preferences = [
-        _preference(kind, other, [answer for answer in kept if answer.kind == kind and answer.methods[1] == other])
+        _preference(kind, rival, [answer for answer in kept if answer.kind == kind and answer.methods[1] == rival])
         for kind in KINDS
-        for other in others
+        for rival in rivals
     ]
     return Results(
         first=first,
@@ -101,7 +101,7 @@ def read_results(study: Study, allowed_failures: int = 0, include_unfinished: bo
             if any(answer.kind == kind for answer in kept)
         },
         invitations=len(failures),
-        unfinished=sum(bool(waiting.get(invitation)) for invitation in failures),
+        unfinished=sum(bool(unanswered.get(invitation)) for invitation in failures),
         left_out=sum(count > allowed_failures for count in failures.values()),
         first_side=sum(answer.shown == 0 for answer in kept) / len(kept) if kept else None,
     )
@@ -117,7 +117,7 @@ def _by_question(answers: list[Answer]) -> list[list[int]]:
 def _preference(kind: str, other: str, answers: list[Answer]) -> Preference:
     units, count = _by_question(answers), len(answers)
     preferred = sum(map(sum, units))
-    worth = effective_trials(units)
+    effective = effective_trials(units)
     rate = preferred / count if count else 0.5
     return Preference(
         kind=kind,
@@ -126,19 +126,19 @@ def _preference(kind: str, other: str, answers: list[Answer]) -> Preference:
         pairs=len(units),
         rate=rate,
         interval=wilson(preferred, count),
-        interval_pairs=wilson(rate * worth, worth),
+        interval_pairs=wilson(rate * effective, effective),
         agreement=krippendorff_alpha(units),
     )
 
 
 def results_table(results: Results) -> str:
-    """For people."""
+    """The results as text."""
     if not results.preferences:
-        counted = (
+        reason = (
             f"; of {results.invitations} raters {results.left_out} failed their checks, and {results.unfinished} have "
-            "some still to answer"
+            "unanswered checks"
         )
-        return "no answers count yet" + (counted if results.invitations else "")
+        return "no answers count yet" + (reason if results.invitations else "")
     lines = [
         f"how often {results.first} was preferred (95% intervals: answers as independent; pairs as independent)",
         f"{'question':<10} {'over':<20} {'rate':>6}  {'answers':^13}  {'pairs':^13} "
@@ -152,8 +152,8 @@ def results_table(results: Results) -> str:
     agreements = ", ".join(f"{kind} {_alpha(value)}" for kind, value in results.agreement.items())
     lines.append(f"agreement of raters (Krippendorff's alpha): {agreements}")
     lines.append(
-        f"{results.invitations} invitations with answers, {results.left_out} left out for failed attention checks, "
-        f"{results.unfinished} unfinished (attention checks still to answer; --include-unfinished counts them); "
+        f"{results.invitations} invitations with answers, {results.left_out} excluded for failed attention checks, "
+        f"{results.unfinished} unfinished (unanswered attention checks; --include-unfinished counts them); "
         f"{results.first_side:.1%} of the answers are for left or top"
     )
     return "\n".join(lines)
@@ -179,7 +179,7 @@ def results_chart(results: Results) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError(f"--chart: it needs {library_needed(error, 'app')}") from error
+        raise ValueError(f"--chart needs {library_needed(error, 'app')}") from error
     import io
 
     kinds = [kind for kind in KINDS if any(entry.kind == kind for entry in results.preferences)]
@@ -196,12 +196,12 @@ def results_chart(results: Results) -> bytes:
         axes.barh(names, rates, 0.62, color="#3b6fd4", label=results.first)
         axes.barh(names, [100 - rate for rate in rates], 0.62, left=rates, color="#d3d8e2", label="the other method")
         axes.errorbar(rates, names, xerr=[low, high], fmt="none", ecolor="#1c2024", elinewidth=1, capsize=3)
-        for place, rate in enumerate(rates):
-            # Where the bar has no room for its number, the number stands beside it, and above the interval's line.
+        for position, rate in enumerate(rates):
+            # A short bar has its number beside it, above the line of the interval.
             inside = rate >= _ROOM
             axes.text(
                 2 if inside else rate + 2,
-                place if inside else place + 0.16,
+                position if inside else position + 0.16,
                 f"{rate:.1f}%",
                 va="center",
                 ha="left",

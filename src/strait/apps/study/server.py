@@ -1,4 +1,4 @@
-"""The pages that raters see, one question each. Source: StraIT appendix D, Figures 11 and 12."""
+"""The raters' pages, one question each. Source: StraIT appendix D, Figures 11 and 12."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _SIDES = {
 
 
 def study_app(study: Study, hosts: Sequence[str] = ()) -> Starlette:
-    """The study as an ASGI application; whoever holds an invitation's link answers that invitation.
+    """The study as an ASGI application; the link of an invitation is the rater's key.
 
     Args:
         study: to be answered.
-        hosts: that are answered at, without a port; none of them for all.
+        hosts: to answer for, without a port; empty for all.
     """
     page = Environment(autoescape=select_autoescape(default=True), trim_blocks=True).from_string(
         (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def study_app(study: Study, hosts: Sequence[str] = ()) -> Starlette:
             f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
             "frame-ancestors 'none'"
         )
-        # The link is the rater's key: it must not travel on, nor the page be kept where another rater finds it.
+        # The link is the rater's key: it must not leak by referrer, nor the page by a shared cache.
         headers = {
             "Content-Security-Policy": policy,
             "Referrer-Policy": "no-referrer",
@@ -123,13 +123,14 @@ def study_app(study: Study, hosts: Sequence[str] = ()) -> Starlette:
 def _refusal(error: Refused | Unavailable) -> Response:
     if isinstance(error, Refused):
         return JSONResponse({"error": str(error)}, 409)
-    # A full disk, for one: the rater must know, and may try again. Where the study lies is not the rater's to know.
+    # Such as a full disk: the rater must know, and may retry. The study's path must not be revealed.
     return JSONResponse({"error": f"it could not be stored: {error.__cause__}"}, 503)
 
 
-def _question(sheet: Sheet, wanted: str) -> dict[str, Any]:
-    """What the page shows: the question asked for by number from 1, else the first without an answer."""
-    number = int(wanted) - 1 if wanted.isascii() and wanted.isdecimal() and len(wanted) < 6 else -1
+def _question(sheet: Sheet, requested: str) -> dict[str, Any]:
+    """The values of the page: of the question requested by number, from 1, else of the first unanswered one."""
+    is_number = requested.isascii() and requested.isdecimal() and len(requested) < 6
+    number = int(requested) - 1 if is_number else -1
     position = number if 0 <= number < len(sheet.questions) else sheet.first_open
     question = sheet.questions[position]
     names, arrows, keys = _SIDES[question.kind]
@@ -137,7 +138,7 @@ def _question(sheet: Sheet, wanted: str) -> dict[str, Any]:
         "kind": question.kind,
         "question": question,
         "position": position,
-        "answered": [other.answer is not None for other in sheet.questions],
+        "answered": [entry.answer is not None for entry in sheet.questions],
         "all_done": sheet.answered == len(sheet.questions),
         "columns": -(-len(question.sides[0]) // 2),
         "names": names,

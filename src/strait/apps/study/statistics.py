@@ -1,4 +1,4 @@
-"""How sure a preference is, and how far raters agree: closed forms (no torch here)."""
+"""Confidence intervals of preferences and agreement of raters, in closed form (no torch here)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Z95 = 1.959963984540054
 
 
 def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a rate; (0, 1) without any trial.
+    """Wilson's score interval of a rate; (0, 1) without trials.
 
     Args:
-        successes: how often; between 0 and ``trials``.
-        trials: out of how many. Neither needs to be whole: see ``effective_trials``.
+        successes: between 0 and ``trials``.
+        trials: number of trials; both may be fractional (``effective_trials``).
         z: quantile of the normal distribution.
     """
     if trials <= 0:
@@ -26,10 +26,10 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
 
 
 def effective_trials(groups: Sequence[Sequence[int]]) -> float:
-    """How many independent answers grouped ones are worth: all answers / design effect.
+    """The effective number of independent answers among grouped ones: all answers / design effect.
 
     Fifteen answers to one pair of images say less about two methods than one answer each to fifteen pairs. The design
-    effect is the variance of the rate between pairs over that of independent answers; below 1 it is taken as 1.
+    effect is the variance of the rate between pairs, relative to that of independent answers, and at least 1.
 
     Args:
         groups: the answers, 0 or 1, to each pair.
@@ -37,7 +37,7 @@ def effective_trials(groups: Sequence[Sequence[int]]) -> float:
     groups = [group for group in groups if group]
     total, ones = sum(map(len, groups)), sum(map(sum, groups))
     if len(groups) < 2 or ones in (0, total):
-        # One pair, or all of one mind: nothing tells how pairs differ, so a pair is worth one answer.
+        # The variance between pairs is unknown, so each pair counts as one answer.
         return float(len(groups))
     rate = ones / total
     between = sum((sum(group) - rate * len(group)) ** 2 for group in groups) * len(groups) / (len(groups) - 1)
@@ -48,10 +48,10 @@ def krippendorff_alpha(units: Sequence[Sequence[int]]) -> float | None:
     """Krippendorff's alpha of nominal answers: 1 for full agreement, 0 for chance; units may differ in size.
 
     Args:
-        units: the answers given to each unit; units with fewer than two tell nothing.
+        units: the answers to each unit; units with fewer than two answers are ignored.
 
     Returns:
-        None where it is not defined: no unit with two answers, or one and the same answer everywhere.
+        Alpha; None if it is undefined: no unit has two answers, or all answers are equal.
     """
     units = [unit for unit in units if len(unit) > 1]
     total = sum(map(len, units))

@@ -1,9 +1,9 @@
-"""A study on disk: SQLite that is flushed before an answer counts as given, beside the pictures.
+"""A study on disk: an SQLite file, flushed before an answer counts as given, beside the pictures.
 
 STUDY/study.sqlite    settings, questions, invitations, places (order and sides), answers
-STUDY/pictures/       what raters see, under names that tell nothing
+STUDY/pictures/       the pictures, under names that do not reveal their method
 
-Answers are only ever added: one who changes their mind adds a row, and the last row of a place counts.
+Answers are only ever added: a changed answer is a new row, and the last row of a place counts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FORMAT = 1
 _PATIENCE = 5
 """Seconds to wait for another program that has locked the study."""
 _SIDE_FILES = ("study.sqlite-wal", "study.sqlite-shm", "study.sqlite-journal")
-"""What SQLite keeps beside a database, and a killed server leaves: it would be read into any file of that name."""
+"""Files that SQLite keeps beside a database and a killed server leaves behind; it would read them into a new one."""
 CHANGES = 50
-"""Answers that an invitation may give to each of its questions on average: the file must not grow without end."""
+"""Limit on the answers of an invitation, per question on average, so that the file cannot grow without bound."""
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE questions (
@@ -54,16 +54,16 @@ CREATE VIEW last_answers AS
 
 
 class Refused(ValueError):
-    """An answer that cannot be taken; the message is for the rater."""
+    """An answer that is refused; the message is shown to the rater."""
 
 
 class Unavailable(ValueError):
-    """The study cannot be read or written now: it is locked, the disk is full, or the file is damaged."""
+    """The study cannot be read or written: it is locked, the disk is full, or the file is damaged."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A question as one rater sees it: ``sides`` left and right, or top and bottom; ``answer`` 0, 1 or None."""
+    """A question as a rater sees it: ``sides`` left and right, or top and bottom; ``answer`` 0, 1 or None."""
 
     kind: str
     label: str
@@ -73,16 +73,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that one invitation holds, in its own order."""
+    """The questions of an invitation, in its order."""
 
     questions: list[Shown]
     submitted: bool
 
     @property
     def first_open(self) -> int:
-        """The first question without an answer; the last one if all have theirs."""
-        waiting = [place for place, question in enumerate(self.questions) if question.answer is None]
-        return waiting[0] if waiting else len(self.questions) - 1
+        """The first question without an answer; the last question if all are answered."""
+        unanswered = [position for position, question in enumerate(self.questions) if question.answer is None]
+        return unanswered[0] if unanswered else len(self.questions) - 1
 
     @property
     def answered(self) -> int:
@@ -91,7 +91,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer that counts. ``chosen`` and ``shown``: 0 for the first method, and for left or top."""
+    """An answer that counts. ``chosen`` and ``shown`` are 0 for the first method, and for left or top."""
 
     invitation: int
     question: int
@@ -112,18 +112,18 @@ class Study:
     def __init__(self, folder: Path) -> None:
         self.folder, self.pictures, self._path = folder, folder / "pictures", folder / "study.sqlite"
         if not self._path.exists():
-            raise ValueError(f"{folder} holds no study; make one with: strait study create {folder} NAME=IMAGES ...")
+            raise ValueError(f"{folder} has no study; create one with: strait study create {folder} NAME=IMAGES ...")
         with self._connect() as database:
             rows = database.execute("SELECT name, value FROM settings").fetchall()
         self.settings: dict[str, Any] = {name: json.loads(value) for name, value in rows}
         if self.settings.get("format") != FORMAT:
-            raise ValueError(f"{self._path}: its format is {self.settings.get('format')}, and this version reads 1")
+            raise ValueError(f"{self._path}: its format is {self.settings.get('format')}, but this version reads 1")
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)) as database:
-                # FULL: the disk has an answer before the rater sees the next question, even if the power fails then.
+                # FULL: an answer is on disk before the next question is shown, even if the power fails then.
                 for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                     database.execute(f"PRAGMA {setting}")
                 yield database
@@ -131,24 +131,24 @@ class Study:
             raise Unavailable(f"{self._path} cannot be used: {error}") from error
 
     def sheet(self, token: str) -> Sheet | None:
-        """What an invitation holds, or None if there is no such invitation."""
+        """The questions of an invitation; None if there is no such invitation."""
         with self._connect() as database:
-            found = database.execute("SELECT id, submitted FROM invitations WHERE token = ?", (token,)).fetchone()
-            if found is None:
+            row = database.execute("SELECT id, submitted FROM invitations WHERE token = ?", (token,)).fetchone()
+            if row is None:
                 return None
             rows = database.execute(
                 "SELECT kind, label, pictures, swapped, shown FROM places JOIN questions ON questions.id = question "
                 "LEFT JOIN last_answers USING (invitation, position) WHERE invitation = ? ORDER BY position",
-                found[:1],
+                row[:1],
             ).fetchall()
         questions = [
             Shown(kind, label, tuple(json.loads(pictures)[:: -1 if swapped else 1]), answer)
             for kind, label, pictures, swapped, answer in rows
         ]
-        return Sheet(questions, found[1] is not None)
+        return Sheet(questions, row[1] is not None)
 
     def record(self, token: str, position: int, shown: int) -> None:
-        """Write an answer: on the disk when this returns.
+        """Write an answer; it is on disk when this returns.
 
         Args:
             token: the invitation's.
@@ -156,8 +156,8 @@ class Study:
             shown: 0 for left or top, 1 for right or bottom.
 
         Raises:
-            Refused: if there is no such invitation or question, the answers were handed in, or changed so often that
-                it is no person who does.
+            Refused: if there is no such invitation or question, the answers are already submitted, or they were
+                changed implausibly often.
         """
         with self._connect() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -170,13 +170,13 @@ class Study:
                 raise Refused("there is no such question")
             invitation, submitted, swapped = row
             if submitted is not None:
-                raise Refused("these answers were handed in")
-            given, questions = database.execute(
+                raise Refused("these answers are already submitted")
+            answers, questions = database.execute(
                 "SELECT (SELECT count(*) FROM answers WHERE invitation = ?1), "
                 "(SELECT count(*) FROM places WHERE invitation = ?1)",
                 (invitation,),
             ).fetchone()
-            if given >= CHANGES * questions:
+            if answers >= CHANGES * questions:
                 raise Refused("these answers were changed too often")
             database.execute(
                 "INSERT INTO answers (invitation, position, shown, chosen, at) VALUES (?, ?, ?, ?, ?)",
@@ -185,10 +185,10 @@ class Study:
             database.execute("COMMIT")
 
     def submit(self, token: str) -> None:
-        """Close an invitation, once every question has its answer.
+        """Close an invitation once every question is answered.
 
         Raises:
-            Refused: if one has not.
+            Refused: if a question is not.
         """
         sheet = self.sheet(token)
         if sheet is None:
@@ -210,8 +210,8 @@ class Study:
             ).fetchall()
         return [Answer(row[0], row[1], row[2], (row[3], row[4]), bool(row[5]), row[6], row[7]) for row in rows]
 
-    def waiting_checks(self) -> dict[int, int]:
-        """How many attention checks of each invitation have no answer yet; those with none are left out."""
+    def unanswered_checks(self) -> dict[int, int]:
+        """The number of unanswered attention checks of each invitation that has any."""
         with self._connect() as database:
             rows = database.execute(
                 "SELECT invitation, count(*) FROM places JOIN questions ON questions.id = question "
@@ -233,45 +233,45 @@ class Study:
 
 
 def create(folder: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: Sequence[tuple[int, Any]]) -> Study:
-    """Write a new study in one transaction, over none that is there.
+    """Write a new study in one transaction; an existing one is never replaced.
 
     Args:
-        folder: the study's; its pictures are there already.
+        folder: of the study; its pictures are already there.
         settings: plain values.
-        sheets: a list of ``design.Question`` each.
-        rows: (sheet, list of ``design.Place``), an invitation each; tokens are drawn here and cannot be guessed.
+        sheets: lists of ``design.Question``.
+        rows: (sheet, list of ``design.Place``) of each invitation; random tokens are generated here.
 
     Raises:
-        FileExistsError: if the folder holds a study.
+        FileExistsError: if the folder has a study.
     """
     refuse_existing(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Answers and the raters' keys are their owner's to read; what SQLite puts beside the file follows it.
+    # Readable only by its owner, since it has the raters' keys; files that SQLite adds get the same permissions.
     descriptor, name = tempfile.mkstemp(".tmp", ".study-", folder)
     os.close(descriptor)
-    aside = Path(name)
+    temporary = Path(name)
     try:
-        _write(aside, settings, sheets, rows)
-        flush(aside)
-        _put_in_place(aside, folder)
+        _write(temporary, settings, sheets, rows)
+        flush(temporary)
+        _put_in_place(temporary, folder)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     flush(folder)
     return Study(folder)
 
 
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Never over a study that somebody else made meanwhile: a link is made, or nothing."""
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename by a hard link, which fails if another study was created meanwhile."""
     refuse_existing(folder)
     try:
-        os.link(aside, folder / "study.sqlite")
+        os.link(temporary, folder / "study.sqlite")
     except FileExistsError:
         refuse_existing(folder)
         raise
-    except OSError:  # a disk that knows no links
+    except OSError:  # a file system without hard links
         descriptor = os.open(folder / "study.sqlite", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(aside.read_bytes())
+            file.write(temporary.read_bytes())
 
 
 def _write(path: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: Sequence[tuple[int, Any]]) -> None:
@@ -311,17 +311,17 @@ def _write(path: Path, settings: dict[str, Any], sheets: Sequence[Any], rows: Se
 
 
 def refuse_existing(folder: Path) -> None:
-    """Never a study over another.
+    """Check that a folder has no study.
 
     Raises:
-        FileExistsError: if the folder holds a study, or what is left of one.
+        FileExistsError: if it has a study, or remains of one.
     """
     if (folder / "study.sqlite").exists():
-        raise FileExistsError(f"{folder} holds a study already; choose another folder")
+        raise FileExistsError(f"{folder} already has a study; choose another folder")
     for name in _SIDE_FILES:
         if (folder / name).exists():
             raise FileExistsError(
-                f"{folder} holds {name}, the last answers to a study that is gone; put its study.sqlite back, or "
+                f"{folder} has {name}, the last answers to a study that is gone; put its study.sqlite back, or "
                 "choose another folder"
             )
 

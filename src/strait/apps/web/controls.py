@@ -1,4 +1,4 @@
-"""The settings on the page's left: from the model's own, to values, and back from a picture that carries them."""
+"""The settings on the left of the page: built from the model's defaults, and restored from a picture's settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from strait.apps.jobs import Wanted, wanted_images
+from strait.apps.jobs import ImageRequest, image_requests
 from strait.apps.web.fields import Number, Slider
 from strait.apps.web.limits import MOST_IMAGES
 from strait.apps.web.stored import Stored
@@ -25,15 +25,15 @@ class Controls:
     """The components, in the order in which their values arrive.
 
     Attributes:
-        model: whose settings they are.
-        parts: all of them; ``values`` reads what they hold.
+        model: whose defaults they start with.
+        parts: the components; ``values`` takes their values.
     """
 
     model: StraIT
     parts: list[Any] = field(default_factory=list)
 
     def build(self) -> None:
-        """Put the components where the page stands at the moment."""
+        """Add the components at the current position of the page."""
         model, decoding = self.model, self.model.default_decoding()
         choices = [(model.classes.title(index), index) for index in range(len(model.classes))]
         self.parts.append(
@@ -64,7 +64,7 @@ class Controls:
                 decoding.guidance,
                 step=0.05,
                 label="Guidance",
-                info="more: closer to the class, less variety",
+                info="higher: closer to the class, less variety",
                 elem_id="guidance",
             )
         )
@@ -79,12 +79,12 @@ class Controls:
             for label, key, choices, info in (
                 ("Schedule", "schedule", list(SCHEDULES), "how fast tokens become known"),
                 (
-                    "Tokens that stay",
+                    "Tokens to keep",
                     "keep",
                     ["confidence", "halton"],
-                    "at each step: the most likely ones, or an even spread over the image",
+                    "at each step: the most confident ones, or ones spread evenly over the image",
                 ),
-                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"], "linear: rises from 0"),
+                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"], "linear: increases from 0"),
             ):
                 self.parts.append(
                     gr.Dropdown(
@@ -111,10 +111,10 @@ class Controls:
         )
 
     def values(self, values: tuple[Any, ...]) -> Values:
-        """What the components hold.
+        """The settings from the components' values.
 
         Raises:
-            ValueError: if it cannot be.
+            ValueError: if they are invalid.
         """
         label, seed, count, first, guidance, *rest, schedule, keep, ramp = values
         if any(value is None for value in (count, first, guidance, *rest)):
@@ -129,31 +129,31 @@ class Controls:
         return Values(NULL_LABEL if label is None else int(label), int(text), int(count), int(first), decoding)
 
     def restored(self, stored: Stored) -> list[Any]:
-        """Values for all components from the settings inside a picture.
+        """Values for all components from a picture's settings.
 
         Raises:
-            ValueError: if this model has no such class, or other levels, or the page goes not so far.
+            ValueError: if this model lacks the class or has other levels, or the page's ranges are exceeded.
         """
-        own, decoding = self.model.default_decoding(), stored.decoding
-        base, wanted = self.model.config.tokenizer.num_levels, len(own.steps)
+        defaults, decoding = self.model.default_decoding(), stored.decoding
+        base, levels = self.model.config.tokenizer.num_levels, len(defaults.steps)
         if stored.edit is not None and len(decoding.steps) == base:
-            # An edit ends at the base size, and its picture says nothing of an upsampler's levels.
+            # An edit is decoded at the base size, so its picture lacks the settings of an upsampler's levels.
             decoding = dataclasses.replace(
                 decoding,
-                steps=(*decoding.steps, *own.steps[base:]),
-                temperature=(*decoding.temperature, *own.temperature[base:]),
+                steps=(*decoding.steps, *defaults.steps[base:]),
+                temperature=(*decoding.temperature, *defaults.temperature[base:]),
             )
         number = NULL_LABEL if stored.label is None else self.model.classes.find(stored.label)
-        if len(decoding.steps) != wanted:
-            raise ValueError(f"picture: it was made at {len(decoding.steps)} levels, and this page works at {wanted}")
+        if len(decoding.steps) != levels:
+            raise ValueError(f"picture: it was decoded at {len(decoding.steps)} levels, but this page uses {levels}")
         for name, values, most in (
             ("guidance", [decoding.guidance], _MOST_GUIDANCE),
             ("steps", decoding.steps, _MOST_STEPS),
             ("temperature", decoding.temperature, _MOST_TEMPERATURE),
         ):
             if not 0 <= min(values) <= max(values) <= most:
-                said = ", ".join(f"{value:g}" for value in values)
-                raise ValueError(f"picture: its {name} {said} is more than this page offers, 0 to {most:g}")
+                text = ", ".join(f"{value:g}" for value in values)
+                raise ValueError(f"picture: its {name} {text} exceeds the range of this page, 0 to {most:g}")
         return [
             number,
             str(stored.seed),
@@ -174,7 +174,7 @@ def _titled(what: str, level: str) -> str:
 
 @dataclass(frozen=True)
 class Values:
-    """What is set on the page."""
+    """The settings on the left of the page."""
 
     label: int
     seed: int
@@ -182,8 +182,8 @@ class Values:
     first: int
     decoding: DecodingConfig
 
-    def wanted(self, model: StraIT) -> list[Wanted]:
-        """The images to generate: of the class, or without one of classes drawn from the seed."""
+    def requests(self, model: StraIT) -> list[ImageRequest]:
+        """The images to generate: of the class, or if there is none, of classes drawn from the seed."""
         end = self.first + self.count
         labels = None if self.label == NULL_LABEL else [self.label] * end
-        return wanted_images(model, labels, end, self.seed, self.decoding)[self.first :]
+        return image_requests(model, labels, end, self.seed, self.decoding)[self.first :]

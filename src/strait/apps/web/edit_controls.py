@@ -1,4 +1,4 @@
-"""The settings of an edit as components of the page: one for each field of ``EditOptions`` and what it holds."""
+"""The settings of an edit as components of the page, one for each field of ``EditOptions`` and its nested settings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from strait.editing.extension import Sides
 
 @dataclass(frozen=True)
 class Control:
-    """How a field is shown; what kind of component follows from its type.
+    """The component of a field; its kind follows from the field's type.
 
     Args:
-        label: above it.
-        least: and ``most``, of a number.
-        most: see there; a share, up to 1, is a slider.
-        stride: of a number.
-        info: what it does, in a few words.
-        start: in place of the field's own default.
+        label: above the component.
+        least: minimum of a number.
+        most: maximum of a number; up to 1 the component is a slider.
+        stride: step of a number.
+        info: short description.
+        start: initial value instead of the field's default.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Control:
     start: float | None = None
 
     def build(self, name: str, kind: Any, default: Any) -> Any:
-        """Put the component where the page stands."""
+        """Add the component at the current position of the page."""
         key = f"edit-{name.replace('_', '-')}"
         value = default if self.start is None else self.start
         if kind is bool:
@@ -58,24 +58,24 @@ class Control:
 
 
 CONTROLS = {
-    "strength": Control("Share drawn anew", 0.01, 1, 0.01, "below 1 some of the old content stays"),
-    "margin": Control("Margin (model pixels)", 0, 64, 1, "the mask grows by so many"),
+    "strength": Control("Share to redraw", 0.01, 1, 0.01, "below 1, some of the old content is kept"),
+    "margin": Control("Margin (model pixels)", 0, 64, 1, "pixels to grow the mask by"),
     "context": Control("Context (extents)", 1, 100, 0.5, "what the model sees around the mask"),
-    "feather": Control("Feather (pixels)", 0, 64, 1, "inside the paint the new fades in"),
+    "feather": Control("Feather (pixels)", 0, 64, 1, "pixels inside the mask over which the edit fades in"),
     "composite": Control("Keep the picture's own pixels"),
-    "cover": Control("Cover", 0, 0.95, 0.05, "a top token is drawn anew where more of it is painted over"),
-    "seam": Control("Seam (pixels)", 0, 64, 1, "outside the paint the new may fade out; 0 keeps every pixel"),
+    "cover": Control("Cover", 0, 0.95, 0.05, "a top token is redrawn if more of it is painted"),
+    "seam": Control("Seam (pixels)", 0, 64, 1, "pixels outside the mask over which the edit fades out"),
     **{side: Control(f"{side.capitalize()} (tokens)", 0, 16, start=1) for side in ("left", "right")},
     **{side: Control(f"{side.capitalize()} (tokens)", 0, 16) for side in ("up", "down")},
-    "keep": Control("Share of the top tokens that stay", 0, 1, 0.05),
-    "choose": Control("Which of them", info="confidence: those that suit the new class best"),
-    "keep_bottom": Control("Keep the bottom tokens", info="textures stay those of the picture"),
+    "keep": Control("Share of the top tokens to keep", 0, 1, 0.05),
+    "choose": Control("Which ones to keep", info="confidence: those that fit the new class best"),
+    "keep_bottom": Control("Keep the bottom tokens", info="keeps the picture's textures"),
 }
 _NESTED = {"config": EditConfig, "sides": Sides}
 
 
 def _fields(kind: type) -> dict[str, Any]:
-    """The settings of a dataclass: name and type."""
+    """The plain settings of a dataclass: name and type."""
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.name not in _NESTED}
 
@@ -85,27 +85,27 @@ NAMES = tuple(name for kind in (EditConfig, Sides, EditOptions) for name in _fie
 
 
 class EditControls:
-    """The components of an edit's settings, by the names of the fields.
+    """The components of an edit's settings, by field name.
 
     Attributes:
-        parts: those that were built.
+        parts: the components built so far.
     """
 
     def __init__(self) -> None:
         self.parts: dict[str, Any] = {}
 
     def build(self, names: Sequence[str]) -> None:
-        """Put the components of these settings where the page stands."""
-        kinds = {name: kind for holder in (EditConfig, Sides, EditOptions) for name, kind in _fields(holder).items()}
+        """Add the components of these settings at the current position of the page."""
+        kinds = {name: kind for group in (EditConfig, Sides, EditOptions) for name, kind in _fields(group).items()}
         defaults = self._values_of(EditOptions())
         for name in names:
             self.parts[name] = CONTROLS[name].build(name, kinds[name], defaults[name])
 
     def options(self, values: Sequence[Any]) -> EditOptions:
-        """The settings, of what the components hold, in the order of ``parts``.
+        """The settings from the components' values, in the order of ``parts``.
 
         Raises:
-            ValueError: if they cannot be.
+            ValueError: if they are invalid.
         """
         named = dict(zip(self.parts, values, strict=True))
         for name, value in named.items():
@@ -115,10 +115,10 @@ class EditControls:
         return EditOptions(**nested, **{name: named[name] for name in _fields(EditOptions)})
 
     def restored(self, stored: StoredEdit) -> list[Any]:
-        """Values for ``parts`` from the settings inside a picture.
+        """Values for ``parts`` from a picture's settings.
 
         Raises:
-            ValueError: if the page does not go as far.
+            ValueError: if the page's ranges are exceeded.
         """
         values, kinds = self._values_of(stored.options), _fields(EditOptions)
         for name, value in values.items():

@@ -18,10 +18,10 @@ from strait.editing.edits import Edit, infilling_note
 from strait.editing.infilling import base_decoding
 
 _ACTIONS = [
-    ("Infill: draw what is painted over anew", "infill"),
-    ("Relabel: the same, under the chosen class", "relabel"),
+    ("Infill: redraw the painted area", "infill"),
+    ("Relabel: redraw it under the chosen class", "relabel"),
     ("Extend: past the edges", "extend"),
-    ("Transfer: move the picture to the chosen class", "transfer"),
+    ("Transfer: to the chosen class", "transfer"),
 ]
 _GROUPS_OF = {
     "infill": ("fill", "blend"),
@@ -33,20 +33,20 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 
 class EditTab:
-    """The tab. Its methods are what happens, in the order in which it does.
+    """The tab: the constructor builds it, the methods handle its events.
 
     Args:
-        studio: that does the work.
-        controls: of the settings on the left.
-        earlier: what the session has made.
-        said: shows a ``ValueError`` on the page.
+        studio: runs the model.
+        controls: the settings on the left.
+        earlier: files of the session's earlier results.
+        said: decorator that shows a ``ValueError`` on the page.
     """
 
     def __init__(self, studio: Studio, controls: Controls, earlier: gr.State, said: Callable[..., Any]) -> None:
         self.studio, self.controls, self.settings = studio, controls, EditControls()
-        gr.Markdown("Put a picture here, and paint over what is to be drawn anew.", elem_classes="caption")
+        gr.Markdown("Put a picture here, and paint over the area to redraw.", elem_classes="caption")
         self.editor = _editor()
-        self.action = gr.Radio(_ACTIONS, value="infill", label="What to do", elem_id="action")
+        self.action = gr.Radio(_ACTIONS, value="infill", label="Action", elem_id="action")
         self.groups = self._build_settings()
         with gr.Row(elem_classes="buttons"):
             start = gr.Button("Edit", variant="primary", elem_id="edit-button", min_width=80, scale=3)
@@ -57,8 +57,7 @@ class EditTab:
             said(self._edit),
             [self.editor, earlier, self.action, *self.settings.parts.values(), *controls.parts],
             self.results.parts,
-            # A press right after Stop counts, too: the page learns a little later that all has ended, and one that
-            # was kept back until then could be lost.
+            # "multiple", so that a click right after Stop counts: the page hears of the end only a little later.
             trigger_mode="multiple",
             **_QUIET,
         )
@@ -69,7 +68,7 @@ class EditTab:
             self.settings.build(("left", "right", "up", "down"))
         with gr.Group(visible=False) as transfer:
             self.settings.build(("keep", "choose", "keep_bottom"))
-        with gr.Accordion("How much, and how it blends in", open=False, elem_id="edit-more") as more:
+        with gr.Accordion("Strength and blending", open=False, elem_id="edit-more") as more:
             with gr.Group() as fill:
                 with gr.Row():
                     self.settings.build(("strength", "cover"))
@@ -85,39 +84,39 @@ class EditTab:
 
     def _edit(self, drawing: Drawing, earlier: Sequence[str], action: Any, *values: Any) -> Iterator[Any]:
         count = len(self.settings.parts)
-        options, chosen = self.settings.options(values[:count]), self.controls.values(values[count:])
+        options, common = self.settings.options(values[:count]), self.controls.values(values[count:])
         picture = drawing.picture()
         mask = drawing.mask(picture.size)
         if action in ("infill", "relabel") and mask is None:
-            raise ValueError("mask: paint over what is to be drawn anew")
+            raise ValueError("mask: paint over the area to redraw")
         model = self.studio.model
-        decoding = base_decoding(model, chosen.decoding)
-        edit = Edit(model, chosen.label, chosen.count, chosen.seed, decoding, MOST_IMAGES, chosen.first)
+        decoding = base_decoding(model, common.decoding)
+        edit = Edit(model, common.label, common.count, common.seed, decoding, MOST_IMAGES, common.first)
         check_edit(edit, action, picture, mask, options)
         if action in ("infill", "relabel") and mask is not None:
             note = infilling_note(model, mask, options.config)
             if note is not None:
                 gr.Warning(note)
         files: list[str] = []
-        for news in self.studio.edit(edit, action, picture, mask, options):
-            if isinstance(news, str):
-                files.append(news)
+        for update in self.studio.edit(edit, action, picture, mask, options):
+            if isinstance(update, str):
+                files.append(update)
                 yield self.results.working(f"{len(files)} of {edit.count}", None, files)
             else:
-                yield self.results.working(news.text, sheet(news), files)
-        text = f"{len(files)} result{'s' if len(files) > 1 else ''}; each file carries its settings"
+                yield self.results.working(update.text, sheet(update), files)
+        text = f"{len(files)} result{'s' if len(files) > 1 else ''}; each file stores its settings"
         yield self.results.done(text, files, earlier)
 
     @property
     def parts(self) -> list[Any]:
-        """The components whose values ``restored`` gives."""
+        """The components that ``restored`` gives values for."""
         return [self.action, *self.settings.parts.values()]
 
     def restored(self, stored: StoredEdit | None) -> list[Any]:
-        """Values from the settings inside a picture; those of a generated one leave all as it is.
+        """Values from a picture's settings; those of a generated picture change nothing.
 
         Raises:
-            ValueError: if the page does not go as far.
+            ValueError: if the page's ranges are exceeded.
         """
         if stored is None:
             return [gr.skip()] * len(self.parts)

@@ -1,6 +1,6 @@
-"""The editor of a picture and the mask painted over it; what it sends is read by the package's own reader.
+"""The editor of a picture and its mask; its files are read by the package's own, restrictive reader.
 
-gradio's editor opens whatever file it is sent with all of PIL's formats, of any size, and any number of layers.
+gradio's own editor would open files in all formats of PIL, of any size, with any number of layers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MOST_LAYERS = 1
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the editor holds, as the contents of files.
+    """The contents of the editor's files.
 
     Attributes:
-        background: of the picture; None where there is none.
-        layers: what was painted over it.
+        background: the picture; None if there is none.
+        layers: the paint.
     """
 
     background: bytes | None
@@ -49,13 +49,13 @@ class Drawing:
         return picture
 
     def mask(self, size: tuple[int, int]) -> np.ndarray | None:
-        """Where something was painted: bool ``[height, width]`` of the picture's ``size``; None where nothing was.
+        """The painted area: bool ``[height, width]`` of the picture's ``size``; None if nothing is painted.
 
         Raises:
-            ValueError: if there is more than one layer, or it cannot be used.
+            ValueError: if there are several layers, or the layer is invalid.
         """
         if len(self.layers) > _MOST_LAYERS:
-            raise ValueError(f"mask: {len(self.layers)} layers, and the page takes one")
+            raise ValueError(f"mask: there are {len(self.layers)} layers, but the page accepts one")
         mask = np.zeros(size, bool)
         for content in self.layers:
             pixels = picture_of(content, "mask: the layer").pixels
@@ -90,10 +90,10 @@ with without_stubs():
         def accept_blobs(self, data: AcceptBlobs) -> None:
             index, content = data.data["index"], data.files[0][1]
             if index not in (None, "null", "") and not 0 <= int(index) < _MOST_LAYERS:
-                raise HTTPException(400, "the page takes one layer")
+                raise HTTPException(400, "the page accepts one layer")
             if len(content) > MEGABYTES * 2**20:
                 raise HTTPException(413, f"a picture may have {MEGABYTES} megabytes")
-            # What was sent and never asked for: the oldest goes.
+            # Uploads that are never used: the oldest is removed.
             while len(self.blob_storage) >= MOST_SESSIONS and data.data["id"] not in self.blob_storage:
                 self.blob_storage.pop(next(iter(self.blob_storage)))
             super().accept_blobs(data)

@@ -1,4 +1,4 @@
-"""Numbers of the page whose errors name their field, and print nothing in the log."""
+"""Numeric components of the page whose errors name their field, without a traceback in the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradio import component_meta
 
 @contextmanager
 def without_stubs() -> Iterator[None]:
-    """For classes derived from gradio's: it would write a stub beside the file of each, wherever that is installed."""
+    """Prevent gradio from writing a stub file beside each module that derives a component."""
     write = component_meta.create_or_modify_pyi
     component_meta.create_or_modify_pyi = lambda *_: None
     try:
@@ -23,14 +23,14 @@ def without_stubs() -> Iterator[None]:
 
 def _checked(label: Any, value: Any, least: float, most: float) -> None:
     if value is not None and (type(value) not in (int, float) or not least <= value <= most):
-        said = f"{value:g}" if type(value) in (int, float) else repr(value)[:40]
-        raise gr.Error(f"{label}: {said} must lie between {least:g} and {most:g}", print_exception=False)
+        text = f"{value:g}" if type(value) in (int, float) else repr(value)[:40]
+        raise gr.Error(f"{label}: {text} must lie between {least:g} and {most:g}", print_exception=False)
 
 
 with without_stubs():
 
     class Number(gr.Number):
-        """A number between a least and a most; None where the field is empty."""
+        """A number between a minimum and a maximum; None if the field is empty."""
 
         is_template = True
 
@@ -41,7 +41,7 @@ with without_stubs():
             return super().preprocess(payload)
 
     class Slider(gr.Slider):
-        """A number between a least and a most."""
+        """A number between a minimum and a maximum."""
 
         is_template = True
 

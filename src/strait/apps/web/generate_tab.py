@@ -1,4 +1,4 @@
-"""The page's tab for generating: images step by step, their files, and one of them on to the editor."""
+"""The page's tab for generating: images step by step, their files, and a button that sends one to the editor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 
 class GenerateTab:
-    """The tab.
+    """The tab: the constructor builds it, the methods handle its events.
 
     Args:
-        studio: that does the work.
-        controls: of the settings on the left.
-        process: is given the steps of the images last generated.
-        earlier: what the session has made.
-        said: shows a ``ValueError`` on the page.
+        studio: runs the model.
+        controls: the settings on the left.
+        process: receives the steps of the latest images.
+        earlier: files of the session's earlier results.
+        said: decorator that shows a ``ValueError`` on the page.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class GenerateTab:
             said(self._generate),
             [earlier, *controls.parts],
             outputs,
-            # A press right after Stop counts, too: the page learns a little later that all has ended.
+            # "multiple", so that a click right after Stop counts: the page hears of the end only a little later.
             trigger_mode="multiple",
             **_QUIET,
         )
@@ -54,20 +54,20 @@ class GenerateTab:
         )
 
     def _generate(self, earlier: list[str], *values: Any) -> Iterator[Any]:
-        wanted = self.controls.values(values).wanted(self.studio.model)
-        check_generation(wanted)
+        requests = self.controls.values(values).requests(self.studio.model)
+        check_generation(requests)
         process = Process()
-        for process in self.studio.generate(wanted):
+        for process in self.studio.generate(requests):
             if process.files:
                 break
             step = process.steps[-1]
             yield [*self.results.working(step.text, sheet(step)), gr.skip(), gr.Button(visible=False)]
         count = len(process.files)
-        text = f"{count} image{'s' if count > 1 else ''} in {len(process.steps)} steps; each file carries its settings"
+        text = f"{count} image{'s' if count > 1 else ''} in {len(process.steps)} steps; each file stores its settings"
         yield [*self.results.done(text, process.files, earlier), process, gr.Button(visible=True)]
 
     def _build_examples(self) -> None:
-        """Some classes to try, from all over the model's list."""
+        """Add a few classes to try, evenly spaced in the model's list."""
         classes = self.studio.model.classes
         if len(classes) < _EXAMPLES:
             return
@@ -79,10 +79,10 @@ class GenerateTab:
             button.click(lambda label=label: label, None, self.controls.parts[0], queue=False, **_QUIET)
 
     def send_to(self, editor: gr.ImageEditor, tabs: gr.Tabs, chosen: gr.State) -> None:
-        """Let the button put the image that was chosen last, or the first, into the editor."""
+        """Make the button put the selected image, or else the first, into the editor."""
         self.results.gallery.select(_index, None, chosen, queue=False, **_QUIET)
         self.results.gallery.change(lambda: 0, None, chosen, queue=False, **_QUIET)
-        # The editor takes a picture only when it is on the page.
+        # The editor accepts a picture only while it is visible.
         self.results.to_edit.click(lambda: gr.Tabs(selected="edit"), None, tabs, queue=False, **_QUIET).then(
             _background, [self.results.files, chosen], editor, **_QUIET
         )
@@ -93,8 +93,8 @@ def _index(event: gr.SelectData) -> int:
 
 
 def _background(files: list[str] | None, chosen: int) -> Any:
-    there = existing(files)
-    if not there:
-        raise gr.Error("the image is no longer kept; generate it again", print_exception=False)
-    path = there[min(chosen, len(there) - 1)]
+    present = existing(files)
+    if not present:
+        raise gr.Error("the image has been deleted; generate it again", print_exception=False)
+    path = present[min(chosen, len(present) - 1)]
     return {"background": path, "layers": [], "composite": path}

@@ -1,4 +1,4 @@
-"""What stands before gradio: no request of more than its share, none that has the page fetch an address."""
+"""A guard for gradio: limits the size of requests, and refuses requests that make the page fetch a URL."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FILE_BYTES = (MEGABYTES + 1) * 2**20
 
 
 class _TooLarge(Exception):
-    """A body has more bytes than it may have."""
+    """A body exceeds its limit."""
 
 
 class Guard:
-    """ASGI middleware that refuses bodies that are too large, and files named by an address.
+    """ASGI middleware that refuses large bodies, and files given by a URL.
 
-    gradio takes the path of a file from a request, and fetches it where it is an address.
+    gradio takes the path of a file from a request, and would download it if it is a URL.
 
     Args:
-        app: what stands behind.
+        app: the application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -38,13 +38,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if _FETCHED.search(scope["path"]):
-            await _refuse(400, "this page fetches no addresses")(scope, receive, send)
+            await _refuse(400, "this page does not fetch URLs")(scope, receive, send)
             return
         headers = dict(scope["headers"])
         is_file = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
         try:
             if is_file:
-                # As it comes: gradio writes it to a file.
+                # Streamed: gradio writes it to a file.
                 await self.app(scope, _counted(receive, _FILE_BYTES), send)
                 return
             body = await _body(receive, _JSON_BYTES)
@@ -56,25 +56,25 @@ class Guard:
         except RecursionError:
             is_refused = True
         except ValueError:
-            is_refused = False  # no JSON: gradio, which reads it in the same way, refuses it
+            is_refused = False  # not JSON: gradio will refuse it
         if is_refused:
-            await _refuse(400, "files are named by where they were put, not by an address")(scope, receive, send)
+            await _refuse(400, "files must be given by their uploaded path, not by a URL")(scope, receive, send)
             return
         await self.app(scope, _replayed(body, receive), send)
 
 
 def _names_address(value: Any) -> bool:
-    """Whether a ``path`` anywhere in it is an address."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            path = one.get("path")
+    """Whether any ``path`` in a JSON value is a URL."""
+    stack = [value]
+    while stack:
+        entry = stack.pop()
+        if isinstance(entry, dict):
+            path = entry.get("path")
             if isinstance(path, str) and _ADDRESS.match(path):
                 return True
-            waiting.extend(one.values())
-        elif isinstance(one, list):
-            waiting.extend(one)
+            stack.extend(entry.values())
+        elif isinstance(entry, list):
+            stack.extend(entry)
     return False
 
 

@@ -39,7 +39,7 @@ CSS = """
 #gallery .grid-wrap, #edit-gallery .grid-wrap, #earlier-gallery .grid-wrap {
   min-height: 0 !important; height: auto !important; max-height: none;
 }
-/* An opened image lies over its gallery, which is as high as a row of thumbnails. */
+/* An opened image overlays its gallery, which is only as high as a row of thumbnails. */
 #gallery:has(.preview), #edit-gallery:has(.preview), #earlier-gallery:has(.preview) { min-height: 480px !important; }
 .caption p { margin: 0; font-size: .9rem; opacity: .8; }
 @media (max-width: 760px) {
@@ -53,7 +53,7 @@ CSS = """
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of the user's become the page's own messages: as text, since they repeat what a user or a file said."""
+    """Show user errors as messages of the page, escaped since they may quote user input."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Any:
@@ -73,10 +73,10 @@ def said(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def build_page(studio: Studio) -> gr.Blocks:
-    """The whole page."""
+    """Build the whole page."""
     controls = Controls(studio.model)
     size = studio.model.config.image_size
-    # The cache is looked through as often as its files may grow old.
+    # The first number is the interval, in seconds, at which old files are deleted.
     with gr.Blocks(title="strait", analytics_enabled=False, delete_cache=(KEPT_SECONDS // 4, KEPT_SECONDS)) as page:
         process, chosen = gr.State(time_to_live=KEPT_SECONDS), gr.State(0)
         earlier = gr.State([], time_to_live=KEPT_SECONDS)
@@ -98,7 +98,7 @@ def build_page(studio: Studio) -> gr.Blocks:
                     _earlier_tab(earlier)
             generating.send_to(editing.editor, tabs, chosen)
             with gr.Column(scale=2, min_width=300, elem_id="restore"):
-                gr.Markdown("A picture dropped here brings its settings back.", elem_classes="caption")
+                gr.Markdown("Drop a picture here to restore its settings.", elem_classes="caption")
                 dropped = gr.File(
                     label="Picture with settings", show_label=False, file_types=[".png"], elem_id="drop", height=140
                 )
@@ -112,7 +112,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             values = [*controls.restored(stored), *editing.restored(stored.edit)]
             notes = list(stored.notes)
             if stored.model is not None and stored.model != studio.digest:
-                notes.append(f"the picture was made by model {stored.model}; this one makes another of its settings")
+                notes.append(f"the picture is by model {stored.model}; with its settings this model gives another one")
             for note in notes:
                 gr.Warning(html.escape(note))
             return values
@@ -122,7 +122,7 @@ def build_page(studio: Studio) -> gr.Blocks:
 
 
 def _earlier_tab(earlier: gr.State) -> None:
-    text = gr.Markdown("What this session has made appears here, the newest first.", elem_classes="caption")
+    text = gr.Markdown("Results of this session appear here, the newest first.", elem_classes="caption")
     gallery = gr.Gallery(
         show_label=False,
         columns=6,
@@ -135,8 +135,8 @@ def _earlier_tab(earlier: gr.State) -> None:
     )
 
     def shown(files: list[str]) -> tuple[Any, Any]:
-        there = existing(files)
-        return gr.Markdown(visible=not there), gr.Gallery(there, visible=bool(there))
+        present = existing(files)
+        return gr.Markdown(visible=not present), gr.Gallery(present, visible=bool(present))
 
     earlier.change(shown, earlier, [text, gallery], show_progress="hidden", api_visibility="private")
 
@@ -144,21 +144,21 @@ def _earlier_tab(earlier: gr.State) -> None:
 def launch(
     page: gr.Blocks, host: str, port: int | None, open_browser: bool, allowed_hosts: Sequence[str] = ()
 ) -> None:
-    """Start to serve the page, on threads of its own; returns when it can be opened.
+    """Start serving the page on other threads; returns once it can be opened.
 
     Args:
         page: to serve.
-        host: address to listen at.
-        port: to listen at; 7860 or the next that is free by default.
-        open_browser: at the page.
-        allowed_hosts: further names at which to answer, as a proxy in front passes them on.
+        host: address to listen on.
+        port: to listen on; 7860 or the next free one by default.
+        open_browser: whether to open a browser at the page.
+        allowed_hosts: further host names to answer for, as sent by a proxy.
 
     Raises:
-        OSError: if the port cannot be had.
+        OSError: if the port is not available.
         ValueError: if a name cannot be a host.
     """
     hosts = served_hosts(host, allowed_hosts)
-    # By the head of a file, before its pixels take memory.
+    # Checked before a file's pixels are decoded.
     Image.MAX_IMAGE_PIXELS = PIXELS
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
     page.launch(
@@ -167,7 +167,7 @@ def launch(
         inbrowser=open_browser,
         share=False,
         quiet=True,
-        # Fonts that need not be fetched: the page works offline.
+        # System fonts: the page works offline.
         theme=gr.themes.Default(
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),

@@ -1,4 +1,4 @@
-"""The page's tab for looking at every step of the images last generated."""
+"""The page's tab that shows every step of the latest images."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import gradio as gr
 
 from strait.apps.web.studio import Process, image_of, sureness_of
 
-_NOTHING = "Generate images first; then every step of them can be seen here."
+_NOTHING = "Generate images first; their steps are then shown here."
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def process_tab(process: gr.State, gallery: gr.Gallery) -> None:
-    """Put the tab where the page stands.
+    """Add the tab at the current position of the page.
 
     Args:
-        process: its changes start the tab anew.
-        gallery: an image chosen there is the one that is shown.
+        process: when it changes, the tab is reset.
+        gallery: selecting an image there shows it here.
     """
     text = gr.Markdown(_NOTHING, elem_id="step-text")
     with gr.Row():
@@ -28,22 +28,22 @@ def process_tab(process: gr.State, gallery: gr.Gallery) -> None:
             image = _still("Image so far", "step-image")
             gr.Markdown("The image so far", elem_classes="caption")
         with gr.Column(min_width=140):
-            sure = _still("Sureness", "step-sure")
-            gr.Markdown("How sure the model was of each token: light is sure", elem_classes="caption")
+            sure = _still("Confidence", "step-sure")
+            gr.Markdown("The model's confidence in each token: light is high", elem_classes="caption")
 
     inputs, outputs = [process, which, number], [text, image, sure]
     process.change(begin, process, [which, number], **_QUIET).then(_shown, inputs, outputs, **_QUIET)
     for slider in (which, number):
-        # Only the newest place of a moving slider is of interest.
+        # Of a moving slider only the newest position matters.
         slider.change(_shown, inputs, outputs, trigger_mode="always_last", **_QUIET)
     gallery.select(_chosen, None, which, **_QUIET)
 
 
 def begin(process: Process | None) -> tuple[Any, ...]:
-    """The sliders for a process: its first image, its last step."""
+    """The sliders for a process, at its first image and last step."""
     count = len(process.steps) if process else 1
     images = len(process.steps[0].images) if process and process.steps else 1
-    # A slider cannot have a single place.
+    # A slider needs two positions.
     return tuple(gr.Slider(1, max(2, most), value, visible=most > 1) for most, value in ((images, 1), (count, count)))
 
 

@@ -1,4 +1,4 @@
-"""Where results appear: a note, the picture while it is decoded, the results, their files, and those of before."""
+"""The results of a tab: a note, the picture while it is decoded, the results, their files, and earlier results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MOST_EARLIER = 48
 
 
 class Results:
-    """The components of one tab; ``key`` names them.
+    """The components of one tab.
 
     Args:
-        key: the elements are called ``KEY-note``, ``KEY-gallery``, ...; without one ``note``, ``gallery``, ...
-        earlier: what the session has made, over all tabs.
+        key: the elements are called ``KEY-note``, ``KEY-gallery``, ...; without a key ``note``, ``gallery``, ...
+        earlier: files of the session's earlier results, from all tabs.
 
     Attributes:
-        to_edit: a button that the tab may show, beside that for all files.
+        to_edit: a button that the tab may show, beside the one that downloads all files.
     """
 
     def __init__(self, key: str, earlier: gr.State) -> None:
@@ -54,7 +54,7 @@ class Results:
         return [self.note, self.preview, self.gallery, self.all, self.files, self.earlier]
 
     def working(self, text: str, picture: Image.Image | None, files: Sequence[str] = ()) -> list[Any]:
-        """Updates while it works: what is seen now, and what is done."""
+        """Updates during the work: the current picture, and finished files."""
         return [
             text,
             gr.Image(picture, visible=True) if picture is not None else gr.Image(visible=False),
@@ -76,12 +76,12 @@ class Results:
         ]
 
     def stopped(self) -> list[Any]:
-        """Updates after Stop: what is seen stays, and so do the results of before."""
+        """Updates after Stop: the current picture and earlier results remain."""
         return ["stopped", gr.skip(), gr.Gallery(visible=True), gr.skip(), gr.skip(), gr.skip()]
 
 
 def _archive(files: Sequence[str]) -> str:
-    """All files in one, beside the first of them."""
+    """A ZIP file of all files, in the folder of the first."""
     first = Path(files[0])
     path = first.parent / f"{first.stem}-and-{len(files) - 1}-more.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -91,5 +91,5 @@ def _archive(files: Sequence[str]) -> str:
 
 
 def existing(files: Sequence[str] | None) -> list[str]:
-    """Those of the files that have not been deleted since."""
+    """The files that still exist."""
     return [path for path in files or () if Path(path).exists()]

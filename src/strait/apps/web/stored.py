@@ -1,4 +1,4 @@
-"""The settings inside a picture, whichever of the package's verbs wrote it, as values checked one by one."""
+"""The settings stored in a picture by any of the package's verbs, validated one by one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from strait.editing.config import EditConfig
 from strait.editing.extension import Sides
 from strait.pictures.recipe import edit_options, recipe_in
 
-_DAMAGED = "picture: the settings inside it are of another kind, or damaged"
+_DAMAGED = "picture: its settings are damaged, or of another kind"
 _CONFIG, _SIDES = ([field.name for field in fields(kind)] for kind in (EditConfig, Sides))
 _ACTIONS = ("infill", "relabel", "extend", "transfer")
 
 
 @dataclass(frozen=True)
 class StoredEdit:
-    """What an edited picture says of the edit."""
+    """The edit stored in a picture."""
 
     action: str
     options: EditOptions
@@ -28,17 +28,17 @@ class StoredEdit:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a picture says of its making.
+    """The settings stored in a picture.
 
     Attributes:
-        label: name of the class; None for any.
-        seed: the user's.
-        first: index of the first image of those that hold this one.
-        count: how many.
-        decoding: all of it.
-        edit: of an edited picture.
-        model: hash of its weights, where it is said.
-        notes: what could not be brought back, for the user.
+        label: class name; None for any class.
+        seed: the user's seed.
+        first: index of the first image to generate, so that this one is included.
+        count: number of images to generate.
+        decoding: all decoding settings.
+        edit: None for a generated picture.
+        model: hash of its weights, if stored.
+        notes: what could not be restored, for the user.
     """
 
     label: str | None
@@ -52,33 +52,33 @@ class Stored:
 
 
 def settings_in(path: str) -> dict[str, Any]:
-    """The settings that a PNG carries.
+    """The settings stored in a PNG.
 
     Raises:
-        ValueError: if it is no picture, or carries none.
+        ValueError: if it is not a PNG, or has no settings.
     """
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return recipe_in(picture)
     except KeyError as error:
-        raise ValueError("picture: it carries no settings; those that strait writes do") from error
+        raise ValueError("picture: it has no settings; PNGs written by strait do") from error
     except (RecursionError, TypeError) as error:
         raise ValueError(_DAMAGED) from error
     except Image.DecompressionBombError as error:
-        raise ValueError("picture: it has too many pixels to be opened") from error
+        raise ValueError("picture: it has too many pixels") from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError("picture: it is no PNG, or damaged") from error
+        raise ValueError("picture: it is not a PNG, or is damaged") from error
 
 
 def stored_in(settings: dict[str, Any], most: int) -> Stored:
-    """The settings of one image (its index is the last of those to make), of a sheet of images, or of an edit.
+    """The settings of a single image (whose index is the last of those to generate), of a sheet, or of an edit.
 
     Args:
-        settings: as ``strait generate``, ``strait edit``, the page and the service write them.
-        most: images that can be made at once.
+        settings: as written by ``strait generate``, ``strait edit``, the page and the service.
+        most: images that can be generated at once.
 
     Raises:
-        ValueError: if they are of another kind, or no values of theirs.
+        ValueError: if they are of another kind, or have invalid values.
     """
     try:
         decoding, notes = _decoding(settings["decoding"]), list[str]()
@@ -88,7 +88,7 @@ def stored_in(settings: dict[str, Any], most: int) -> Stored:
         else:
             label, first, count = *_of_sheet(settings["labels"], notes), 0, _whole(settings["count"], 1, 10**9)
             if count > most:
-                notes.append(f"the sheet shows {count} images, and the page makes {most} at once")
+                notes.append(f"the sheet shows {count} images, but the page generates {most} at once")
             count = min(count, most)
         if label is not None and not isinstance(label, str):
             raise TypeError(label)
@@ -101,7 +101,7 @@ def stored_in(settings: dict[str, Any], most: int) -> Stored:
 
 
 def _decoding(stored: dict[str, Any]) -> DecodingConfig:
-    """All of it; files of before there was a choice have its default."""
+    """All decoding settings; those missing in older files get their defaults."""
     values = {**stored, "steps": tuple(stored["steps"]), "temperature": tuple(map(_number, stored["temperature"]))}
     return DecodingConfig(**{**values, "guidance": _number(stored["guidance"])})
 
@@ -115,11 +115,11 @@ def _of_sheet(labels: list[str] | None, notes: list[str]) -> tuple[str | None]:
 
 
 def _edit(settings: dict[str, Any], notes: list[str]) -> StoredEdit | None:
-    """``strait edit`` writes the options of its action alone, side by side; page and service all, in groups."""
+    """``strait edit`` stores only the options of its action, flat; page and service store all options, in groups."""
     action = settings["edit"]
     if action not in _ACTIONS:
         notes.append(
-            f"it is a result of strait edit {str(action)[:20]}, which the page has not; the rest is brought back"
+            f"it is a result of strait edit {str(action)[:20]}, which the page lacks; the other settings are restored"
         )
         return None
     flat = edit_options(settings)
@@ -127,7 +127,7 @@ def _edit(settings: dict[str, Any], notes: list[str]) -> StoredEdit | None:
     if keep == "region":
         keep = 0.5
     if action in ("infill", "relabel") or keep != flat.get("keep", keep):
-        notes.append("a mask is not kept in a picture: paint it again")
+        notes.append("a picture does not store its mask: paint it again")
     return StoredEdit(
         action,
         EditOptions(

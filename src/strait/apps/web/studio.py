@@ -1,4 +1,4 @@
-"""What the page does with a model, without the page: generate step by step, edit, remember the process."""
+"""The model behind the page: generates step by step, edits, and records the process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from strait.apps.jobs import Action, EditOptions, Wanted, as_rows, edit_settings, edited, settings_inside
+from strait.apps.jobs import Action, EditOptions, ImageRequest, as_rows, edit_settings, edited, settings_inside
 from strait.decoding.config import DecodingConfig
 from strait.editing.edits import Edit
 from strait.editing.process import Frame, frames
@@ -31,17 +31,17 @@ from strait.pictures.sheets import contact_sheet
 from strait.types import NULL_LABEL, DecodingStep, Images, Tokens
 
 _SHOWN_SIDE = 512
-"""Pixels that a sheet is enlarged to: browsers would blur small images in ways of their own."""
+"""Side in pixels to which small sheets are enlarged, since browsers would blur them."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a process as the page shows it.
+    """One step of a process as shown on the page.
 
     Attributes:
-        text: which it is, and how many tokens are left.
+        text: its number, and the number of tokens kept.
         images: uint8 ``[images, side, side, 3]``.
-        sure: float16 ``[images, h, w]`` in [0, 1], how sure the model was of each token.
+        sure: float16 ``[images, h, w]`` in [0, 1], the confidence of each token.
     """
 
     text: str
@@ -50,45 +50,45 @@ class Step:
 
 
 class _Stopped(Exception):
-    """The one who asked for an edit does not want it any more."""
+    """The page no longer wants the edit."""
 
 
 @dataclass
 class Process:
-    """The steps so far, and in the end the images with their settings."""
+    """The steps so far, and at the end the files of the images."""
 
     steps: list[Step] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 
 
 class Studio:
-    """A model at work for a page.
+    """A model for the page.
 
     Args:
         model: with its tokenizer, top and bottom.
-        folder: in which finished pictures are put for the page.
+        folder: for finished pictures.
     """
 
     def __init__(self, model: StraIT, folder: Path) -> None:
         self.model, self.folder, self.digest = model, folder, model.weights_hash()
 
-    def generate(self, wanted: Sequence[Wanted]) -> Iterator[Process]:
-        """Images step by step; the same process, grown by a step, each time."""
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[Process]:
+        """Generate images step by step; yields the same process after each step."""
         process, grids = Process(), dict[str, Tensor]()
-        lengths = self._lengths(wanted[0].decoding)
-        for frame in frames(self.model, self._base_steps(wanted, grids, lengths), wanted[0].seed):
+        lengths = self._lengths(requests[0].decoding)
+        for frame in frames(self.model, self._base_steps(requests, grids, lengths), requests[0].seed):
             process.steps.append(self._step(frame, len(process.steps), sum(lengths.values())))
             yield process
         with torch.inference_mode():
             pictures = to_pictures(self.model.decode(Tokens(tuple(grids.values()))))
         process.files = [
-            self._write(picture, settings_inside(self.model, self.digest, one), "", one)
-            for picture, one in zip(pictures, wanted, strict=True)
+            self._write(picture, settings_inside(self.model, self.digest, request), "", request)
+            for picture, request in zip(pictures, requests, strict=True)
         ]
         yield process
 
     def _lengths(self, decoding: DecodingConfig) -> dict[str, int]:
-        """Steps of each level that is shown, as far as they are known before it begins: never more than tokens."""
+        """The number of steps of each level that is shown, as known in advance: at most its number of tokens."""
         config, base = self.model.config, self.model.config.tokenizer.num_levels
         return {
             name: min(steps, math.prod(grid))
@@ -96,10 +96,10 @@ class Studio:
         }
 
     def _base_steps(
-        self, wanted: Sequence[Wanted], grids: dict[str, Tensor], lengths: dict[str, int]
+        self, requests: Sequence[ImageRequest], grids: dict[str, Tensor], lengths: dict[str, int]
     ) -> Iterator[DecodingStep]:
-        """All steps are taken; those of an upsampler are no picture yet and stay unseen."""
-        for step in self.model.decoding_steps(*as_rows(wanted)):
+        """Take all steps, but yield none of an upsampler's, which are not shown."""
+        for step in self.model.decoding_steps(*as_rows(requests)):
             grids[step.level] = step.canvas.as_grid()
             if step.level in lengths:
                 lengths[step.level] = step.num_steps
@@ -117,17 +117,17 @@ class Studio:
     def edit(
         self, edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions
     ) -> Iterator[Step | str]:
-        """The steps as they happen, the newest where they come faster than they can be shown, and files of results.
+        """Yield steps (only the newest if they come faster than they can be shown) and the files of results.
 
-        The edit runs on a thread of its own, which ends with its next step when the iterator is closed.
+        The edit runs on its own thread, which ends at its next step when the iterator is closed.
         """
-        news: queue.Queue[DecodingStep | str | Exception | None] = queue.Queue()
+        updates: queue.Queue[DecodingStep | str | Exception | None] = queue.Queue()
         is_stopped = threading.Event()
 
         def watch(step: DecodingStep) -> None:
             if is_stopped.is_set():
                 raise _Stopped
-            news.put(step)
+            updates.put(step)
 
         def work() -> None:
             try:
@@ -135,50 +135,52 @@ class Studio:
                 for number, pixels in enumerate(edited(watched, action, picture, mask, options)):
                     index = edit.first + number
                     settings = edit_settings(edit, self.digest, action, mask, options, index)
-                    one = Wanted(edit.label, edit.seed, index, edit.decoding or self.model.default_decoding())
-                    news.put(self._write(Image.fromarray(pixels), settings, f"{action}-", one))
-                news.put(None)
+                    request = ImageRequest(
+                        edit.label, edit.seed, index, edit.decoding or self.model.default_decoding()
+                    )
+                    updates.put(self._write(Image.fromarray(pixels), settings, f"{action}-", request))
+                updates.put(None)
             except _Stopped:
                 pass
             except Exception as error:
-                news.put(error)
+                updates.put(error)
 
-        # Not the interpreter's business at its end: a page that is closed waits for no edit.
+        # A daemon, so that the interpreter can exit without waiting for an edit.
         threading.Thread(target=work, daemon=True).start()
         try:
-            yield from self._told(news)
+            yield from self._shown(updates)
         finally:
             is_stopped.set()
 
-    def _told(self, news: queue.Queue[DecodingStep | str | Exception | None]) -> Iterator[Step | str]:
+    def _shown(self, updates: queue.Queue[DecodingStep | str | Exception | None]) -> Iterator[Step | str]:
         grids: dict[str, Tensor] = {}
-        while (told := news.get()) is not None:
-            if isinstance(told, Exception):
-                raise told
-            if isinstance(told, str):
-                yield told
+        while (update := updates.get()) is not None:
+            if isinstance(update, Exception):
+                raise update
+            if isinstance(update, str):
+                yield update
                 continue
-            if told.index == 0 and told.level == self.model.config.level_names[0]:
+            if update.index == 0 and update.level == self.model.config.level_names[0]:
                 grids = {}
-            grids[told.level] = told.canvas.as_grid()
-            if news.empty():
-                yield self._preview(told, Tokens(tuple(grids.values())))
+            grids[update.level] = update.canvas.as_grid()
+            if updates.empty():
+                yield self._preview(update, Tokens(tuple(grids.values())))
 
     def _preview(self, step: DecodingStep, tokens: Tokens) -> Step:
-        """What the model works at: the top alone as long as there is no bottom."""
+        """The current image: of the top alone while there is no bottom."""
         with torch.inference_mode():
             images = np.stack([np.asarray(picture) for picture in to_pictures(self.model.decode(tokens))])
         left, count = int(step.canvas.masked[0].sum()), step.canvas.masked[0].numel()
         text = f"{step.level}, step {step.index + 1} of {step.num_steps}: {count - left} of {count} tokens known"
         return Step(text, images, np.zeros((len(images), *step.canvas.grid), np.float16))
 
-    def _write(self, picture: Image.Image, settings: dict[str, Any], action: str, wanted: Wanted) -> str:
+    def _write(self, picture: Image.Image, settings: dict[str, Any], action: str, request: ImageRequest) -> str:
         content = png_bytes(picture, settings)
-        title = "" if wanted.label == NULL_LABEL else self.model.classes.title(wanted.label)
-        # Names of classes are a user's: of these letters every file system takes so many.
+        title = "" if request.label == NULL_LABEL else self.model.classes.title(request.label)
+        # Class names may have any characters; these are valid on every file system.
         plain = re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")[:60]
-        name = f"{action}{plain or 'image'}-seed{wanted.seed}-{wanted.index:04d}.png"
-        # A folder for each content: equal names of other pictures stay apart.
+        name = f"{action}{plain or 'image'}-seed{request.seed}-{request.index:04d}.png"
+        # A folder for each content, so that different pictures of the same name do not collide.
         path = self.folder / hashlib.sha256(content).hexdigest()[:16] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -186,7 +188,7 @@ class Studio:
 
 
 def sheet(step: Step) -> Image.Image:
-    """All images of a step on one sheet."""
+    """All images of a step as one sheet."""
     count = len(step.images)
     return _enlarged(contact_sheet(_as_images(step.images), min(4, count) if count > 2 else count))
 
@@ -197,7 +199,7 @@ def image_of(step: Step, index: int) -> Image.Image:
 
 
 def sureness_of(step: Step, index: int) -> Image.Image:
-    """How sure the model was of each of its tokens, dark to light."""
+    """The confidence of each token of an image, dark to light."""
     side = step.images.shape[1]
     heat = heat_map(torch.from_numpy(step.sure[index]).float()[None], side)
     return _enlarged(to_pictures(heat)[0], Image.Resampling.NEAREST)

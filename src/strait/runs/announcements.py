@@ -1,4 +1,4 @@
-"""What a training says before it begins and when it has ended."""
+"""The messages before training starts and after each network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _LOSSES = ("loss", "validation_loss")
 
 
 def opening(model: ModelRun, config: Config, parts: Sequence[str], budget: float | None) -> str:
-    """What was found, what is going to be done, and where to watch it.
+    """The data, the plan, and where to watch training.
 
     Args:
-        model: what is trained, and on what.
+        model: the model and its data.
         config: all settings.
-        parts: that are to be trained, in order.
-        budget: minutes for all of them; None where their steps are set.
+        parts: to be trained, in order.
+        budget: minutes for all of them; None if their steps are set.
     """
     if budget is None:
         steps = [f"{part} {getattr(config, f'{part}_training').steps} steps" for part in parts]
-        plan = f"{', '.join(steps)}; how long each takes is said after its first steps"
+        plan = f"{', '.join(steps)}; the time left is shown after the first steps"
     else:
-        plan = f"{', '.join(parts)} in {budget:g} minutes, rehearsals included; encoding comes on top"
+        plan = f"{', '.join(parts)} in {budget:g} minutes, including rehearsals but not encoding"
     lines = [
         *summary(model.photographs, model.validation),
         f"{model.folder}: {plan}",
@@ -42,7 +42,7 @@ def _tensorboard(folder: Path) -> str:
 
 
 def closing(model: ModelRun, network: str) -> str:
-    """How a network ended: its last losses, and the picture to look at."""
+    """The last losses of a network, and its newest sample grid."""
     folder = model.run_folder(network)
     losses = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in _last_losses(folder / "log.jsonl").items()]
     sheets = sorted((folder / "samples").glob("*.png"))
