@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from strait.cli import main
-from strait.config import Config, read_config
+from strait.config import Config, config_path, read_config
+from strait.data.config import DataConfig
 from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.iterative import decode_step
 from strait.decoding.masking import mask_ratio, num_masked, training_mask
@@ -21,7 +22,7 @@ from strait.model.strait import StraIT, random_model
 from strait.randomness import image_seeds
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.config import TokenizerConfig, TokenizerKind
-from strait.training.config import RunConfig, TransformerTrainingConfig
+from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas
 
@@ -262,3 +263,64 @@ def test_muon_needs_whole_matrices(part: str) -> None:
     assert Config(**settings).run.parallel == "ddp"
     with pytest.raises(ValueError, match=rf"{part}_training.optimizer: muon needs whole matrices; .*run.parallel"):
         Config(**settings, run=RunConfig(parallel="fsdp"))
+
+
+_SMOKE = read_config(config_path("smoke"))
+_ONE_LEVEL = {"bottom": None, "decoding": DecodingConfig(steps=(8,), temperature=(2.0,))}
+
+
+def _changed(group: str, **settings: Any) -> dict[str, Any]:
+    return {group: dataclasses.replace(getattr(_SMOKE, group), **settings)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({**_changed("tokenizer", kind="vqgan"), **_ONE_LEVEL}, "tokenizer_training.bottom_dropout: 0.4"),
+        (_changed("tokenizer", kind="cascade"), "tokenizer_training.bottom_dropout: 0.4"),
+        (
+            {
+                **_changed("tokenizer", kind="vqgan"),
+                **_changed("tokenizer_training", bottom_dropout=0.0),
+                **_changed("bottom_training", condition_augmentation=0.1),
+                **_ONE_LEVEL,
+            },
+            "bottom_training.condition_augmentation: 0.1",
+        ),
+    ],
+)
+def test_a_setting_of_a_bottom_that_is_not_there_is_refused(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^{name} does nothing with tokenizer.kind (vqgan|cascade), .*; set it to 0$"
+    ):
+        dataclasses.replace(_SMOKE, **settings)
+
+
+@pytest.mark.parametrize("kind", ["vqgan2-r", "vqgan2-c-deep", "vqgan2-c-shallow"])
+def test_where_there_is_a_bottom_its_settings_are_taken(kind: Any) -> None:
+    settings = {**_changed("tokenizer", kind=kind), **_changed("bottom_training", condition_augmentation=0.1)}
+    assert dataclasses.replace(_SMOKE, **settings).tokenizer_training.bottom_dropout == 0.4
+
+
+@pytest.mark.parametrize(
+    ("make", "idle", "used"),
+    [
+        (AdversarialConfig, {"normalize": False, "kind": "projected", "r1_weight": 0.0}, {"kind": "stylegan"}),
+        (AdversarialConfig, {"max_channels": 64, "kind": "projected", "r1_weight": 0.0}, {"kind": "stylegan"}),
+        (TokenizerTrainingConfig, {"betas": (0.5, 0.9), "optimizer": "sgd"}, {"optimizer": "adam"}),
+        (
+            TokenizerTrainingConfig,
+            {"adversarial": AdversarialConfig(betas=(0.0, 0.9)), "optimizer": "sgd"},
+            {"optimizer": "adam"},
+        ),
+        (DataConfig, {"shuffle_buffer": 64}, {"streaming": True}),
+        (DataConfig, {"stream_lanes": 4}, {"streaming": True}),
+        (DataConfig, {"balance": 0.5, "unlabelled": True}, {"unlabelled": False}),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(make: Any, idle: dict[str, Any], used: dict[str, Any]) -> None:
+    """Named by the error, and taken where something reads it."""
+    name = next(iter(idle))
+    with pytest.raises(ValueError, match=rf"^\w+\.{name}(\.betas)?: "):
+        make(**idle)
+    assert getattr(make(**{**idle, **used}), name) == idle[name]

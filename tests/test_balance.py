@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from strait.cli import main
 from strait.data.balance import epoch_order
 from strait.data.config import DataConfig
 from strait.data.sources import ClassesOf, FolderSource, open_images
@@ -80,3 +82,13 @@ def test_every_source_knows_its_labels_without_reading_pictures(photo_folder: Pa
 def test_a_stream_in_the_order_of_its_shards_cannot_be_balanced() -> None:
     with pytest.raises(ValueError, match=r"data\.balance: a stream"):
         DataConfig(streaming=True, balance=0.5)
+
+
+def test_pictures_without_classes_have_no_rare_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "data" / f"{number}.png")
+    words = ["train", "tokenizer", "--config", "smoke", "--data", str(tmp_path / "data"), "--data.balance", "1"]
+    assert main([*words, "--model", str(tmp_path / "model")]) == 2
+    assert "data.balance: these pictures have no classes; set it to 0" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()

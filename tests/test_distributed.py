@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,3 +251,15 @@ def test_training_that_cannot_go_on_is_said_once(photo_folder: Path, tmp_path: P
     codes, said = exit_codes(photo_folder, tmp_path, None, *settings)
     assert codes == ["2", "2"]
     assert said.count("run.skip_at_most") == 1
+
+
+def test_what_is_said_of_the_data_is_said_once(photo_folder: Path, tmp_path: Path) -> None:
+    """By the first process, for all that open the same folder."""
+    data = tmp_path / "data"
+    shutil.copytree(photo_folder, data)
+    (data / "notes.txt").write_text("no picture")
+    settings = ("--tokenizer_training.steps", "2", "--tokenizer_training.codebook.start", "0")
+    codes, said = exit_codes(data, tmp_path, None, *settings, "--run.sample_every", "0")
+    assert codes == ["0", "0"]
+    assert said.count("ignored 1 files that are not pictures (.txt 1)") == 1
+    assert said.count("to train on") == 1

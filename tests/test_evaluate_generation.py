@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -523,3 +524,27 @@ def test_any_number_of_processes_gives_the_same_set_of_images(
     capsys.readouterr()
     assert main(words) == 0
     assert scores(done.stdout, 3) == scores(capsys.readouterr().out, 1)
+
+
+@pytest.mark.parametrize("what", ["generation", "reconstruction"])
+def test_photographs_in_both_splits_are_counted_aloud(
+    what: str, model: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"train": range(8), "val": range(5, 12)}
+    for split, numbers in names.items():
+        (tmp_path / "data" / split / "a").mkdir(parents=True)
+        for number in numbers:
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / "a" / f"{split}-{number}.png")
+    words = ["evaluate", what, "--model", str(model), "--data", str(tmp_path / "data"), "--features", str(network)]
+    words += ["--samples", "6", "--json"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert f"--data: 3 of the 7 validation images of {tmp_path / 'data'} are among the training images" in said
+    assert main([*words, "--split", "train"]) == 0
+    assert "are among the training images" not in capsys.readouterr().err
+    for number in range(5, 8):
+        (tmp_path / "data" / "val" / "a" / f"val-{number}.png").unlink()
+    words[words.index("--samples") + 1] = "4" if what == "reconstruction" else "6"
+    assert main(words) == 0
+    assert "are among the training images" not in capsys.readouterr().err

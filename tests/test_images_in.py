@@ -147,3 +147,17 @@ def test_a_mask_that_does_not_fit_says_so() -> None:
         as_mask(np.zeros((3, 4), bool), (4, 3))
     with pytest.raises(PictureError, match="must hold bools"):
         as_mask(np.zeros((3, 4)), (3, 4))
+    with pytest.raises(PictureError, match=r"not float32; for floats say mask > 0\.5, for logits mask > 0"):
+        as_mask(np.zeros((3, 4), np.float32), (3, 4))
+    with pytest.raises(PictureError, match=r"its shape is \(2, 3, 4\)"):
+        as_mask(np.zeros((2, 3, 4), bool), (3, 4))
+
+
+def test_a_mask_may_have_dimensions_of_one_and_be_a_list() -> None:
+    """As networks that segment give it, and libraries of diffusion take it."""
+    mask = np.arange(12).reshape(3, 4) % 5 == 0
+    for shape in ((1, 3, 4), (1, 1, 3, 4), (3, 4, 1), (1, 3, 4, 1)):
+        assert np.array_equal(as_mask(mask.reshape(shape), (3, 4)), mask)
+        assert np.array_equal(as_mask(torch.tensor(mask).reshape(shape), (3, 4)), mask)
+    assert np.array_equal(as_mask(mask.tolist(), (3, 4)), mask)
+    assert as_mask(np.ones((1, 1), bool), (1, 1)).shape == (1, 1)

@@ -58,6 +58,7 @@ def test_a_setting_takes_the_place_of_the_files_wherever_it_is_typed() -> None:
 def test_a_part_that_may_be_absent_can_be_left_out_and_added() -> None:
     without = settings(
         *("--config", "smoke", "--bottom", "null", "--tokenizer.kind", "vqgan"),
+        *("--tokenizer_training.bottom_dropout", "0"),
         *("--decoding.steps", "[8]", "--decoding.temperature", "[1.0]"),
     )
     assert without.bottom is None

@@ -33,6 +33,7 @@ ONLY_PARSED = {
     r"^study serve": "serves until it is stopped; tests/test_study.py starts it",
     r"^study results .*--chart": "draws the answers of people; tests/test_study.py has some",
     r"^push": "a hub and an account on it; tests/test_hub.py pushes to one of its own",
+    r"^figure 1": "draws what other verbs have written; tests/test_figure_1.py has some",
     r"^bench .*--config imagenet256": "minutes and gigabytes; the last three want a GPU",
 }
 # Verbs that take more than a moment.

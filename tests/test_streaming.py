@@ -118,7 +118,8 @@ def test_a_stream_holds_what_was_written(folder: Path) -> None:
 def batches(
     source: StreamedSource, first: int = 0, workers: int = 0, ranks: Ranks = ALONE, batch: int = 12, **settings: Any
 ) -> Any:
-    data = DataConfig(**{"flip": True, "shift": 2, "shuffle_buffer": 16, "stream_lanes": 4, **settings})
+    stream = {"streaming": True, "shuffle_buffer": 16, "stream_lanes": 4}
+    data = DataConfig(**{"flip": True, "shift": 2, **stream, **settings})
     return training_batches(source, SIZE, batch, data, 3, first, workers, ranks)
 
 

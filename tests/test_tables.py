@@ -311,6 +311,28 @@ def test_steps_shrink_with_the_grid() -> None:
     assert steps_here((18, 6), ((1, 1), (2, 2))) == (1, 1)
 
 
+# A top of 4x4 tokens has place for 16 of 24 steps: what a row declares shrinks to two thirds, and what it leaves to
+# its named configuration would not.
+ON_SMALL_GRIDS: dict[int, list[list[int]]] = {
+    2: [[5], [8], [16], [12, 4]],
+    3: [[12, 4]] * 2,
+    5: [[8], [12]],  # the long sequence has 8x8 tokens
+    6: [[12, 4]] * 3 + [[12], [12, 4]],
+    7: [[2, 14], [4, 12], [6, 10], [8, 8], [10, 6], [12, 4], [14, 2]],
+    8: [[12, 4]] * 2,
+    9: [[12, 4]] * 4,
+    10: [[12, 4]] * 7,
+}
+
+
+@pytest.mark.parametrize("number", ON_SMALL_GRIDS)
+def test_rows_hold_their_steps_at_any_scale(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(number), "--config", "smoke", "--rows", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["steps"] for row in rows] == ON_SMALL_GRIDS[number]
+    assert not any("steps" in row["searched"] for row in rows)
+
+
 def made_up(rows: dict[str, tuple[float, float]], papers: dict[str, float]) -> tuple[Table, list[dict]]:
     table = Table(5, "made up", tuple(Row(name, {"fid": papers[name]}) for name in rows))
     results = [

@@ -78,6 +78,7 @@ class Config:
                 raise ValueError(
                     f"{part}_training.optimizer: muon needs whole matrices; use adamw, or run.parallel: ddp"
                 )
+        self._refuse_idle()
         training = self.tokenizer_training
         if training.crop is not None and (
             training.crop > self.image_size or training.crop % self.tokenizer.downsampling
@@ -91,6 +92,21 @@ class Config:
         if needs_halving and (side % 4 or (side // 4) & (side // 4 - 1)):
             name = "image_size" if training.crop is None else "tokenizer_training.crop"
             raise ValueError(f"{name}: {side} must be 4 times a power of two for the stylegan discriminator")
+
+    def _refuse_idle(self) -> None:
+        """A setting that asks for something which this model has no place for would be ignored without a word."""
+        dropout, kind = self.tokenizer_training.bottom_dropout, self.tokenizer.kind
+        if dropout and not self.tokenizer.fuses:
+            raise ValueError(
+                f"tokenizer_training.bottom_dropout: {dropout} does nothing with tokenizer.kind {kind}, which fuses "
+                "no bottom; set it to 0"
+            )
+        share = self.bottom_training.condition_augmentation
+        if share and self.tokenizer.num_levels == 1:
+            raise ValueError(
+                f"bottom_training.condition_augmentation: {share} does nothing with tokenizer.kind {kind}, which has "
+                "no bottom; set it to 0"
+            )
 
     @property
     def model(self) -> ModelConfig:

@@ -8,6 +8,7 @@ VERBS = (
     "evaluate",
     "table",
     "sweep",
+    "figure",
     "describe",
     "export",
     "push",

@@ -52,5 +52,10 @@ class DataConfig:
             )
         if self.balance and self.streaming:
             raise ValueError("data.balance: a stream cannot be balanced; set data.streaming to false")
+        if self.balance and self.unlabelled:
+            raise ValueError("data.balance: balancing needs classes; set data.unlabelled to false")
+        for name in ("shuffle_buffer", "stream_lanes"):
+            if not self.streaming and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"data.{name}: only a stream uses it; set data.streaming to true, or leave it out")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"data.workers: {self.workers} must not be negative")

@@ -19,7 +19,7 @@ from torch import Tensor
 from strait.data.config import DataConfig
 from strait.data.sources import ImageSource
 from strait.pictures.images import from_bytes
-from strait.pictures.reading import eight_bits, on_white, to_square
+from strait.pictures.reading import NoPicture, eight_bits, on_white, to_square
 from strait.randomness import key, uniform
 from strait.runtime.messages import first_line
 from strait.types import Images
@@ -139,6 +139,8 @@ def read_pixels(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture, label = source.read(index)
         return cut(picture), label
+    except NoPicture as error:
+        reason = str(error)
     except UnidentifiedImageError:
         reason = "not an image, or damaged"
     except Exception as error:  # a damaged file can raise anything inside PIL: SyntaxError, TypeError, ...

@@ -23,8 +23,17 @@ LABELS = ("label", "labels", "fine_label", "cls")
 """Columns that can hold a picture's class, by priority."""
 LARGEST_LABEL_FILE = 256
 """Largest size in bytes of a tar's ``cls`` member."""
+_CURES = (
+    ((".zip", ".7z", ".rar"), "unpack the archive first, and name the folder"),
+    ((".gz", ".tgz", ".bz2", ".xz", ".zst"), "unpack the archive first (tar -xf), and name the folder"),
+    ((".arrow",), "what save_to_disk of the library datasets wrote is read once to_parquet has written it"),
+    ((".tfrecord", ".tfrecords", ".h5", ".hdf5", ".npz", ".npy", ".mat"), "write the pictures as PNG files first"),
+    ((".heic", ".heif", ".avif", ".jxl"), "convert the pictures to JPEG or PNG first"),
+)
 _PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
-_SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"))
+_SYSTEM = frozenset(
+    ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini", "lost+found", "system volume information")
+)
 NO_LABEL = -1
 
 
@@ -45,6 +54,12 @@ def is_label(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether any part of a relative path is hidden or a system file: ``__MACOSX``, ``._x.jpg``, a leading dot."""
     return any(part.startswith(".") or part.lower() in _SYSTEM for part in PurePosixPath(name).parts if part != "..")
+
+
+def cure(names: Iterable[str]) -> str:
+    """What to do about files that hold pictures and cannot be read, as the end of a message; empty for others."""
+    suffixes = {PurePath(name).suffix.lower() for name in names}
+    return next((f"; {words}" for kinds, words in _CURES if suffixes & set(kinds)), "")
 
 
 def picture_kinds() -> str:

@@ -20,6 +20,7 @@ from strait.data.rows import (
     LARGEST_LABEL_FILE,
     DataError,
     is_label,
+    is_picture,
     label_column,
     picture_bytes,
     picture_column,
@@ -27,6 +28,7 @@ from strait.data.rows import (
     tar_label,
     tar_rows,
 )
+from strait.runtime.messages import say_once
 
 TAR_ROWS = 128
 """Pictures in a block of a tar."""
@@ -227,8 +229,13 @@ class TarShard:
     def __init__(self, file: StoredFile) -> None:
         self.file = file
         members: list[tuple[str, int, int]] = []
+        links: dict[int, str] = {}  # members that are another name of an earlier one
+        ignored = 0
         labels: dict[int, bytes] = {}  # by offset; read on the way, since on a hub going back is a request each
         with file.open() as handle:
+            if handle.read(2) == b"\x1f\x8b":
+                raise DataError(f"--data: {file.path} is compressed; unpack it first (gunzip)")
+            handle.seek(0)
             archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115 - closed with its file
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore - else it keeps all members in memory
@@ -237,6 +244,17 @@ class TarShard:
                     content = archive.extractfile(member) if is_label(member.name) else None
                     if content is not None:
                         labels[member.offset_data] = content.read(LARGEST_LABEL_FILE + 1)
+                elif member.islnk():
+                    links[len(members)] = member.linkname
+                    members.append((member.name, 0, 0))
+                elif member.issym() and is_picture(member.name):
+                    ignored += 1
+        if links:
+            places = {name: (place, size) for name, place, size in members if size}
+            for number, name in links.items():
+                members[number] = (members[number][0], *places.get(name, (0, 0)))
+        if ignored:
+            say_once(f"{file.path}: ignored {ignored} symbolic links to pictures; write the tar with -h")
         rows = tar_rows(members, file.path)
         self.labels: Sequence[Any] | None = None
         if any(offset for _, _, _, offset in rows):

@@ -12,9 +12,10 @@ from PIL import Image
 from strait.data.classes import ClassNames
 from strait.data.folders import SPLITS, FolderSource, folder_has_split, split_folder
 from strait.data.hub_data import hub_has_split, hub_table, is_hub_id, refuse_missing
-from strait.data.rows import DataError, picture_kinds
+from strait.data.rows import DataError, cure, is_hidden, picture_kinds
 from strait.data.shard_source import StoredSource
 from strait.data.shards import CopiedShard, ParquetShard, StoredFile, TarShard
+from strait.data.tree import holds_pictures
 from strait.runtime.messages import say_once
 
 __all__ = ["ClassesOf", "DataError", "FolderSource", "ImageSource", "has_split", "open_images"]
@@ -113,9 +114,11 @@ def open_images(data: str, split: str, unlabelled: bool = False) -> ImageSource:
     files = shard_files(data, split)
     if files:
         return readable(data, lambda: _stored(files, unlabelled))
-    source = FolderSource(split_folder(path, split), unlabelled)
+    folder = split_folder(path, split)
+    source = FolderSource(folder, unlabelled)
     if len(source) == 0:
-        raise DataError(f"--data: {data} has no pictures ({picture_kinds()}), parquet or tar files")
+        hint = cure(file.name for file in folder.rglob("*"))
+        raise DataError(f"--data: {data} has no pictures ({picture_kinds()}), parquet or tar files{hint}")
     return source
 
 
@@ -142,10 +145,16 @@ def shard_files(data: str, split: str) -> list[Path]:
     """
     path = Path(data)
     if path.is_file():
-        if path.suffix not in (".parquet", ".tar"):
-            raise DataError(f"--data: {data} is a file, but neither parquet nor tar")
+        if path.suffix.lower() not in (".parquet", ".tar"):
+            raise DataError(f"--data: {data} is a file, but neither parquet nor tar{cure([data])}")
         return [path]
-    files = _shards_in(split_folder(path, split))
+    folder = split_folder(path, split)
+    files = _shards_in(folder)
+    if files and holds_pictures(folder):
+        say_once(
+            f"--data: {files[0].suffix.lower()} files in {folder} are used, the pictures beside them are not; "
+            "name a folder with only one of the two"
+        )
     return [file for file in files if names_split(file, split)] or files
 
 
@@ -165,14 +174,14 @@ def names_one_of_two(files: Sequence[Path | str], split: str) -> bool:
 def _shards_in(folder: Path) -> list[Path]:
     """The parquet files of a folder, or the tars if there are none."""
     for suffix in (".parquet", ".tar"):
-        files = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == suffix and not is_hidden(path.name))
         if files:
             return files
     return []
 
 
 def _stored(files: Sequence[Path], unlabelled: bool) -> StoredSource:
-    if files[0].suffix == ".tar":
+    if files[0].suffix.lower() == ".tar":
         return StoredSource([TarShard(StoredFile(str(file))) for file in files], unlabelled, files)
     import datasets
 

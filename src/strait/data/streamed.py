@@ -74,7 +74,7 @@ def open_stream(data: str, split: str, unlabelled: bool = False) -> ImageSource:
     files = _files(data, split)
     if not files:
         return open_images(data, split, unlabelled)
-    kind = _KINDS[Path(files[0].path).suffix]
+    kind = _KINDS[Path(files[0].path).suffix.lower()]
     source = readable(data, lambda: StreamedSource([kind(file) for file in files], unlabelled))
     if not len(source):
         raise DataError(f"--data: {data} has no pictures")

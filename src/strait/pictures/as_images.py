@@ -39,8 +39,8 @@ Pictures: TypeAlias = Pixels | Sequence[Pixels]
 
 AnyPicture: TypeAlias = Picture | Image.Image | np.ndarray | Tensor | str | Path
 """A picture from a user: anything that ``as_images`` accepts, or a file's path."""
-AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | str | Path
-"""A mask from a user: bools, 8-bit values or a picture that is white where to fill, or a file's path."""
+AnyMask: TypeAlias = Mask | Image.Image | np.ndarray | Tensor | Sequence[Any] | str | Path
+"""A mask from a user: bools, 8-bit values, lists of rows, a picture that is white where to fill, or a file's path."""
 
 _TOLERANCE = 1e-3  # resampling and rounding may overshoot a range by this much
 
@@ -108,7 +108,8 @@ def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
     """Convert a mask of any accepted type to bool ``[height, width]``, True where to fill.
 
     Args:
-        mask: integers are thresholded as in ``is_filled``.
+        mask: integers are thresholded as in ``is_filled``. Dimensions of size one in front (batch, channel) or at the
+            end are dropped.
         size: height and width of the picture.
 
     Raises:
@@ -121,12 +122,15 @@ def as_mask(mask: AnyMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, Image.Image):
         mask = is_white(eight_bits(mask))
     values = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
     if np.issubdtype(values.dtype, np.integer):
         if values.size and not 0 <= values.min() <= values.max() <= 255:
             raise PictureError(f"mask: integers must lie in [0, 255], not [{values.min()}, {values.max()}]")
         values = is_filled(values)
     if values.dtype != bool:
-        raise PictureError(f"mask: it must hold bools, True where to fill, or integers, not {values.dtype}")
+        hint = "; for floats say mask > 0.5, for logits mask > 0" if np.issubdtype(values.dtype, np.floating) else ""
+        raise PictureError(f"mask: it must hold bools, True where to fill, or integers, not {values.dtype}{hint}")
     if values.shape != size:
         raise PictureError(f"mask: its shape is {values.shape}, and the picture's (height, width) {size}")
     return values

@@ -22,6 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MOST_SCANS = 100
 """Limit on the scans of a JPEG. Encoders write about ten; a file of 37 KB can request 1,500."""
 _MOST_PAGES = 1000
+_OTHER_KINDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _START_OF_SCAN, _SAMPLE_FORMAT = b"\xff\xda", 339
 # Within a scan, FF followed by 00 or D0 to D7 is not a marker, and repeated FF bytes are padding.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -29,6 +30,10 @@ _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 
 class PictureError(ValueError):
     """A picture or mask cannot be used."""
+
+
+class NoPicture(UnidentifiedImageError):
+    """A file that is called a picture and is something else; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,37 @@ def open_picture(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -
         ValueError: if decoding would take far longer than the file's size suggests.
         OSError: or another error of PIL, if it is not a picture.
     """
-    picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats))
+    try:
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats))
+    except UnidentifiedImageError as error:
+        instead = _instead_of_a_picture(source)
+        if instead is None:
+            raise
+        raise NoPicture(instead) from error
     if picture.format in ("JPEG", "MPO"):
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         if _scans(content) > MOST_SCANS:
             picture.close()
             raise ValueError(f"a JPEG with more than {MOST_SCANS} scans, which would take minutes to decode")
     return picture
+
+
+def _instead_of_a_picture(source: str | Path | bytes) -> str | None:
+    """What stands in the place of a picture, by its first bytes, where people often meet it."""
+    if isinstance(source, bytes):
+        head = source[:512]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(512)
+    if not head:
+        return "it is empty (0 bytes)"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the picture; git lfs pull fetches that"
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, such as an error in the place of a download"
+    if head[4:8] == b"ftyp" and head[8:12] in _OTHER_KINDS:
+        return "it is HEIC or AVIF, whatever its name; convert it to JPEG or PNG"
+    return None
 
 
 def _scans(content: bytes) -> int:
@@ -262,6 +291,8 @@ def _readable(name: str, formats: Sequence[str]) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
         raise PictureError(f"{name} has too many pixels (more than {limit} million)") from error
+    except NoPicture as error:
+        raise PictureError(f"{name} cannot be read: {error}") from error
     except UnidentifiedImageError as error:
         raise PictureError(
             f"{name} is not a picture, or is damaged (supported formats: {', '.join(formats)})"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from strait.config import Config
 from strait.data.job import Job
+from strait.data.rows import DataError
 from strait.data.sources import ClassesOf, has_split, open_images
 from strait.data.streamed import open_stream, stream_has_split
 from strait.data.token_cache import TokenCache
@@ -77,6 +78,8 @@ class ModelTraining:
         streaming, unlabelled = self.config.data.streaming, self.config.data.unlabelled
         open_source = open_stream if streaming else open_images
         photographs = open_source(data, "train", unlabelled)
+        if self.config.data.balance and not photographs.classes:
+            raise DataError("data.balance: these pictures have no classes; set it to 0")
         validation = None
         if (stream_has_split if streaming else has_split)(data, "validation"):
             validation = ClassesOf(open_source(data, "validation", unlabelled), photographs.classes)

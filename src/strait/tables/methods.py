@@ -40,9 +40,11 @@ def as_named(base: Config, name: str) -> Config:
     levels = target.tokenizer.num_levels
     tokenizer = _tokenizer(base.tokenizer, target.tokenizer)
     bottom = None if target.bottom is None or base.bottom is None else base.bottom
-    training = base.tokenizer_training
-    if not _fuses(tokenizer):
+    training, bottom_training = base.tokenizer_training, base.bottom_training
+    if not tokenizer.fuses:
         training = dataclasses.replace(training, bottom_dropout=0.0)
+    if levels == 1:
+        bottom_training = dataclasses.replace(bottom_training, condition_augmentation=0.0)
     return dataclasses.replace(
         base,
         tokenizer=tokenizer,
@@ -51,11 +53,8 @@ def as_named(base: Config, name: str) -> Config:
         upsampler=base.upsampler if levels == 2 else None,
         decoding=base.decoding if levels == 2 else _one_level(base.decoding, target.decoding),
         tokenizer_training=training,
+        bottom_training=bottom_training,
     )
-
-
-def _fuses(tokenizer: TokenizerConfig) -> bool:
-    return tokenizer.kind not in ("vqgan", "cascade")
 
 
 def _tokenizer(base: TokenizerConfig, target: TokenizerConfig) -> TokenizerConfig:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from strait.evaluation.features import INCEPTION
 from strait.runtime.messages import library_needed
-from strait.tables.report import column_title
+from strait.tables.figure_1 import Point, Published
+from strait.tables.report import column_title, distance_title
 from strait.tables.table import Mean, Table
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def table_plot(
 
 
 def front_plot(points: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Fréchet distance over seconds an image, with a line through the front (Figure 1 of the paper).
+    """Fréchet distance over seconds an image, with a line through the front.
 
     Args:
         points: each with ``seconds``, ``fid`` and ``label``.
@@ -100,10 +101,53 @@ def front_plot(points: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str,
     axis.plot([p["seconds"] for p in points], [p["fid"] for p in points], "o", color=_PAPERS, markersize=4)
     axis.plot([p["seconds"] for p in front], [p["fid"] for p in front], "o-", color=_OURS)
     for point in front:
-        axis.annotate(
-            point["label"], (point["seconds"], point["fid"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
-        )
+        _name(axis, (point["seconds"], point["fid"]), point["label"], "black")
     axis.set_xlabel("seconds an image")
     axis.set_ylabel("Fréchet distance")
     axis.set_title(title, fontsize=9)
     return _png(figure)
+
+
+def figure_1_plot(points: Sequence[Point], published: Sequence[Published], network: str) -> bytes:
+    """Fréchet distance against steps and against seconds an image: ours blue, the paper's grey.
+
+    Args:
+        points: measured here.
+        published: stated by the paper.
+        network: by whose features ours were judged. Other features than the paper's have an axis of their own.
+    """
+    figure, (by_steps, by_seconds) = _figure(2)
+    for axis, name, label in (
+        (by_steps, "steps", "steps an image"),
+        (by_seconds, "seconds", "seconds an image"),
+    ):
+        papers = axis if network == INCEPTION else axis.twinx()
+        stated = [entry for entry in published if getattr(entry, name) is not None]
+        papers.plot([getattr(entry, name) for entry in stated], [entry.fid for entry in stated], "s", color=_PAPERS)
+        for entry in stated:
+            _name(papers, (getattr(entry, name), entry.fid), entry.name, "#808080")
+        if papers is not axis:
+            papers.set_ylabel("FID in the paper (ImageNet, 256x256)", color="#808080")
+        axis.errorbar(
+            [getattr(point, name) for point in points],
+            [point.fid for point in points],
+            yerr=[2 * (point.error or 0.0) for point in points],
+            fmt="o",
+            color=_OURS,
+            capsize=3,
+        )
+        for point in points:
+            _name(axis, (getattr(point, name), point.fid), point.name, _OURS)
+        axis.set_xscale("log")
+        axis.margins(x=0.2)
+        axis.set_ylim(bottom=0)
+        papers.set_ylim(bottom=0)
+        axis.set_xlabel(label)
+        axis.set_ylabel(f"{distance_title(network)}, measured (two standard errors)", color=_OURS)
+    by_steps.set_title("grey: published (Table 2 of the paper)", fontsize=9)
+    by_seconds.set_title("grey: published (appendix D of the paper)", fontsize=9)
+    return _png(figure)
+
+
+def _name(axis: Any, place: tuple[float, float], text: str, colour: str) -> None:
+    axis.annotate(text, place, fontsize=7, color=colour, xytext=(4, 4), textcoords="offset points")

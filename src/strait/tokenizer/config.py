@@ -30,7 +30,8 @@ class TokenizerConfig:
         patch: side in pixels of the squares that become input channels (space to depth), a power of two. 1 starts at
             full resolution, as in the paper; with 4 nearly all work is in wide convolutions at a quarter of the
             resolution, which suits a CPU.
-        stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features.
+        stem_blocks: residual blocks of the latent conditional layer, between the top codes and the bottom features
+            (vqgan2 only).
         codebook_size: number of codes; of the top only if the bottom has its own codebook.
         bottom_codebook_size: number of codes of a separate bottom codebook (Table 8); none shares the top's. A cascade
             always has two codebooks, by default of the same size.
@@ -94,6 +95,11 @@ class TokenizerConfig:
     def num_levels(self) -> int:
         """Number of token grids of an image: 1 or 2."""
         return 1 if self.kind == "vqgan" else 2
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the bottom is brought into the decoder that pixels come from: not by two separate VQGANs."""
+        return self.kind not in ("vqgan", "cascade")
 
     @property
     def shared_codebook(self) -> bool:

@@ -113,6 +113,11 @@ class AdversarialConfig:
                 f"adversarial.r1_weight: {self.r1_weight} must be 0 for a projected discriminator (spectral norms "
                 "already bound it)"
             )
+        if self.kind == "projected":
+            # Those of the other kind, which would be ignored.
+            for name in ("max_channels", "normalize"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"adversarial.{name}: it is for kind stylegan alone; leave it out")
         if self.learning_rate is not None:
             _check("adversarial", {"learning_rate": self.learning_rate}, 0)
         if self.betas is not None:
@@ -205,6 +210,13 @@ class TokenizerTrainingConfig:
         names = ("learning_rate", "warmup_steps", "perceptual_weight")
         _check(owner, {name: getattr(self, name) for name in names}, 0)
         _check_betas(owner, self.betas)
+        if self.optimizer == "sgd":
+            for name, betas, default in (
+                ("betas", self.betas, type(self).betas),
+                ("adversarial.betas", self.adversarial.betas, None),
+            ):
+                if betas != default:
+                    raise ValueError(f"{owner}.{name}: {list(betas or ())} is for optimizer adam alone; leave it out")
         if self.codebook.start >= self.steps:
             raise ValueError(
                 f"codebook.start: {self.codebook.start} must be less than the number of steps, {self.steps}"
