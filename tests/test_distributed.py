@@ -262,4 +262,4 @@ def test_what_is_said_of_the_data_is_said_once(photo_folder: Path, tmp_path: Pat
     codes, said = exit_codes(data, tmp_path, None, *settings, "--run.sample_every", "0")
     assert codes == ["0", "0"]
     assert said.count("ignored 1 files that are not pictures (.txt 1)") == 1
-    assert said.count("to train on") == 1
+    assert said.count("for training, none for validation") == 1

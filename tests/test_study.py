@@ -201,7 +201,7 @@ def test_results_count_what_raters_meant_whatever_side_it_was_on(study: Study) -
     assert read_results(study, allowed_failures=2).left_out == 0
     table = results_table(results)
     assert "100.0%" in table
-    assert "1 left out" in table
+    assert "1 excluded for failed attention checks" in table
 
 
 def test_checks_cannot_be_left_out(study: Study) -> None:

@@ -154,8 +154,9 @@ def scored_again(
     """
     with contextlib.suppress(Stopped):
         for place, trial in enumerate(chosen):
-            left = sum(other["scores"]["seconds"] for other in chosen[place:])
-            say(f"the best again on other images: {place + 1} of {len(chosen)}, about {duration(left)} left")
+            times = [other["scores"].get("seconds") for other in chosen[place:]]  # files of older versions have none
+            left = "" if None in times else f", about {duration(sum(times))} left"
+            say(f"the best again on other images: {place + 1} of {len(chosen)}{left}")
             trials(from_dict(DecodingConfig, trial["decoding"], "decoding"))
     return [
         {
