@@ -73,8 +73,10 @@ class FolderSource:
         _say_left_out(folder, tree, holding, bool(named))
         names, numbers = [path.name for path in named], [-1] * len(tree.loose)
         if labels is not None:
-            names, found = numbered([labels.get(picture) for picture in tree.loose], [], lambda n: str(tree.loose[n]))
-            numbers = found.tolist()
+            names, indices = numbered(
+                [labels.get(picture) for picture in tree.loose], [], lambda n: str(tree.loose[n])
+            )
+            numbers = indices.tolist()
         self.classes = ClassNames(names)
         self._items = [(picture, label) for label, pictures in enumerate(named.values()) for picture in pictures]
         if not named:

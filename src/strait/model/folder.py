@@ -150,25 +150,25 @@ def check_part(folder: Path, part: str, module: nn.Module) -> None:
     """
     path = folder / f"{part}.safetensors"
     state = module.state_dict()
-    wanted = {name: list(value.shape) for name, value in state.items()}
+    shapes = {name: list(value.shape) for name, value in state.items()}
     with _weight_file(path) as file:
         names = set(file.keys())
-        missing, extra = sorted(wanted.keys() - names), sorted(names - wanted.keys())
+        missing, extra = sorted(shapes.keys() - names), sorted(names - shapes.keys())
         if missing or extra:
             what = (
                 f"it lacks {missing[0]}" if missing else f"it holds {extra[0][:200]}, which the configuration does not"
             )
             raise ModelError(f"{path} does not fit config.json: {what}")
-        found = {name: list(file.get_slice(name).get_shape()) for name in names}
+        stored = {name: list(file.get_slice(name).get_shape()) for name in names}
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
-    for name, shape in sorted(wanted.items(), key=lambda item: not item[0].endswith("head.bias")):
-        if name.endswith("head.bias") and found[name] != shape and len(found[name]) == 1:
+    for name, shape in sorted(shapes.items(), key=lambda item: not item[0].endswith("head.bias")):
+        if name.endswith("head.bias") and stored[name] != shape and len(stored[name]) == 1:
             raise ModelError(
-                f"{path} predicts {found[name][0]} codes, but the tokenizer of config.json has {shape[0]} "
+                f"{path} predicts {stored[name][0]} codes, but the tokenizer of config.json has {shape[0]} "
                 f"(tokenizer.codebook_size or bottom_codebook_size): they must be the same"
             )
-        if found[name] != shape:
-            raise ModelError(f"{path} does not fit config.json: {name} is {found[name]} instead of {shape}")
+        if stored[name] != shape:
+            raise ModelError(f"{path} does not fit config.json: {name} is {stored[name]} instead of {shape}")
         if state[name].is_floating_point() and kinds[name] not in _FLOATS:
             raise ModelError(f"{path}: {name} holds {kinds[name]}, and weights are one of {', '.join(_FLOATS)}")
 
