@@ -94,7 +94,7 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed memory, for a process that allocates the same sizes at every step.
 
     By default glibc returns every large tensor to the system at once and maps it again, page by page, at the next
-    step: a sixth of a training step on a CPU (docs/performance.md). Other allocators are left as they are.
+    step: a sixth of a training step on a CPU (docs/choices.md). Other allocators are left as they are.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:
