@@ -10,6 +10,7 @@ VERBS = (
     "sweep",
     "figure",
     "describe",
+    "doctor",
     "export",
     "push",
     "bench",

@@ -123,6 +123,8 @@ class TransformerTrainee:
         interval = self.run.sample_every
         if self.tokens.validation is not None and interval and (step + 1) % interval == 0:
             metrics["validation_loss"] = self._validation_loss(self.tokens.validation)
+            if self.config.label_drop_rate:
+                metrics["unlabelled_validation_loss"] = self._validation_loss(self.tokens.validation, labelled=False)
         return metrics
 
     def _piece_loss(self, positions: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -195,13 +197,21 @@ class TransformerTrainee:
         return loss, metrics
 
     @torch.no_grad()
-    def _validation_loss(self, cache: TokenCache, batch_size: int = 250) -> float:
-        """The training loss on validation images, with the weights that would be saved."""
+    def _validation_loss(self, cache: TokenCache, labelled: bool = True, batch_size: int = 250) -> float:
+        """The training loss on validation images, with the weights that would be saved.
+
+        Args:
+            cache: their tokens.
+            labelled: whether the network is given the labels; the masks are the same without.
+            batch_size: images at once; changes only rounding.
+        """
         total = 0.0
         with self.trained.as_shipped():
             for start in range(0, len(cache), batch_size):
                 images = np.arange(start, min(start + batch_size, len(cache)))
                 levels, labels = cache.read(np.zeros_like(images), images)
+                if not labelled:
+                    labels = torch.full_like(labels, NULL_LABEL)
                 keys = key(_VALIDATION, torch.from_numpy(images).to(self.device))
                 loss, _ = self._loss(levels, labels.to(self.device), keys)
                 total += float(loss) * len(images)

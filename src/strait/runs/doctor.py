@@ -1,0 +1,206 @@
+"""Is the loss normal? Checks of the training logs of a model folder, each a line in plain words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from strait.config import TRAINED, config_path, read_config
+from strait.training.curves import Curve, read_curves
+
+FEWEST_LINES = 4
+"""Lines of a log from which its end can be told from its start."""
+LEAST_USAGE = 0.1
+BLIND_GAP, WINNING_LOSS = 0.01, 0.05
+FALLEN, RISEN = 0.98, 1.25
+SPIKES_PER_1000 = 3.0
+OVERFITTED = 1.03
+LABELS_HELP = 0.002
+WORSE_THAN_REFERENCE = 1.25
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check.
+
+    Args:
+        part: whose log was read.
+        check: its name.
+        healthy: whether nothing is wrong.
+        message: what the log shows, with figures.
+        suggestion: what to do; empty if healthy.
+    """
+
+    part: str
+    check: str
+    healthy: bool
+    message: str
+    suggestion: str = ""
+
+
+def examine(folder: Path) -> tuple[list[Finding], dict[str, dict[str, Curve]]]:
+    """Check every part of a model folder that has a log.
+
+    Returns:
+        The findings, and the curves of each part.
+
+    Raises:
+        ValueError: if the folder is no model, has no logs, or a log is damaged.
+    """
+    if not (folder / "config.json").is_file() and not (folder / "runs").is_dir():
+        raise ValueError(f"{folder}: not a model folder; give one that strait train has written")
+    logs = [log for part in TRAINED if (log := folder / "runs" / part / "log.jsonl").exists()]
+    if not logs:
+        raise ValueError(f"{folder}: has no training log (runs/PART/log.jsonl); only a model trained here has one")
+    findings: list[Finding] = []
+    curves = {log.parent.name: _curves(log) for log in logs}
+    for part, of_part in curves.items():
+        findings += check_part(part, of_part, _shipped_settings(folder))
+    return findings, curves
+
+
+def _curves(log: Path) -> dict[str, Curve]:
+    try:
+        return read_curves(log)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{log}: a line is damaged ({error}); resume the training, which mends its log") from None
+
+
+def _shipped_settings(folder: Path) -> bool:
+    """Whether the tokenizer's settings are those of the reference, as far as they change its losses."""
+    path = folder / "runs" / "config.yaml"
+    if not path.exists():
+        return False
+    mine, reference = read_config(path), read_config(config_path("nature128-cpu"))
+    training = ("pixel_loss", "perceptual", "batch_size", "crop", "learning_rate", "only_decoder")
+    same = all(getattr(mine.tokenizer_training, n) == getattr(reference.tokenizer_training, n) for n in training)
+    return same and mine.image_size == reference.image_size and mine.tokenizer == reference.tokenizer
+
+
+def check_part(part: str, curves: dict[str, Curve], has_reference: bool = False) -> list[Finding]:
+    """All checks of one log; those whose metrics it lacks are left out.
+
+    Args:
+        part: its name.
+        curves: of its log.
+        has_reference: whether the reference losses apply to its settings.
+    """
+    loss = curves.get("loss", [])
+    if len(loss) < FEWEST_LINES:
+        return [Finding(part, "length", True, f"only {len(loss)} lines of log so far, too few to judge")]
+    findings = [_loss(part, loss), _skipped(part, curves), _spikes(part, curves, loss[-1][0])]
+    for name in curves:
+        if name.startswith("usage_"):
+            findings.append(_codes(part, name.removeprefix("usage_"), curves))
+    if "logits_real" in curves:
+        findings.append(_adversary(part, curves))
+    if has_reference and part == "tokenizer":
+        for name in ("pixel", "perceptual"):
+            findings += _against_reference(name, curves) if name in curves else []
+    if len(curves.get("validation_loss", [])) > 1:
+        findings.append(_overfitting(part, curves["validation_loss"]))
+    # The bottom's top tokens tell it most of what a label does, so a small gain there is no fault.
+    if part == "top" and "unlabelled_validation_loss" in curves:
+        findings.append(_labels(part, curves))
+    return findings
+
+
+def _recent(curve: Curve) -> float:
+    """The mean over the last quarter of the lines."""
+    values = [value for _, value in curve[-max(len(curve) // 4, 1) :]]
+    return sum(values) / len(values)
+
+
+def _loss(part: str, loss: Curve) -> Finding:
+    first, last = loss[0][1], _recent(loss)
+    quarter = max(len(loss) // 4, 1)
+    lowest = min(_recent(loss[: end + quarter]) for end in range(len(loss) - quarter + 1))
+    lower = f"lower {part}_training.learning_rate to a third, or lengthen its warmup_steps"
+    if not last < FALLEN * first:  # also if it is not a number
+        return Finding(part, "loss", False, f"the loss does not fall: {first:.4g} at first, {last:.4g} now", lower)
+    # A tokenizer's loss rises when its adversary joins.
+    if part != "tokenizer" and last > RISEN * lowest:
+        return Finding(part, "loss", False, f"the loss rose from {lowest:.4g} to {last:.4g}", lower)
+    return Finding(part, "loss", True, f"the loss fell from {first:.4g} to {last:.4g}")
+
+
+def _skipped(part: str, curves: dict[str, Curve]) -> Finding:
+    count = int(sum(value for _, value in curves.get("skipped", [])))
+    if not count:
+        return Finding(part, "skipped steps", True, "no step was skipped")
+    advice = f"lower {part}_training.learning_rate, or train with run.precision float32"
+    return Finding(part, "skipped steps", False, f"{count} steps skipped: loss or gradients not finite", advice)
+
+
+def _spikes(part: str, curves: dict[str, Curve], steps: int) -> Finding:
+    count = int(sum(value for _, value in curves.get("loss_spikes", [])))
+    message = f"{count} loss spikes in {steps} steps"
+    if count <= max(SPIKES_PER_1000 * steps / 1000, SPIKES_PER_1000):
+        return Finding(part, "loss spikes", True, message)
+    return Finding(part, "loss spikes", False, message, f"lower {part}_training.learning_rate")
+
+
+def _codes(part: str, level: str, curves: dict[str, Curve]) -> Finding:
+    usage, perplexity = _recent(curves[f"usage_{level}"]), _recent(curves[f"perplexity_{level}"])
+    message = f"{usage:.0%} of the codes in use, perplexity {perplexity:.4g}"
+    if usage >= LEAST_USAGE:
+        return Finding(part, f"codebook {level}", True, message)
+    advice = "set tokenizer_training.codebook.restart_below to 0.03, or lower the learning rate"
+    return Finding(part, f"codebook {level}", False, f"the codebook collapsed: {message}", advice)
+
+
+def _adversary(part: str, curves: dict[str, Curve]) -> Finding:
+    real, fake, loss = (_recent(curves[name]) for name in ("logits_real", "logits_fake", "discriminator"))
+    logits = f"logits {real:.3g} of photographs, {fake:.3g} of reconstructions"
+    if abs(real - fake) < BLIND_GAP:
+        advice = "raise tokenizer_training.adversarial.learning_rate, or start it earlier"
+        return Finding(part, "adversary", False, f"the discriminator is blind: {logits}", advice)
+    if loss < WINNING_LOSS:
+        advice = "lower tokenizer_training.adversarial.learning_rate, or raise its r1_weight"
+        return Finding(part, "adversary", False, f"the discriminator wins: {logits}, loss {loss:.3g}", advice)
+    return Finding(part, "adversary", True, logits)
+
+
+def reference_curves() -> dict[str, Any]:
+    """Measured losses of the tokenizer of ``nature128-cpu``; see docs/commands/doctor.md."""
+    return json.loads(resources.files("strait.runs").joinpath("doctor_reference.json").read_text(encoding="utf-8"))
+
+
+def _against_reference(name: str, curves: dict[str, Curve]) -> list[Finding]:
+    """The newest line of which the reference has every step; nothing if there is none."""
+    reference = reference_curves()
+    every = reference["every"]
+    before = 0
+    findings: list[Finding] = []
+    for step, value in curves[name]:
+        # A line is a mean since the line before, so it is compared with the mean over the same steps.
+        means = [mean for end, mean in reference[name] if before < end <= step]
+        if before % every == 0 and len(means) * every == step - before:
+            expected = sum(means) / len(means)
+            message = f"{value:.4g} at step {step}; the reference has {expected:.4g}"
+            healthy = value <= WORSE_THAN_REFERENCE * expected
+            advice = "" if healthy else "look at runs/tokenizer/samples: are these your photographs?"
+            findings = [Finding("tokenizer", f"{name} loss", healthy, message, advice)]
+        before = step
+    return findings
+
+
+def _overfitting(part: str, curve: Curve) -> Finding:
+    best_step, best = min(curve, key=lambda point: point[1])
+    last = curve[-1][1]
+    message = f"validation loss {last:.4g}, lowest {best:.4g} at step {best_step}"
+    if last <= OVERFITTED * best:
+        return Finding(part, "overfitting", True, message)
+    advice = "use more photographs or more dropout, or stop at that step (its checkpoint is kept)"
+    return Finding(part, "overfitting", False, message, advice)
+
+
+def _labels(part: str, curves: dict[str, Curve]) -> Finding:
+    with_labels, without = curves["validation_loss"][-1][1], curves["unlabelled_validation_loss"][-1][1]
+    message = f"validation loss {with_labels:.4g} with labels, {without:.4g} without"
+    if without - with_labels >= LABELS_HELP * without:
+        return Finding(part, "labels", True, message)
+    return Finding(part, "labels", False, f"labels do not help: {message}", "check that the labels are right")
