@@ -8,12 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from strait.config import TRAINED, config_path, read_config
+from strait.config import TRAINED, Config, config_path, read_config
 from strait.training.curves import Curve, read_curves
 
 FEWEST_LINES = 4
 """Lines of a log from which its end can be told from its start."""
-LEAST_USAGE = 0.1
+LEAST_USAGE, LEAST_PERPLEXITY = 0.1, 0.05
 BLIND_GAP, WINNING_LOSS = 0.01, 0.05
 FALLEN, RISEN = 0.98, 1.25
 SPIKES_PER_1000 = 3.0
@@ -57,8 +57,10 @@ def examine(folder: Path) -> tuple[list[Finding], dict[str, dict[str, Curve]]]:
         raise ValueError(f"{folder}: has no training log (runs/PART/log.jsonl); only a model trained here has one")
     findings: list[Finding] = []
     curves = {log.parent.name: _curves(log) for log in logs}
+    path = folder / "runs" / "config.yaml"
+    config = read_config(path) if path.exists() else None
     for part, of_part in curves.items():
-        findings += check_part(part, of_part, _shipped_settings(folder))
+        findings += check_part(part, of_part, config)
     return findings, curves
 
 
@@ -69,24 +71,21 @@ def _curves(log: Path) -> dict[str, Curve]:
         raise ValueError(f"{log}: a line is damaged ({error}); resume the training, which mends its log") from None
 
 
-def _shipped_settings(folder: Path) -> bool:
+def _has_reference(mine: Config) -> bool:
     """Whether the tokenizer's settings are those of the reference, as far as they change its losses."""
-    path = folder / "runs" / "config.yaml"
-    if not path.exists():
-        return False
-    mine, reference = read_config(path), read_config(config_path("nature128-cpu"))
+    reference = read_config(config_path("nature128-cpu"))
     training = ("pixel_loss", "perceptual", "batch_size", "crop", "learning_rate", "only_decoder")
     same = all(getattr(mine.tokenizer_training, n) == getattr(reference.tokenizer_training, n) for n in training)
     return same and mine.image_size == reference.image_size and mine.tokenizer == reference.tokenizer
 
 
-def check_part(part: str, curves: dict[str, Curve], has_reference: bool = False) -> list[Finding]:
+def check_part(part: str, curves: dict[str, Curve], config: Config | None = None) -> list[Finding]:
     """All checks of one log; those whose metrics it lacks are left out.
 
     Args:
         part: its name.
         curves: of its log.
-        has_reference: whether the reference losses apply to its settings.
+        config: of the training; without it, neither perplexity nor reference losses are checked.
     """
     loss = curves.get("loss", [])
     if len(loss) < FEWEST_LINES:
@@ -94,10 +93,10 @@ def check_part(part: str, curves: dict[str, Curve], has_reference: bool = False)
     findings = [_loss(part, loss), _skipped(part, curves), _spikes(part, curves, loss[-1][0])]
     for name in curves:
         if name.startswith("usage_"):
-            findings.append(_codes(part, name.removeprefix("usage_"), curves))
+            findings.append(_codes(part, name.removeprefix("usage_"), curves, config))
     if "logits_real" in curves:
         findings.append(_adversary(part, curves))
-    if has_reference and part == "tokenizer":
+    if part == "tokenizer" and config is not None and _has_reference(config):
         for name in ("pixel", "perceptual"):
             findings += _against_reference(name, curves) if name in curves else []
     if len(curves.get("validation_loss", [])) > 1:
@@ -143,10 +142,12 @@ def _spikes(part: str, curves: dict[str, Curve], steps: int) -> Finding:
     return Finding(part, "loss spikes", False, message, f"lower {part}_training.learning_rate")
 
 
-def _codes(part: str, level: str, curves: dict[str, Curve]) -> Finding:
+def _codes(part: str, level: str, curves: dict[str, Curve], config: Config | None) -> Finding:
     usage, perplexity = _recent(curves[f"usage_{level}"]), _recent(curves[f"perplexity_{level}"])
     message = f"{usage:.0%} of the codes in use, perplexity {perplexity:.4g}"
-    if usage >= LEAST_USAGE:
+    # Usage is an average from a uniform start, so it falls late; perplexity shows a collapse at once.
+    codes = 0 if config is None else config.tokenizer.codebook_size
+    if usage >= LEAST_USAGE and perplexity >= LEAST_PERPLEXITY * codes:
         return Finding(part, f"codebook {level}", True, message)
     advice = "set tokenizer_training.codebook.restart_below to 0.03, or lower the learning rate"
     return Finding(part, f"codebook {level}", False, f"the codebook collapsed: {message}", advice)

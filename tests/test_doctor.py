@@ -1,0 +1,134 @@
+"""``strait doctor``: it names what was broken on purpose, and finds nothing in a healthy training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import _CLASSES, make_photograph
+from strait.cli import main
+from strait.config import Config, config_path, read_config
+from strait.runs.doctor import check_part, reference_curves
+from strait.training.curves import Curve
+
+
+def line(*values: float) -> Curve:
+    return [(10 * (number + 1), value) for number, value in enumerate(values)]
+
+
+HEALTHY = {
+    "loss": line(4.0, 3.5, 3.2, 3.0),
+    "usage_top": line(1.0, 0.6, 0.5, 0.5),
+    "perplexity_top": line(60, 40, 30, 30),
+    "logits_real": line(0.3, 0.3, 0.3, 0.3),
+    "logits_fake": line(-0.2, -0.2, -0.2, -0.2),
+    "discriminator": line(1.6, 1.6, 1.6, 1.6),
+    "validation_loss": line(3.4, 3.3, 3.2, 3.1),
+    "unlabelled_validation_loss": line(3.5, 3.4, 3.3, 3.2),
+}
+
+
+def faults(curves: dict[str, Curve], part: str = "top", config: Config | None = None) -> list[str]:
+    findings = check_part(part, curves, config)
+    assert all(finding.suggestion for finding in findings if not finding.healthy)
+    assert not any(finding.suggestion for finding in findings if finding.healthy)
+    return [finding.check for finding in findings if not finding.healthy]
+
+
+def test_nothing_is_found_in_a_healthy_log() -> None:
+    assert faults(HEALTHY) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "check"),
+    [
+        ({"loss": line(4.0, 4.0, 4.0, 4.0)}, "loss"),
+        ({"loss": line(4.0, 2.0, 2.2, 2.6)}, "loss"),
+        ({"loss": line(4.0, 3.0, float("nan"), float("nan"))}, "loss"),
+        ({"skipped": [(20, 1.0)]}, "skipped steps"),
+        ({"loss_spikes": [(20, 2.0), (30, 2.0)]}, "loss spikes"),
+        ({"usage_top": line(1.0, 0.3, 0.1, 0.05)}, "codebook top"),
+        ({"logits_fake": line(0.3, 0.3, 0.3, 0.3)}, "adversary"),
+        ({"discriminator": line(1.6, 0.4, 0.1, 0.01)}, "adversary"),
+        ({"validation_loss": line(3.4, 2.8, 3.0, 3.1)}, "overfitting"),
+        ({"unlabelled_validation_loss": line(3.4, 3.3, 3.2, 3.1)}, "labels"),
+    ],
+)
+def test_each_fault_is_named_alone(changed: dict[str, Curve], check: str) -> None:
+    assert faults(HEALTHY | changed) == [check]
+
+
+def test_a_short_log_is_not_judged() -> None:
+    assert faults({"loss": line(4.0, 4.0, 4.0)}) == []
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, []), (1.2, []), (1.3, ["pixel loss"])])
+def test_a_line_is_compared_with_the_mean_over_its_steps(factor: float, expected: list[str]) -> None:
+    losses = dict(map(tuple, reference_curves()["pixel"]))
+    pixel = [(20, factor * (losses[10] + losses[20]) / 2), (10**6, 99.0)]  # the reference does not reach that far
+    curves = {"loss": HEALTHY["loss"], "pixel": pixel}
+    assert faults(curves, "tokenizer", read_config(config_path("nature128-cpu"))) == expected
+    assert faults(curves, "tokenizer", read_config(config_path("smoke"))) == []
+
+
+def test_few_codes_for_nearly_all_tokens_are_a_collapse_while_usage_is_still_high() -> None:
+    collapsed = HEALTHY | {"usage_top": line(1.0, 1.0, 1.0, 0.9), "perplexity_top": line(60, 9, 2, 1.5)}
+    smoke = read_config(config_path("smoke"))
+    assert faults(collapsed, config=smoke) == ["codebook top"]
+    assert faults(HEALTHY, config=smoke) == []
+
+
+def test_the_exit_status_and_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "runs" / "top" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps({"step": step, "loss": value}) + "\n" for step, value in HEALTHY["loss"]))
+    picture = tmp_path / "curves.png"
+    assert main(["doctor", str(tmp_path), "--output", str(picture)]) == 0
+    assert Image.open(picture).width > 0
+    picture.write_bytes(b"mine")
+    assert main(["doctor", str(tmp_path), "--output", str(picture)]) == 2
+    assert picture.read_bytes() == b"mine"
+    log.write_text("".join(json.dumps({"step": step, "loss": 4.0}) + "\n" for step in range(1, 6)))
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert not report["healthy"]
+    assert [f["check"] for f in report["findings"] if not f["healthy"]] == ["loss"]
+
+
+@pytest.mark.parametrize("broken", ["no folder", "no logs", "a damaged line"])
+def test_what_cannot_be_judged_ends_in_one_line(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    if broken != "no folder":
+        (folder / "runs" / "top").mkdir(parents=True)
+    if broken == "a damaged line":
+        (folder / "runs" / "top" / "log.jsonl").write_text('{"step": 1, "lo')
+    assert main(["doctor", str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_real_training_is_healthy_and_shuffled_labels_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(_CLASSES)
+    for kind in ("true", "shuffled"):
+        for number in range(120):
+            for index, name in enumerate(names):
+                label = name if kind == "true" else names[(index + number // len(names) + number) % len(names)]
+                folder = tmp_path / kind / ("train" if number < 100 else "validation") / label
+                folder.mkdir(parents=True, exist_ok=True)
+                make_photograph(name, number).save(folder / f"{name}-{number}.jpg", quality=92)
+        for part in ("tokenizer", "top"):
+            data, model = str(tmp_path / kind), str(tmp_path / f"model {kind}")
+            assert main(["train", part, "--config", "smoke", "--data", data, "--model", model]) == 0
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path / "model true")]) == 0
+    assert main(["doctor", str(tmp_path / "model shuffled"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    assert [(f["part"], f["check"]) for f in found if not f["healthy"]] == [("top", "labels")]
