@@ -1,8 +1,8 @@
 """Steps that adapt: as few forward passes as an image needs, and their count.
 
 A step keeps more tokens than the schedule wants if the network is sure enough of them: in the order in which tokens
-are kept, as long as their expected errors, the sum of 1 - p, stay within a bound. The Entropy-Bounded sampler (Ben-Hamu
-et al. 2025) bounds a sum of entropies in the same way.
+are kept, as long as their expected errors, the sum of 1 - p, stay within a bound. The Entropy-Bounded sampler
+(Ben-Hamu et al. 2025) bounds a sum of entropies in the same way.
 """
 
 from __future__ import annotations

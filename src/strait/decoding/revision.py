@@ -3,8 +3,8 @@
 ``remask`` follows ReMDM (Wang et al. 2025): at each step a random share. ``confidence`` takes the tokens that the
 network finds least likely in the step's own forward pass, where it sees the whole canvas. Both change which tokens are
 masked after a step, not how many, so they need no further passes. ``redraw`` follows Draft-and-Revise (Lee et al.
-2022): after the last step the tokens are divided at random, and each part is drawn again given all others, in a pass of
-its own.
+2022): after the last step the tokens are divided at random, and each part is drawn again given all others, in a pass
+of its own.
 """
 
 from __future__ import annotations

@@ -118,10 +118,10 @@ class StraITPipeline:
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
             return_dict: False returns ``(images,)``.
             callback_on_step_end: called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
-                counts from 0 through all levels, ``timestep`` is the number of remaining steps (at most, with a quality below 1), and
-                ``values`` has the
-                ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``) and ``masked`` (bool). Its return value
-                is ignored; an exception in it ends the call. Each batch counts anew.
+                counts from 0 through all levels, ``timestep`` is the number of remaining steps (at most, with a
+                quality below 1), and ``values`` has the ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``)
+                and ``masked`` (bool). Its return value is ignored; an exception in it ends the call. Each batch counts
+                anew.
             batch_size: images decoded at once; by default as many as fit into memory, at most 64.
             settings: others of ``DecodingConfig`` by name: ``quality``, ``revise``, ``guidance_ramp`` ...
 
