@@ -101,14 +101,18 @@ def _decode_batch(
     model: StraIT, labels: Tensor, indices: Tensor, request: Request, bar: tqdm
 ) -> tuple[Images, list[list[int]]]:
     """The images, and the forward passes that each took at each level."""
-    grids, count, taken = dict[str, Tensor](), PassCount(), 0
+    grids, count, ahead = dict[str, Tensor](), PassCount(), 0
+    planned = dict(zip(model.config.level_names, request.decoding.passes, strict=False))
+    bar.total = bar.total or 0
     for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
         grids[step.level] = step.canvas.as_grid()
         count(step)
-        taken += 1
+        if step.index == 0:
+            bar.total -= planned[step.level] - step.num_steps  # fewer where a level has fewer tokens
+            ahead += step.num_steps
+        ahead -= 1
         bar.update()
-    if bar.total is not None:
-        bar.total -= sum(request.decoding.passes) - taken  # fewer where a level has fewer tokens, or its pace adapts
+    bar.total -= ahead  # fewer where the pace adapts
     return model.decode(Tokens(tuple(grids.values()))), count.rows()
 
 
