@@ -329,7 +329,7 @@ def test_revision_and_adaptive_steps_are_those_of_the_python_call(replier: Repli
         {"labels": [1], "steps": [4, 3], **more}
         for more in (
             {"revise": "remask", "revise_share": 0.4},
-            {"revise": "redraw", "revise_passes": 2.0},
+            {"revise": "redraw", "revise_passes": 2},
             {"quality": 0.6},
             {"guidance_ramp": "power_cosine", "guidance_start": 0.4},
         )
