@@ -59,9 +59,9 @@ def methods(base: DecodingConfig) -> dict[str, DecodingConfig]:
     for share in (1 / 2, 3 / 4, 2):
         steps = (round(share * top), round(share * bottom))
         found[f"none {steps[0]}+{steps[1]}"] = with_steps(*steps)
-    for quality in (0.98, 0.95, 0.9, 0.8):
+    for quality in (0.92, 0.9, 0.85, 0.8):
         found[f"auto {quality:g}"] = replace(base, quality=quality)
-    for quality in (0.98, 0.95):
+    for quality in (0.96, 0.92):
         found[f"auto {quality:g} of {2 * top}+{2 * bottom}"] = with_steps(2 * top, 2 * bottom, quality=quality)
     return found
 
@@ -105,11 +105,11 @@ class Scores:
         }
 
 
-def written_rows(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+def written_rows(path: Path, about: dict[str, Any], chosen: dict[str, DecodingConfig]) -> list[dict[str, Any]]:
     """The rows of an earlier call; a line that was cut off is removed.
 
     Raises:
-        SystemExit: if they are of another model, other photographs or another number of images.
+        SystemExit: if they are of another model, other photographs, another number of images, or other settings.
     """
     if not path.exists():
         return []
@@ -118,7 +118,8 @@ def written_rows(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
         lines.pop()
         path.write_text("".join(lines), encoding="utf-8")
     rows = [json.loads(line) for line in lines]
-    if any(row["about"] != about for row in rows):
+    settings = {name: json.loads(json.dumps(asdict(decoding))) for name, decoding in chosen.items()}
+    if any(row["about"] != about or row["decoding"] != settings.get(row["method"], row["decoding"]) for row in rows):
         raise SystemExit(f"--output: the rows of {path} are of other settings; give another file")
     return rows
 
@@ -181,7 +182,7 @@ def main() -> None:
         "features": [network_provenance(network) for network in networks],
         "reference": reference.describe(),
     }
-    rows = written_rows(args.output, about)
+    rows = written_rows(args.output, about, chosen)
     there = {(row["method"], row["seed"]) for row in rows}
     scores = {name: Scores(model, network, reference) for name, network in zip(names, networks, strict=True)}
     draw(model, model.default_decoding(), min(args.batch_size, args.samples), 0, args.batch_size)  # warms up
