@@ -14,17 +14,13 @@ from strait.cli import main
 from strait.config import Config, config_path, read_config
 from strait.data.config import DataConfig
 from strait.decoding.config import SCHEDULES, DecodingConfig
-from strait.decoding.iterative import decode_step
 from strait.decoding.masking import mask_ratio, num_masked, training_mask
-from strait.decoding.stratified import level_sampling
 from strait.model.config import ModelConfig
 from strait.model.strait import StraIT, random_model
-from strait.randomness import image_seeds
 from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.config import TokenizerConfig, TokenizerKind
 from strait.training.config import AdversarialConfig, RunConfig, TokenizerTrainingConfig, TransformerTrainingConfig
 from strait.transformer.config import TransformerConfig
-from strait.types import Canvas
 
 SMALL = TransformerConfig(layers=1, width=16, mlp=24, heads=2)
 TOKENIZER = TokenizerConfig(
@@ -113,13 +109,6 @@ def test_unknown_schedules_are_refused_wherever_they_are_said(tmp_path: Path) ->
     refused(lambda: num_masked("sinus", four - 4, four, four, four), "schedule: 'sinus'", every)
     refused(lambda: training_mask("sinus", half, torch.rand(1, 4)), "schedule: 'sinus'", every)
     refused(lambda: DecodingConfig(schedule="sinus"), "decoding.schedule: 'sinus'", every)  # type: ignore[arg-type]
-    canvas, seeds = Canvas.blank(1, (2, 2)), image_seeds(0, torch.arange(1))
-    sampling = level_sampling(seeds, DecodingConfig(), 0)
-
-    def network(canvas: Canvas, positions: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.zeros(1, 4, 3)
-
-    refused(lambda: decode_step(network, canvas, sampling, four, 0, "sinus"), "schedule: 'sinus'", every)
     for text, setting in (
         ("decoding: {schedule: sinus}", "decoding.schedule: 'sinus'"),
         ("top_training: {mask_schedule: sinus}", "top_training.mask_schedule: 'sinus'"),

@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from strait.cli import main
 from strait.commands import generated_files
+from strait.decoding.config import AUTO_QUALITY
 from strait.model.strait import StraIT
+from strait.pictures.images import to_pictures
 
 SMALL = [
     *("--tokenizer_training.steps", "40", "--tokenizer_training.codebook.start", "10"),
@@ -132,6 +136,72 @@ def test_the_bar_ends_at_the_steps_that_were_taken(
     taken = 2 * (top[0] * top[1] + 2)
     assert top[0] * top[1] < 200
     assert set(bars) == {(taken, taken)}
+    bars.clear()
+    words = ("generate", "--model", trained, "--count", 3, "--steps", "9+9", "--quality", 0)
+    assert run(*words, "--overwrite", "--output", tmp_path) == 0
+    assert set(bars) == {(2, 2)}
+
+
+def test_steps_that_adapt_say_how_many_they_were(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("generate", "--model", trained, "--count", 3, "--output")
+    assert run(*words, tmp_path / "auto", "--steps", "auto", "--quality", 0.5) == 0
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("forward passes")]
+    counts = []
+    for file in sorted((tmp_path / "auto").iterdir()):
+        settings = json.loads(Image.open(file).info["strait"])
+        assert settings["decoding"]["quality"] == 0.5
+        counts.append(settings["passes"])
+    means = "+".join(f"{sum(level) / 3:.1f}" for level in zip(*counts, strict=True))
+    most = "+".join(map(str, settings["decoding"]["steps"]))
+    assert line == f"forward passes an image: {means} on average, of at most {most}"
+    assert run(*words, tmp_path / "usual", "--steps", "auto") == 0
+    assert run(*words, tmp_path / "plain", "--quality", 1) == 0
+    assert capsys.readouterr().err.count("forward passes an image") == 1
+    for name, quality in (("usual", AUTO_QUALITY), ("plain", 1.0)):
+        settings = json.loads(Image.open(next((tmp_path / name).iterdir())).info["strait"])
+        assert settings["decoding"]["quality"] == quality
+        assert ("passes" in settings) == (quality < 1)
+
+
+def test_revision_and_late_guidance_are_those_of_python(trained: Path, tmp_path: Path) -> None:
+    model = StraIT.from_pretrained(trained)
+    for number, (options, changes) in enumerate(
+        (
+            (("--revise", "remask", "--revise-share", 0.2), {"revise": "remask", "revise_share": 0.2}),
+            (("--revise", "redraw", "--revise-passes", 2), {"revise": "redraw", "revise_passes": 2}),
+            (
+                ("--guidance-ramp", "power_cosine", "--guidance-start", 0.2, "--guidance", 2),
+                {"guidance_ramp": "power_cosine", "guidance_start": 0.2, "guidance": 2.0},
+            ),
+        )
+    ):
+        folder = tmp_path / str(number)
+        assert run("generate", "--model", trained, "--labels", "1", "--seed", 4, "--output", folder, *options) == 0
+        (file,) = folder.iterdir()
+        decoding = replace(model.default_decoding(), **changes)
+        (picture,) = to_pictures(model.generate([1], seed=4, decoding=decoding))
+        assert np.array_equal(np.asarray(Image.open(file)), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--revise", "remask"), "decoding.revise_share: 0.0 must be above 0 and at most 1 (revise: remask)"),
+        (("--revise-passes", 2), "decoding.revise_passes: 2 must be 0, because nothing is redrawn (revise: none)"),
+        (("--revise", "regret"), "decoding.revise: 'regret' is not one of none, remask, confidence, redraw"),
+        (("--steps", "auto", "--quality", 2), "decoding.quality: 2.0 must lie between 0 and 1"),
+        (("--guidance-ramp", "late"), "decoding.guidance_ramp: 'late' is not one of constant, linear, power_cosine"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[Any, ...], message: str
+) -> None:
+    assert run("generate", "--model", trained, "--output", tmp_path, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_grid_holds_a_row_a_label(trained: Path, tmp_path: Path) -> None:

@@ -150,7 +150,12 @@ def test_step_equals_naive(canvas: Canvas, schedule: str, keep: str, level: int,
     start = [data.draw(st.integers(unknown, length)) for unknown in canvas.masked.sum(-1).tolist()]
     sampling = settings_of_rows(step, num_steps, temperature, seed)
     after, drawn, log_p = decode_step(
-        bound(canvas.grid, batch), canvas, sampling, torch.tensor(start), level, schedule, keep
+        bound(canvas.grid, batch),
+        canvas,
+        sampling,
+        torch.tensor(start),
+        level,
+        DecodingConfig(schedule=schedule, keep=keep),
     )
     for row in range(batch):
         tokens, masked = canvas.tokens[row].tolist(), canvas.masked[row].tolist()
@@ -181,7 +186,7 @@ def test_step_leaves_its_arguments_alone():
     canvas = Canvas(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[True, False, True, True]]), (2, 2))
     before = (canvas.tokens.clone(), canvas.masked.clone())
     sampling = settings_of_rows([0], [3], [4.5], 0)
-    decode_step(bound((2, 2), 1), canvas, sampling, torch.tensor([3]), 0)
+    decode_step(bound((2, 2), 1), canvas, sampling, torch.tensor([3]), 0, DecodingConfig())
     assert torch.equal(canvas.tokens, before[0])
     assert torch.equal(canvas.masked, before[1])
 

@@ -22,6 +22,7 @@ from strait.decoding.masking import num_masked
 from strait.decoding.sampling import halton_scores
 from strait.decoding.stratified import final_tokens
 from strait.export import generate as numpy_side
+from strait.export.onnx_files import export_onnx
 from strait.model.config import ModelConfig, ModelError
 from strait.model.strait import StraIT, random_model
 from strait.pictures.images import to_pictures
@@ -141,14 +142,35 @@ def shipped_files(shipped: StraIT, tmp_path_factory: pytest.TempPathFactory) -> 
         {"guidance": 0.0, "temperature": (4.5, 1.0)},
         {"guidance": 2.0, "guidance_ramp": "linear", "steps": (18, 6), "schedule": "square"},
         {"keep": "halton", "steps": (7, 3), "schedule": "exponential"},
+        {"guidance": 3.0, "guidance_ramp": "power_cosine", "steps": (8, 5)},
+        {"guidance": 2.0, "guidance_start": 0.5, "steps": (8, 5)},
     ],
-    ids=["its own settings", "without guidance", "ramped guidance", "Halton order"],
+    ids=["its own settings", "without guidance", "ramped guidance", "Halton order", "power-cosine", "late guidance"],
 )
 def test_the_model_that_ships(shipped: StraIT, shipped_files: Path, changes: dict) -> None:
     exported = numpy_side.Exported(shipped_files, threads=1)
     decoding = dataclasses.replace(shipped.decoding, **changes)
     for seed, labels in ((0, [0, 29]), (-3, [-1, 12])):
         compare(shipped, exported, labels, seed, decoding)
+
+
+@with_libraries
+def test_settings_that_the_program_lacks_are_refused(shipped: StraIT, shipped_files: Path, tmp_path: Path) -> None:
+    """When a model is exported, and when the program reads a description that somebody changed."""
+    for name, changes in (
+        ("revise", {"revise": "remask", "revise_share": 0.1}),
+        ("quality", {"quality": 0.9}),
+    ):
+        model = random_model(SINGLE, CLASSES)
+        model.decoding = dataclasses.replace(model.decoding, **changes)
+        with pytest.raises(ValueError, match=r"^decoding: the exported program offers only quality 1 and revise none"):
+            export_onnx(model, tmp_path / "never")
+        assert not (tmp_path / "never").exists()
+        about = json.loads((shipped_files / "export.json").read_text())
+        about["decoding"].update(changes)
+        (tmp_path / "export.json").write_text(json.dumps(about))
+        with pytest.raises(ValueError, match=f"^decoding.{name}: this program offers only"):
+            numpy_side.Exported(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_decoding_under_guidance_equals_two_passes_a_step(
             return two_passes(network, condition, seen, scales, positions)
 
         now = dataclasses.replace(sampling, step=torch.full((4,), step.index), num_steps=torch.tensor(own_steps))
-        after, drawn, log_p = decode_step(separate, before, now, start, 0)
+        after, drawn, log_p = decode_step(separate, before, now, start, 0, config)
         assert torch.equal(step.drawn, drawn)
         assert torch.equal(step.canvas.masked, after.masked)
         torch.testing.assert_close(step.confidence, log_p, atol=1e-4, rtol=1e-4)

@@ -52,6 +52,30 @@ def test_a_call_gives_what_generate_gives(model: StraIT, pipe: StraITPipeline) -
     assert torch.equal(alone, wanted)
 
 
+def test_further_settings_have_their_names(model: StraIT, pipe: StraITPipeline) -> None:
+    for settings in (
+        {"quality": 0.6},
+        {"revise": "redraw", "revise_passes": 3},
+        {"guidance_ramp": "power_cosine", "guidance_start": 0.25},
+    ):
+        remaining: list[int] = []
+        images = pipe(
+            "teddy",
+            (4, 3),
+            1.0,
+            generator=3,
+            output_type="pt",
+            callback_on_step_end=lambda pipe, step, left, values, remaining=remaining: remaining.append(left),
+            **settings,
+        ).images
+        decoding = replace(model.default_decoding(), steps=(4, 3), guidance=1.0, **settings)
+        assert torch.equal(images, model.generate(["teddy"], seed=3, decoding=decoding))
+        assert remaining[0] == sum(decoding.passes) - 1
+        assert remaining[-1] == 0 or decoding.quality < 1
+    with pytest.raises(TypeError, match="regret"):
+        pipe("teddy", regret=1)
+
+
 def test_what_is_not_said_is_the_models_own(model: StraIT, pipe: StraITPipeline) -> None:
     assert torch.equal(pipe("teddy", generator=3, output_type="pt").images, model.generate(["teddy"], seed=3))
     assert torch.equal(

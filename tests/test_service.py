@@ -98,7 +98,8 @@ def opened(png: str) -> Image.Image:
 
 def by_hand(model: StraIT, **wanted: Any) -> list[np.ndarray]:
     """What the Python call makes of a request's body."""
-    names = ("steps", "temperature", "guidance", "schedule")
+    names = ("steps", "temperature", "guidance", "schedule", "quality", "guidance_ramp", "guidance_start")
+    names = (*names, "revise", "revise_share", "revise_passes")
     chosen = {name: wanted.pop(name) for name in names if name in wanted}
     decoding = model.default_decoding().chosen(model.config.tokenizer.num_levels, **chosen)
     made = model.generate(**wanted, decoding=decoding)
@@ -321,6 +322,29 @@ def test_every_picture_is_edited_or_refused(replier: Replier, data: st.DataObjec
     assert reply.status in (200, 422), reply.content
     if reply.status == 200 and body.action in ("infill", "relabel"):
         assert opened(json.loads(reply.content)["images"][0]["png"]).size == (width, height)
+
+
+def test_revision_and_adaptive_steps_are_those_of_the_python_call(replier: Replier, model: StraIT) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"labels": [1], "steps": [4, 3], **more}
+        for more in (
+            {"revise": "remask", "revise_share": 0.4},
+            {"revise": "redraw", "revise_passes": 2},
+            {"quality": 0.6},
+            {"guidance_ramp": "power_cosine", "guidance_start": 0.4},
+        )
+    ]
+    for body, reply in zip(bodies, replier.replies([GenerateBody(**body) for body in bodies]), strict=True):
+        images = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
+        assert same(images, by_hand(model, **body))
+    for wrong, reason in (
+        ({"revise": "remask"}, "decoding.revise_share"),
+        ({"revise": "redraw", "revise_passes": 2**31}, "steps: "),
+        ({"revise_passes": 2}, "decoding.revise_passes"),
+    ):
+        (reply,) = replier.replies([GenerateBody(**wrong)])
+        assert reply.status == 422
+        assert json.loads(reply.content)["detail"].startswith(reason)
 
 
 def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) -> None:

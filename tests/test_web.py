@@ -100,7 +100,7 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
         *(data.draw(kind) for kind in (steps, steps, number, number)),
         data.draw(st.sampled_from(["cosine", "linear", "square"])),
         data.draw(st.sampled_from(["confidence", "halton"])),
-        data.draw(st.sampled_from(["constant", "linear"])),
+        data.draw(st.sampled_from(["constant", "linear", "power_cosine"])),
     )
     values = controls.values(wanted)
     last = values.requests(controls.model)[-1]
@@ -131,6 +131,17 @@ def test_settings_that_cannot_be_say_so(controls: Controls, tmp_path: Path) -> N
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             controls.restored(stored_in(settings_in(str(tmp_path / name)), MOST_IMAGES))
+    values = controls.values(good)
+    for name, changes in (
+        ("revise", {"revise": "remask", "revise_share": 0.1}),
+        ("quality", {"quality": 0.9}),
+        ("guidance_start", {"guidance_start": 0.5}),
+    ):
+        request = dataclasses.replace(values, decoding=dataclasses.replace(values.decoding, **changes))
+        settings = settings_inside(controls.model, "", request.requests(controls.model)[-1])
+        (tmp_path / "d.png").write_bytes(png_bytes(Image.new("RGB", (4, 4)), settings))
+        with pytest.raises(ValueError, match=f"^picture: its {name} is .*, but this page offers no {name}"):
+            controls.restored(stored_in(settings_in(str(tmp_path / "d.png")), MOST_IMAGES))
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     with pytest.raises(ValueError, match=r"^picture: it has no settings"):
         settings_in(str(tmp_path / "c.png"))

@@ -95,11 +95,14 @@ class Canvas:
         tokens: int64 ``[batch, length]``; masked positions may hold any ids.
         masked: bool ``[batch, length]``; True where the token is still unknown (m_i = 1, the sets M and N).
         grid: (h, w) with ``h * w == length``.
+        given: bool ``[batch, length]``; True where the user gave the token, so that no revision changes it. Known
+            tokens that are not given were drawn and kept. None: all known tokens are given.
     """
 
     tokens: Tensor
     masked: Tensor
     grid: Grid
+    given: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.shape != self.masked.shape or self.tokens.shape[-1] != self.grid[0] * self.grid[1]:
@@ -125,6 +128,11 @@ class Canvas:
         flat = tokens.reshape(batch, -1).to(torch.int64)
         masks = torch.zeros_like(flat, dtype=torch.bool) if masked is None else masked.reshape(batch, -1)
         return cls(flat, masks, (height, width))
+
+    @property
+    def free(self) -> Tensor:
+        """Where tokens may be drawn: bool ``[batch, length]``, all that are not given."""
+        return self.masked if self.given is None else ~self.given
 
     def as_grid(self) -> Tensor:
         """The tokens as ``[batch, h, w]``."""
@@ -207,11 +215,12 @@ class DecodingStep:
     Attributes:
         level: the level's name.
         index: the step, from 0.
-        num_steps: steps of the level.
+        num_steps: steps of the level; fewer follow if the pace adapts (``quality``).
         canvas: after the step; ``canvas.tokens`` has the drawn id at every position, ``canvas.masked`` marks those
             still unknown.
         drawn: int64 ``[batch, length]``: the ids drawn at this step; known tokens are unchanged.
         confidence: float ``[batch, length]``: log-probability of each drawn id; 0 for known tokens.
+        predicted: bool ``[batch, length]``: what was masked for this step; a row without any needed no pass.
     """
 
     level: str
@@ -220,3 +229,4 @@ class DecodingStep:
     canvas: Canvas
     drawn: Tensor
     confidence: Tensor
+    predicted: Tensor

@@ -109,7 +109,7 @@ def passes_of(
         most: counting stops just above it.
     """
     model = edit.model
-    each = sum(base_decoding(model, edit.decoding).steps) * edit.count
+    each = sum(base_decoding(model, edit.decoding).passes) * edit.count
     if action == "extend":
         canvas = ExtendedCanvas(picture.size, options.sides, model.config.grids[0])
         windows = canvas.count_windows(most // each + 1)

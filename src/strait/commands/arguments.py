@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from strait.decoding.config import AUTO_QUALITY
 from strait.runtime.messages import first_line
 
 # Added to the number of the signal that ended a verb, as in shells.
@@ -128,10 +129,22 @@ def split_labels(text: str, classes: Any) -> list[str]:
 
 def add_decoding_options(parser: ArgumentParser) -> None:
     """The options of ``chosen_decoding``."""
-    parser.add_argument("--steps", help="steps of each level, such as 18+6; the model's defaults if omitted")
+    parser.add_argument("--steps", help="steps of each level, such as 18+6, or auto; the model's defaults if omitted")
     parser.add_argument("--temperature", help="one for all levels, or one for each, such as 4.5+2")
     parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance")
     parser.add_argument("--schedule", help="mask schedule, such as cosine")
+    parser.add_argument(
+        "--quality",
+        type=float,
+        help="from 0 to 1: below 1, images take fewer steps where the model is sure (--steps auto: 0.9)",
+    )
+    parser.add_argument("--guidance-ramp", help="guidance over the steps: constant, linear, power_cosine")
+    parser.add_argument("--guidance-start", type=float, help="share of the steps before guidance begins, from 0 to 1")
+    parser.add_argument("--revise", help="take tokens back: none, remask, confidence, redraw")
+    parser.add_argument(
+        "--revise-share", type=float, help="remask, confidence: share of the kept tokens, at each step"
+    )
+    parser.add_argument("--revise-passes", type=int, help="redraw: additional passes of each level, at least 2")
 
 
 def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
@@ -145,11 +158,25 @@ def chosen_decoding(decoding: Any, base_levels: int, args: Namespace) -> Any:
     Raises:
         ValueError: naming the invalid option.
     """
-    steps = None if args.steps is None else _numbers("--steps", args.steps, int)
+    is_auto = args.steps == "auto"
+    steps = None if args.steps is None or is_auto else _numbers("--steps", args.steps, int)
     temperature = None if args.temperature is None else _numbers("--temperature", args.temperature, float)
     if temperature is not None and len(temperature) == 1:
         temperature = temperature[0]
-    return decoding.chosen(base_levels, steps, temperature, args.guidance, args.schedule, called="--steps")
+    return decoding.chosen(
+        base_levels,
+        steps,
+        temperature,
+        args.guidance,
+        args.schedule,
+        called="--steps",
+        quality=AUTO_QUALITY if is_auto and args.quality is None else args.quality,
+        guidance_ramp=args.guidance_ramp,
+        guidance_start=args.guidance_start,
+        revise=args.revise,
+        revise_share=args.revise_share,
+        revise_passes=args.revise_passes,
+    )
 
 
 def _numbers(option: str, text: str, kind: type) -> list[Any]:

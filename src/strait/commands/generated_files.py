@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from strait.decoding.adaptive import PassCount
 from strait.decoding.config import DecodingConfig
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
@@ -66,20 +67,27 @@ def generate_files(
     batches: list[Images] = []
     limit = None if request.batch_size is None else min(request.batch_size, len(labels))
     size = model.batch_size(limit, request.decoding)
-    steps = sum(request.decoding.steps) * -(-len(labels) // size)
+    steps, passes = sum(request.decoding.passes) * -(-len(labels) // size), list[list[int]]()
     with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
         for batch_labels, batch_indices in zip(labels.split(size), positions.split(size), strict=True):
-            images = _decode_batch(model, batch_labels, batch_indices, request, bar)
+            images, counts = _decode_batch(model, batch_labels, batch_indices, request, bar)
+            passes += counts
             if grid is not None:
                 batches.append(images.cpu())
             if output is None:
                 continue
-            rows = zip(to_pictures(images), batch_labels.tolist(), batch_indices.tolist(), strict=True)
-            for picture, label, index in rows:
+            rows = zip(to_pictures(images), batch_labels.tolist(), batch_indices.tolist(), counts, strict=True)
+            for picture, label, index, count in rows:
                 settings = _settings(model, request, label, index, digest)
+                if request.decoding.quality < 1:
+                    settings["passes"] = count
                 path = output / f"{_slug(model, label)}-seed{request.seed}-{index:04d}.png"
                 write_new(path, png_bytes(picture, settings), overwrite)
                 yield path
+    if request.decoding.quality < 1:
+        means = "+".join(f"{sum(level) / len(passes):.1f}" for level in zip(*passes, strict=True))
+        most = "+".join(map(str, request.decoding.passes))
+        print(f"forward passes an image: {means} on average, of at most {most}", file=sys.stderr)
     if grid is not None:
         titled = request.labels is not None
         columns = request.count if titled else min(8, len(labels))
@@ -89,15 +97,23 @@ def generate_files(
         yield grid
 
 
-def _decode_batch(model: StraIT, labels: Tensor, indices: Tensor, request: Request, bar: tqdm) -> Images:
-    grids: dict[str, Tensor] = {}
-    planned = dict(zip(model.config.level_names, request.decoding.steps, strict=False))
+def _decode_batch(
+    model: StraIT, labels: Tensor, indices: Tensor, request: Request, bar: tqdm
+) -> tuple[Images, list[list[int]]]:
+    """The images, and the forward passes that each took at each level."""
+    grids, count, ahead = dict[str, Tensor](), PassCount(), 0
+    planned = dict(zip(model.config.level_names, request.decoding.passes, strict=False))
+    bar.total = bar.total or 0
     for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
         grids[step.level] = step.canvas.as_grid()
-        if step.index == 0 and bar.total is not None:
+        count(step)
+        if step.index == 0:
             bar.total -= planned[step.level] - step.num_steps  # fewer where a level has fewer tokens
+            ahead += step.num_steps
+        ahead -= 1
         bar.update()
-    return model.decode(Tokens(tuple(grids.values())))
+    bar.total -= ahead  # fewer where the pace adapts
+    return model.decode(Tokens(tuple(grids.values()))), count.rows()
 
 
 def _settings(model: StraIT, request: Request, label: int | None, index: int | None, digest: str) -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """Classifier-free guidance: the condition and the null condition in one batch of twice the size.
 
 logits = conditional + scale * (conditional - unconditional). Source: StraIT section 4.2, scale 0.2.
+
+Over the steps the scale may grow: linearly; as a power-cosine (MDT; MaskBit decodes with it); or only late, after a
+start (guidance in an interval; eMIGM keeps its late part).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -44,6 +49,24 @@ class Guided:
         return logits
 
 
-def ramped(scale: Tensor, step: Tensor, num_steps: Tensor, ramp: str) -> Tensor:
-    """The guidance ``[batch]`` of a step: constant, or growing linearly to ``scale`` at the last step."""
-    return scale if ramp == "constant" else scale * (step + 1) / num_steps
+POWER = 3
+"""Of the power-cosine: half the scale is reached at 0.5 ** (1 / 3) = 79% of the steps."""
+
+
+def ramped(scale: Tensor, step: Tensor, num_steps: Tensor, ramp: str, start: float = 0.0) -> Tensor:
+    """The guidance ``[batch]`` of a step at the progress r = (step + 1) / num_steps.
+
+    Args:
+        scale: ``[batch]``, reached at the last step.
+        step: int ``[batch]``, from 0.
+        num_steps: int ``[batch]``.
+        ramp: ``constant``; ``linear``, scale * r; or ``power_cosine``, scale * (1 - cos(pi * r ** 3)) / 2.
+        start: the guidance is 0 while r <= start.
+    """
+    if ramp == "linear":
+        values = scale * (step + 1) / num_steps
+    elif ramp == "power_cosine":
+        values = scale * (1 - torch.cos(math.pi * ((step + 1) / num_steps) ** POWER)) / 2
+    else:
+        values = scale
+    return values if start == 0 else values.masked_fill(step + 1 <= start * num_steps, 0.0)

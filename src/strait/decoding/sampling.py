@@ -14,7 +14,7 @@ from torch import Tensor
 from strait.randomness import gumbel, key, uniform, uniform_ids
 from strait.types import Drawer, Grid, Sampling
 
-_DRAW, _CHOOSE = 1, 2
+_DRAW, _CHOOSE = 1, 2  # 3 and 4 are of revision.py
 _KNOWN = torch.inf
 _PIECE = {False: 2**18, True: 2**26}
 """Random numbers drawn at once, on a CPU (few enough to stay in the cache) and on a GPU."""

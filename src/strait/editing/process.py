@@ -86,7 +86,7 @@ class Redrawing:
 
     Attributes:
         level: the level's name.
-        kept_at: the step, from 0, after which the token was kept; -1 if it was known from the start.
+        kept_at: the step, from 0, after which the token was kept for good; -1 if it was known from the start.
         confidence: its probability when it was drawn; 1 if it was known from the start.
         change: probability, in [0, 1], that redrawing it alone, given all others, changes it.
         expected: the same probability for a token drawn given all others; a higher ``change`` marks an early error.
@@ -129,12 +129,10 @@ def redrawings(
 def _history(canvas: Canvas, steps: Sequence[DecodingStep]) -> tuple[Tensor, Tensor]:
     """For each token ``[batch, length]``, the step that kept it and its probability at that step."""
     kept_at, confidence = torch.full_like(canvas.tokens, -1), torch.ones_like(steps[0].confidence)
-    masked = canvas.masked
     for step in steps:
-        kept = masked & ~step.canvas.masked
+        kept = step.predicted & ~step.canvas.masked
         kept_at = kept_at.masked_fill(kept, step.index)
         confidence = torch.where(kept, step.confidence.exp(), confidence)
-        masked = step.canvas.masked
     return kept_at, confidence
 
 

@@ -87,11 +87,18 @@ def photographs_in_words(about: Mapping[str, Any]) -> str:
     )
 
 
+_UNUSUAL = {"guidance_start": 0, "quality": 1, "revise": "none", "revise_share": 0, "revise_passes": 0}
+"""Settings that are named only where they are not these."""
+
+
 def decoding_in_words(decoding: Mapping[str, Any]) -> str:
     """All decoding settings as text."""
     return (
         f"{'+'.join(map(str, decoding['steps']))} steps at {'+'.join(f'{t:g}' for t in decoding['temperature'])}, "
         f"guidance {decoding['guidance']:g} ({decoding['guidance_ramp']}), {decoding['schedule']}, {decoding['keep']}"
+        + "".join(
+            f", {name} {decoding[name]}" for name, usual in _UNUSUAL.items() if decoding.get(name, usual) != usual
+        )
     )
 
 

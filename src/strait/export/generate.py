@@ -101,6 +101,24 @@ def halton_scores(height: int, width: int) -> np.ndarray:
     return -np.array([rank[position] for position in range(height * width)], np.float32)
 
 
+def ramp(decoding: dict[str, Any], step: int, num_steps: int) -> float:
+    """The share of the guidance at a step."""
+    progress = (step + 1) / num_steps
+    if step + 1 <= decoding.get("guidance_start", 0) * num_steps:
+        return 0.0
+    shapes = {"constant": 1.0, "linear": progress, "power_cosine": (1 - math.cos(math.pi * progress**3)) / 2}
+    return shapes[decoding["guidance_ramp"]]
+
+
+def _check_offered(decoding: dict[str, Any]) -> None:
+    """Refuse settings of strait that this program does not implement."""
+    for name, usual in {"quality": 1, "revise": "none"}.items():
+        if decoding.get(name, usual) != usual:
+            raise ValueError(
+                f"decoding.{name}: this program offers only {usual}, but export.json has {decoding[name]}"
+            )
+
+
 class Exported:
     """The exported files of a model.
 
@@ -114,6 +132,7 @@ class Exported:
 
         self.folder = Path(folder)
         self.about = json.loads((self.folder / "export.json").read_text(encoding="utf-8"))
+        _check_offered(self.about["decoding"])
         self.levels: list[dict[str, Any]] = self.about["levels"]
         self.classes: list[str] = self.about["classes"]
         options = onnxruntime.SessionOptions()
@@ -206,8 +225,8 @@ class Exported:
             canvas = {"tokens": np.tile(tokens, (twice, 1)), "masked": np.tile(masked, (twice, 1))}
             logits = self.run(level["name"], {**canvas, **condition})
             if guidance:
-                ramp = (step + 1) / num_steps if decoding["guidance_ramp"] == "linear" else 1
-                logits = logits[:batch] + np.float32(guidance * ramp) * (logits[:batch] - logits[batch:])
+                scale = guidance * ramp(decoding, step, num_steps)
+                logits = logits[:batch] + np.float32(scale) * (logits[:batch] - logits[batch:])
             noise = gumbel(uniform_ids(key(seeds[:, None], number, DRAW, step, positions), level["codebook_size"]))
             ids = (logits + noise).argmax(-1)
             largest = logits.max(-1, keepdims=True)

@@ -93,8 +93,14 @@ def export_onnx(model: StraIT, folder: Path) -> list[Path]:
 
     Raises:
         ModelError: if a part is missing; an untrained upsampler is left out.
-        ValueError: if the libraries are not installed.
+        ValueError: if the libraries are not installed, or the exported program lacks a setting of the model.
     """
+    decoding = model.default_decoding()
+    if decoding.quality < 1 or decoding.revise != "none":
+        raise ValueError(
+            f"decoding: the exported program offers only quality 1 and revise none, but the model's defaults are "
+            f"{decoding.quality:g} and {decoding.revise}"
+        )
     for library in ("onnx", "onnxscript"):
         try:
             importlib.import_module(library)

@@ -99,6 +99,7 @@ class StraITPipeline:
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         batch_size: int | None = None,
+        **settings: Any,
     ) -> PipelineOutput | tuple[Any]:
         """Generate images.
 
@@ -117,12 +118,15 @@ class StraITPipeline:
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
             return_dict: False returns ``(images,)``.
             callback_on_step_end: called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
-                counts from 0 through all levels, ``timestep`` is the number of remaining steps, and ``values`` has the
-                ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``) and ``masked`` (bool). Its return value
-                is ignored; an exception in it ends the call. Each batch counts anew.
+                counts from 0 through all levels, ``timestep`` is the number of remaining steps (at most, with a
+                quality below 1), and ``values`` has the ``decoding_step`` and its ``tokens`` (int64 ``[batch, h, w]``)
+                and ``masked`` (bool). Its return value is ignored; an exception in it ends the call. Each batch counts
+                anew.
             batch_size: images decoded at once; by default as many as fit into memory, at most 64.
+            settings: others of ``DecodingConfig`` by name: ``quality``, ``revise``, ``guidance_ramp`` ...
 
         Raises:
+            TypeError: for a setting that does not exist.
             ValueError: for invalid labels or settings.
             ModelError: if a part is missing.
         """
@@ -132,7 +136,12 @@ class StraITPipeline:
             raise ValueError(f"num_images_per_label: {num_images_per_label} must be at least 1")
         steps = [num_inference_steps] if isinstance(num_inference_steps, SupportsIndex) else num_inference_steps
         decoding = self.model.default_decoding().chosen(
-            self.model.config.tokenizer.num_levels, steps, temperature, guidance_scale, called="num_inference_steps"
+            self.model.config.tokenizer.num_levels,
+            steps,
+            temperature,
+            guidance_scale,
+            called="num_inference_steps",
+            **settings,
         )
         names = None if class_labels is None else self._labels(class_labels, num_images_per_label)
         count = num_images_per_label if names is None else len(names)
@@ -158,7 +167,8 @@ class StraITPipeline:
     def _watch(self, callback: StepCallback, decoding: DecodingConfig) -> Callable[[DecodingStep], None]:
         """A function that calls a callback after each step of one batch."""
         lengths = [height * width for height, width in self.model.config.grids]
-        total = sum(map(min, decoding.steps, lengths))  # a level takes at most one step per token
+        # A level takes at most one step per token; fewer if the pace adapts.
+        total = sum(map(min, decoding.steps, lengths)) + len(decoding.steps) * decoding.revise_passes
         taken = 0
 
         def watch(step: DecodingStep) -> None:

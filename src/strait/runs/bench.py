@@ -221,7 +221,12 @@ class Bench:
         """Generate a batch of images; also reports the time of its forward passes."""
         model, inside = self.model, [0.0]
         passes = 2 if decoding.guidance else 1
-        steps = [min(count, h * w) for count, (h, w) in zip(decoding.steps, model.config.grids, strict=False)]
+        if decoding.quality < 1:
+            raise ValueError(f"decoding.quality: {decoding.quality} has no fixed number of passes; bench needs 1")
+        steps = [
+            min(count, h * w) + decoding.revise_passes
+            for count, (h, w) in zip(decoding.steps, model.config.grids, strict=False)
+        ]
         level_adds = [adds for part in model.config.parts[1:] for adds in self._cost[part]["level_multiply_adds"]]
         total_adds = sum(count * passes * adds for count, adds in zip(steps, level_adds, strict=False))
         levels = [replace(level, bind=self._timed(level, inside)) for level in model.levels()[: len(steps)]]

@@ -47,6 +47,8 @@ from strait.pictures.recipe import png_bytes
 from strait.types import NULL_LABEL, DecodingStep, Tokens
 
 _UPLOADS = ("PNG", "JPEG", "WEBP")
+_FURTHER = ("quality", "guidance_ramp", "guidance_start", "revise", "revise_share", "revise_passes")
+"""Settings of decoding that a request gives by their own names."""
 _JSON = dict[str, Any]
 _Result = tuple[Image.Image, _JSON]
 _PICTURES = 4
@@ -131,7 +133,7 @@ class Replier:
                 for label in body.labels
                 for request in image_requests(self.model, [label] * body.count, body.count, body.seed, decoding)
             ]
-        self._check_passes(sum(sum(request.decoding.steps) for request in requests))
+        self._check_passes(sum(sum(request.decoding.passes) for request in requests))
         return requests
 
     def _check_count(self, count: int, form: Form) -> None:
@@ -146,9 +148,10 @@ class Replier:
             count = f"{sum(body.steps)} in total" if sum(body.steps) < 10**9 else "a billion or more"
             raise ValueError(f"steps: {count}, but a request may have {self.limits.steps}")
         defaults = self.model.default_decoding()
-        decoding = defaults.chosen(base, body.steps, body.temperature, body.guidance, body.schedule)
-        if sum(decoding.steps) > self.limits.steps:
-            raise ValueError(f"steps: {sum(decoding.steps)} in total, but a request may have {self.limits.steps}")
+        others = {name: getattr(body, name) for name in _FURTHER}
+        decoding = defaults.chosen(base, body.steps, body.temperature, body.guidance, body.schedule, **others)
+        if sum(decoding.passes) > self.limits.steps:
+            raise ValueError(f"steps: {sum(decoding.passes)} in total, but a request may have {self.limits.steps}")
         return decoding
 
     def _decode(self, requests: list[ImageRequest], watch: Callable[[DecodingStep], None]) -> Iterator[Image.Image]:

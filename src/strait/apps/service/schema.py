@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
 from strait.apps.service.limits import MOST_IMAGES
-from strait.decoding.config import ScheduleName
+from strait.decoding.config import GuidanceRamp, Revision, ScheduleName
 
 
 def _whole(value: Any) -> Any:
@@ -20,6 +20,7 @@ Whole = Annotated[StrictInt, BeforeValidator(_whole)]
 Index = Annotated[StrictInt, Field(ge=0), BeforeValidator(_whole)]
 Count = Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]
 """The upper limit is checked by the service (``Limits``), with its own message."""
+Passes = Annotated[StrictInt, Field(ge=0, le=2**31), BeforeValidator(_whole)]
 TopTokens = Annotated[StrictInt, Field(ge=0, le=16), BeforeValidator(_whole)]
 Pixels = Annotated[StrictInt, Field(ge=0, le=64), BeforeValidator(_whole)]
 Label = Annotated[StrictStr, Field(max_length=200)] | Index
@@ -42,6 +43,16 @@ class DecodingBody(BaseModel):
         None, ge=-1e6, le=1e6, allow_inf_nan=False, description="scale of classifier-free guidance"
     )
     schedule: ScheduleName | None = Field(None, description="mask schedule")
+    quality: float | None = Field(
+        None, ge=0, le=1, description="below 1, images take fewer steps where the model is sure of its tokens"
+    )
+    guidance_ramp: GuidanceRamp | None = Field(None, description="guidance over the steps")
+    guidance_start: float | None = Field(None, ge=0, lt=1, description="share of the steps before guidance begins")
+    revise: Revision | None = Field(None, description="which tokens are taken back")
+    revise_share: float | None = Field(
+        None, ge=0, le=1, description="remask, confidence: share of the kept tokens to mask again at each step"
+    )
+    revise_passes: Passes | None = Field(None, description="redraw: additional passes of each level, at least 2")
 
     @model_validator(mode="before")
     @classmethod

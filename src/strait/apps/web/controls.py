@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -13,11 +13,13 @@ from strait.apps.jobs import ImageRequest, image_requests
 from strait.apps.web.fields import Number, Slider
 from strait.apps.web.limits import MOST_IMAGES
 from strait.apps.web.stored import Stored
-from strait.decoding.config import SCHEDULES, DecodingConfig
+from strait.decoding.config import SCHEDULES, DecodingConfig, GuidanceRamp
 from strait.model.strait import StraIT
 from strait.types import NULL_LABEL
 
 _MOST_STEPS, _MOST_TEMPERATURE, _MOST_GUIDANCE = 64, 20.0, 5.0
+_NOT_OFFERED = ("guidance_start", "quality", "revise", "revise_share", "revise_passes")
+"""Settings of decoding that are the model's own on this page."""
 
 
 @dataclass
@@ -84,7 +86,12 @@ class Controls:
                     ["confidence", "halton"],
                     "at each step: the most confident ones, or ones spread evenly over the image",
                 ),
-                ("Guidance over the steps", "guidance_ramp", ["constant", "linear"], "linear: increases from 0"),
+                (
+                    "Guidance over the steps",
+                    "guidance_ramp",
+                    list(get_args(GuidanceRamp)),
+                    "linear: increases from 0; power_cosine: later and faster",
+                ),
             ):
                 self.parts.append(
                     gr.Dropdown(
@@ -143,6 +150,10 @@ class Controls:
                 steps=(*decoding.steps, *defaults.steps[base:]),
                 temperature=(*decoding.temperature, *defaults.temperature[base:]),
             )
+        for name in _NOT_OFFERED:
+            value, default = getattr(decoding, name), getattr(defaults, name)
+            if value != default:
+                raise ValueError(f"picture: its {name} is {value}, but this page offers no {name} (it is {default})")
         number = NULL_LABEL if stored.label is None else self.model.classes.find(stored.label)
         if len(decoding.steps) != levels:
             raise ValueError(f"picture: it was decoded at {len(decoding.steps)} levels, but this page uses {levels}")

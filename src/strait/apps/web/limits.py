@@ -35,10 +35,10 @@ def check_generation(requests: Sequence[ImageRequest]) -> None:
     Raises:
         ValueError: naming the limit.
     """
-    most = max(sum(request.decoding.steps) for request in requests)
+    most = max(sum(request.decoding.passes) for request in requests)
     if most > MOST_STEPS:
         raise ValueError(f"steps: {most} for an image, but the page accepts at most {MOST_STEPS}")
-    _check_passes(sum(sum(request.decoding.steps) for request in requests))
+    _check_passes(sum(sum(request.decoding.passes) for request in requests))
 
 
 def check_edit(edit: Edit, action: Action, picture: Picture, mask: np.ndarray | None, options: EditOptions) -> None:
@@ -48,8 +48,8 @@ def check_edit(edit: Edit, action: Action, picture: Picture, mask: np.ndarray | 
         ValueError: naming the limit.
     """
     assert edit.decoding is not None
-    if sum(edit.decoding.steps) > MOST_STEPS:
-        raise ValueError(f"steps: {sum(edit.decoding.steps)} for a result, but the page accepts at most {MOST_STEPS}")
+    if sum(edit.decoding.passes) > MOST_STEPS:
+        raise ValueError(f"steps: {sum(edit.decoding.passes)} for a result, but the page accepts at most {MOST_STEPS}")
     _check_passes(passes_of(edit, action, picture, mask, options, MOST_PASSES))
     height, width = picture.size
     if action == "extend":

@@ -91,7 +91,7 @@ class Studio:
         """The number of steps of each level that is shown, as known in advance: at most its number of tokens."""
         config, base = self.model.config, self.model.config.tokenizer.num_levels
         return {
-            name: min(steps, math.prod(grid))
+            name: min(steps, math.prod(grid)) + decoding.revise_passes
             for name, steps, grid in zip(config.level_names[:base], decoding.steps, config.grids, strict=False)
         }
 
