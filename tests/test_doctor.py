@@ -54,6 +54,7 @@ def test_nothing_is_found_in_a_healthy_log() -> None:
         ({"logits_fake": line(0.3, 0.3, 0.3, 0.3)}, "adversary"),
         ({"discriminator": line(1.6, 0.4, 0.1, 0.01)}, "adversary"),
         ({"validation_loss": line(3.4, 2.8, 3.0, 3.1)}, "overfitting"),
+        ({"validation_loss": line(3.8, 3.7, 3.7, 3.7), "unlabelled_validation_loss": line(4, 4, 4, 4)}, "overfitting"),
         ({"unlabelled_validation_loss": line(3.4, 3.3, 3.2, 3.1)}, "labels"),
     ],
 )

@@ -206,6 +206,19 @@ def test_labels_that_are_all_dropped_train_like_the_null_class(part: str) -> Non
     assert abs(kept - null) > 1e-4
 
 
+@parts
+def test_the_validation_loss_without_labels_is_that_of_the_null_class(part: str) -> None:
+    def losses(labels: list[int] | None, **changes: Any) -> dict[str, Any]:
+        learner = trainee(part, RandomTokens(), **changes)
+        learner.run = dataclasses.replace(learner.run, sample_every=1)
+        learner.tokens = dataclasses.replace(learner.tokens, validation=RandomTokens(labels))  # type: ignore[arg-type]
+        return learner.step(0)
+
+    classes, null = losses(None, label_drop_rate=0.1), losses([NULL_LABEL] * IMAGES, label_drop_rate=0.1)
+    assert classes["unlabelled_validation_loss"] == null["validation_loss"] != classes["validation_loss"]
+    assert "unlabelled_validation_loss" not in losses(None, label_drop_rate=0.0)  # nothing trains the null class
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
 def test_so_many_labels_are_dropped_and_the_others_stay(rate: float) -> None:
     network, cache = ByHand(0), distinct()

@@ -17,7 +17,7 @@ LEAST_USAGE, LEAST_PERPLEXITY = 0.1, 0.05
 BLIND_GAP, WINNING_LOSS = 0.01, 0.05
 FALLEN, RISEN = 0.98, 1.25
 SPIKES_PER_1000 = 3.0
-OVERFITTED = 1.03
+OVERFITTED, WIDE_GAP = 1.03, 1.2
 LABELS_HELP = 0.002
 WORSE_THAN_REFERENCE = 1.25
 
@@ -99,8 +99,8 @@ def check_part(part: str, curves: dict[str, Curve], config: Config | None = None
     if part == "tokenizer" and config is not None and _has_reference(config):
         for name in ("pixel", "perceptual"):
             findings += _against_reference(name, curves) if name in curves else []
-    if len(curves.get("validation_loss", [])) > 1:
-        findings.append(_overfitting(part, curves["validation_loss"]))
+    if part != "tokenizer" and len(curves.get("validation_loss", [])) > 1:
+        findings.append(_overfitting(part, curves["validation_loss"], _recent(loss)))
     # The bottom's top tokens tell it most of what a label does, so a small gain there is no fault.
     if part == "top" and "unlabelled_validation_loss" in curves:
         findings.append(_labels(part, curves))
@@ -189,11 +189,11 @@ def _against_reference(name: str, curves: dict[str, Curve]) -> list[Finding]:
     return findings
 
 
-def _overfitting(part: str, curve: Curve) -> Finding:
+def _overfitting(part: str, curve: Curve, training: float) -> Finding:
     best_step, best = min(curve, key=lambda point: point[1])
     last = curve[-1][1]
-    message = f"validation loss {last:.4g}, lowest {best:.4g} at step {best_step}"
-    if last <= OVERFITTED * best:
+    message = f"training loss {training:.4g}; validation loss {last:.4g}, lowest {best:.4g} at step {best_step}"
+    if last <= OVERFITTED * best and last <= WIDE_GAP * training:
         return Finding(part, "overfitting", True, message)
     advice = "use more photographs or more dropout, or stop at that step (its checkpoint is kept)"
     return Finding(part, "overfitting", False, message, advice)
