@@ -193,7 +193,7 @@ def _overfitting(part: str, curve: Curve, training: float) -> Finding:
     best_step, best = min(curve, key=lambda point: point[1])
     last = curve[-1][1]
     message = f"training loss {training:.4g}; validation loss {last:.4g}, lowest {best:.4g} at step {best_step}"
-    if last <= OVERFITTED * best and last <= WIDE_GAP * training:
+    if last <= OVERFITTED * best and not last > WIDE_GAP * training:
         return Finding(part, "overfitting", True, message)
     advice = "use more photographs or more dropout, or stop at that step (its checkpoint is kept)"
     return Finding(part, "overfitting", False, message, advice)
