@@ -133,3 +133,9 @@ def test_a_real_training_is_healthy_and_shuffled_labels_are_named(
     assert main(["doctor", str(tmp_path / "model shuffled"), "--json"]) == 1
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
     assert [(f["part"], f["check"]) for f in found if not f["healthy"]] == [("top", "labels")]
+
+
+def test_only_the_top_must_gain_from_labels() -> None:
+    no_gain = HEALTHY | {"unlabelled_validation_loss": HEALTHY["validation_loss"]}
+    assert faults(no_gain, "bottom") == []
+    assert faults(no_gain, "top") == ["labels"]
