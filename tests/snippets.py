@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -107,7 +108,9 @@ def make_stand_ins(folder: Path, photographs: Path) -> None:
     smoke = read_config(config_path("smoke"))
     for seed, name in enumerate(_MODELS):
         random_model(smoke.model, CLASSES, seed).save_pretrained(folder / name)
-        (folder / name / "runs").mkdir()
+        (folder / name / "runs" / "top").mkdir(parents=True)
+        lines = [json.dumps({"step": 50 * step, "loss": 7 - step / 10, "skipped": 0}) for step in range(1, 9)]
+        (folder / name / "runs" / "top" / "log.jsonl").write_text("\n".join(lines) + "\n")
         shutil.copy(config_path("smoke"), folder / name / "runs" / "config.yaml")
     twice = ModelConfig(smoke.image_size, smoke.tokenizer, smoke.top, smoke.bottom, smoke.bottom)
     random_model(twice, CLASSES).save_pretrained(folder / UPSAMPLING)

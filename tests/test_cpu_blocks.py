@@ -254,6 +254,23 @@ def test_in_bfloat16_an_image_depends_on_itself_alone():
         assert all(torch.equal(grid[0], grids[image]) for grid, grids in zip(alone, together, strict=True))
 
 
+@pytest.mark.parametrize("width", [168, 300, 384, 512, 640, 1000, 3072])
+def test_a_row_of_a_bfloat16_product_does_not_depend_on_the_number_of_rows(width: int):
+    """Processors with AMX take the terms of a long sum in another order for another number of rows."""
+    torch.manual_seed(0)
+    linear = nn.Linear(width, 256).to(torch.bfloat16)
+    packed = PackedLinear(linear)
+    x = torch.randn(1024, width).to(torch.bfloat16)
+    exact = x.double() @ linear.weight.double().T + linear.bias.double()
+    for then, expected in (("none", exact), ("gelu", F.gelu(exact, approximate="tanh"))):
+        together = packed(x, then)
+        assert torch.allclose(together.double(), expected, rtol=2**-6, atol=2**-6)
+        for rows in (1, 7, 31, 48, 64, 100, 128, 255, 384):
+            assert torch.equal(packed(x[:rows], then), together[:rows])
+    packed_state = packed.state_dict()
+    assert all(torch.equal(packed_state[name], value) for name, value in linear.state_dict().items())
+
+
 def test_attention_in_bfloat16_has_its_gradient():
     query = torch.randn(1, 2, 70, 8).bfloat16().requires_grad_()
     attend(query, query.detach(), query.detach()).float().square().sum().backward()

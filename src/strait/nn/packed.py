@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+AMX_PIECE, AMX_MULTIPLE = 384, 32
+"""The inner dimension of a bfloat16 product on a processor with AMX: at most the one, and a multiple of the other.
+
+For others oneDNN may choose the order of a row's sum by the number of rows, so an image would depend on its batch.
+"""
 
 
 class Packed(nn.Module):
@@ -19,9 +26,11 @@ class Packed(nn.Module):
             is possible with packed weights.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weights: list[Tensor], columns: int, bias: Tensor | None) -> None:
+        """``weights``: packed; side by side along their second dimension they start with the layer's weight."""
         super().__init__()
-        self._weight = weight
+        self._weights = weights
+        self._columns = columns
         self._bias = None if bias is None else bias.detach()
 
     def _refuse_gradients(self, x: Tensor) -> None:
@@ -29,8 +38,9 @@ class Packed(nn.Module):
             raise RuntimeError("packed weights have no gradients; to train a model, load it with pack=False")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packed:
-        moved = fn(torch.empty(0, dtype=self._weight.dtype))
-        if (moved.device, moved.dtype) != (self._weight.device, self._weight.dtype):
+        weight = self._weights[0]
+        moved = fn(torch.empty(0, dtype=weight.dtype))
+        if (moved.device, moved.dtype) != (weight.device, weight.dtype):
             raise RuntimeError("packed weights cannot be moved; load the model on that device, or with pack=False")
         return self
 
@@ -41,7 +51,9 @@ class Packed(nn.Module):
         raise RuntimeError("packed weights cannot be replaced; to load others, load the model with pack=False first")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination[f"{prefix}weight"] = self._weight.to_dense()
+        destination[f"{prefix}weight"] = torch.cat([weight.to_dense() for weight in self._weights], 1)[
+            :, : self._columns
+        ]
         if self._bias is not None:
             destination[f"{prefix}bias"] = self._bias
 
@@ -53,13 +65,30 @@ class PackedLinear(Packed):
     """
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None), linear.bias)
+        weight = linear.weight.detach()
+        columns = self._piece = weight.shape[1]
+        self._padding = 0
+        if weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+            self._piece, self._padding = AMX_PIECE, -columns % AMX_MULTIPLE
+            weight = F.pad(weight, (0, self._padding))
+        pieces = [piece.contiguous() for piece in weight.split(self._piece, 1)]
+        packed = [torch.ops.mkldnn._reorder_linear_weight(piece, None) for piece in pieces]
+        super().__init__(packed, columns, linear.bias)
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
     def forward(self, x: Tensor, then: Literal["none", "gelu"] = "none") -> Tensor:
         """``then``: an operation fused with the product, before rounding; ``gelu`` is the tanh form."""
         self._refuse_gradients(x)
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, then, [], "tanh")
+        if self._padding:
+            x = F.pad(x, (0, self._padding))
+        first, *others = self._weights
+        if not others:
+            return torch.ops.mkldnn._linear_pointwise(x, first, self._bias, then, [], "tanh")
+        pieces = x.split(self._piece, -1)
+        y = torch.ops.mkldnn._linear_pointwise(pieces[0], first, self._bias, "none", [], "")
+        for piece, weight in zip(pieces[1:], others, strict=True):
+            y = torch.ops.mkldnn._linear_pointwise.binary(piece, y, weight, None, "add")
+        return F.gelu(y, approximate="tanh") if then == "gelu" else y
 
 
 class PackedConvolution(Packed):
@@ -69,12 +98,14 @@ class PackedConvolution(Packed):
         padding: Any = convolution.padding
         shape = (list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
         weight = convolution.weight.detach().to_mkldnn()
-        super().__init__(torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *shape), convolution.bias)
+        super().__init__(
+            [torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *shape)], weight.shape[1], convolution.bias
+        )
         self._shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
         self._refuse_gradients(x)
-        return torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *self._shape, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, self._weights[0], self._bias, *self._shape, "none", [], "")
 
 
 def pack_layers(module: nn.Module) -> None:
