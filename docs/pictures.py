@@ -2,21 +2,30 @@
 
 python docs/pictures.py                                  docs/images/decoding.gif and docs/images/best.png
 python docs/pictures.py --model M --labels a,b,c,d,e     of another model
+python docs/pictures.py --data nature128                 docs/images/editing.png as well, from validation photographs
 
-The classes are chosen, since a model draws some better than others. The images are not: they are those of the seed.
+The classes and photographs are chosen, since a model draws some better than others. The results are not: they are
+those of the seed. Photographs of produce are MIT (c) 2019 Marcus Klasson.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
+from strait.data.sources import open_images
+from strait.editing.infilling import infill
+from strait.editing.transfer import random_kept, transfer
 from strait.model.strait import StraIT
+from strait.pictures.as_images import as_images
 from strait.pictures.sheets import contact_sheet
+from strait.randomness import image_seeds
 from strait.runtime.files import write_bytes
 from strait.types import Images, Tokens
 
@@ -25,6 +34,9 @@ LABELS = "mountain,forest,lemon,tomato,sunflower"
 SIDE = 128  # pixels of an image in the moving picture: smaller ones are enlarged by a whole number
 MILLISECONDS, LAST = 300, 2500
 COLUMNS, COLOURS = 8, 96
+EDITS = (("orange", 3, "lemon"), ("green apple", 2, "orange"), ("lemon", 2, "tomato"), ("tomato", 2, "orange"))
+"""Of each photograph its class, its number within the class, and the class it is transferred to."""
+RESULTS, KEEP, GUIDANCE = 3, 0.25, 2.0
 
 
 def main() -> None:
@@ -32,15 +44,20 @@ def main() -> None:
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--labels", default=LABELS, help="classes, between commas")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", help="nature128: draw editing.png as well")
     parser.add_argument("--folder", type=Path, default=IMAGES)
     args = parser.parse_args()
     model = StraIT.from_pretrained(args.model)
     names = args.labels.split(",")
     args.folder.mkdir(parents=True, exist_ok=True)
     write_bytes(args.folder / "decoding.gif", moving_picture(model, names, args.seed))
-    buffer = io.BytesIO()
-    best_sheet(model, names, args.seed).save(buffer, "PNG")
-    write_bytes(args.folder / "best.png", buffer.getvalue())
+    sheets = {"best.png": best_sheet(model, names, args.seed)}
+    if args.data is not None:
+        sheets["editing.png"] = editing_sheet(model, args.data, args.seed)
+    for name, sheet in sheets.items():
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        write_bytes(args.folder / name, buffer.getvalue())
 
 
 def moving_picture(model: StraIT, names: list[str], seed: int) -> bytes:
@@ -65,6 +82,31 @@ def best_sheet(model: StraIT, names: list[str], seed: int) -> Image.Image:
     """A row of images for each class."""
     images = model.generate([name for name in names for _ in range(COLUMNS)], seed=seed)
     return contact_sheet(images, COLUMNS, [model.classes.title(model.classes.find(name)) for name in names])
+
+
+def editing_sheet(model: StraIT, data: str, seed: int) -> Image.Image:
+    """A row for each photograph: transfers to another class, then infillings of its right half under its own class."""
+    source = open_images(data, "validation")
+    size = model.config.image_size
+    right = torch.zeros(RESULTS, size, size, dtype=torch.bool)
+    right[:, :, size // 2 :] = True
+    decoding = replace(model.default_decoding(), guidance=GUIDANCE)
+    indices = torch.arange(RESULTS)
+    rows: list[Images] = []
+    titles: list[str] = []
+    for name, number, target in EDITS:
+        index = int(np.flatnonzero(source.labels() == source.classes.find(name))[number])
+        photograph = as_images([source.read(index)[0]], size)
+        photographs = photograph.expand(RESULTS, -1, -1, -1)
+        kept = random_kept(model.encode(photographs).levels[0], KEEP, image_seeds(seed, indices))
+        labels, own_labels = (torch.tensor(model.labels([label], RESULTS, seed)) for label in (target, name))
+        transferred = transfer(model, photographs, labels, kept, seed, decoding=decoding)
+        hidden = photograph.masked_fill(right[:1, None], 1.0)
+        filled = infill(model, photographs, right, own_labels, seed, decoding=decoding)
+        filled = torch.where(right[:, None], filled, photographs)
+        rows.append(torch.cat([photograph, transferred, hidden, filled]))
+        titles.append(f"{name}, transferred to {target}; then its right half drawn anew")
+    return contact_sheet(torch.cat(rows), 2 * (RESULTS + 1), titles)
 
 
 def _enlarged(images: Images) -> Images:
