@@ -99,7 +99,7 @@ def editing_sheet(model: StraIT, data: str, seed: int) -> Image.Image:
         photograph = as_images([source.read(index)[0]], size)
         photographs = photograph.expand(RESULTS, -1, -1, -1)
         kept = random_kept(model.encode(photographs).levels[0], KEEP, image_seeds(seed, indices))
-        labels, own_labels = (torch.tensor(model.labels([label], RESULTS, seed)) for label in (target, name))
+        labels, own_labels = (torch.tensor(model.labels([label] * RESULTS, RESULTS, seed)) for label in (target, name))
         transferred = transfer(model, photographs, labels, kept, seed, decoding=decoding)
         hidden = photograph.masked_fill(right[:1, None], 1.0)
         filled = infill(model, photographs, right, own_labels, seed, decoding=decoding)
