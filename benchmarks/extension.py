@@ -1,6 +1,6 @@
 """A sheet of four photographs outside the training set, extended by four top tokens on either side.
 
-python benchmarks/extension.py --data DIR --sheet sheet.png
+python benchmarks/extension.py --data DIR --sheet sheet.png [--classes orange,pepper]
 """
 
 from __future__ import annotations
@@ -30,12 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--data", required=True)
+    parser.add_argument("--classes", help="of the photographs, between commas; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, required=True)
     args = parser.parse_args()
     model = StraIT.from_pretrained(args.model)
     source = ClassesOf(open_images(args.data, "validation"), model.classes)
-    chosen = [(2 * place + 1) * len(source) // (2 * _PHOTOGRAPHS) for place in range(_PHOTOGRAPHS)]
+    candidates = np.arange(len(source))
+    if args.classes is not None:
+        numbers = [model.classes.find(name) for name in args.classes.split(",")]
+        candidates = np.flatnonzero(np.isin(source.labels(), numbers))
+    places = [(2 * place + 1) * len(candidates) // (2 * _PHOTOGRAPHS) for place in range(_PHOTOGRAPHS)]
+    chosen = candidates[places].tolist()
     (batch,) = in_order(source, model.config.image_size, _PHOTOGRAPHS, chosen)
     extended = []
     pictures = to_pictures(batch.images(torch.device("cpu")))
