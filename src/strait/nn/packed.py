@@ -81,14 +81,11 @@ class PackedLinear(Packed):
         self._refuse_gradients(x)
         if self._padding:
             x = F.pad(x, (0, self._padding))
-        first, *others = self._weights
-        if not others:
-            return torch.ops.mkldnn._linear_pointwise(x, first, self._bias, then, [], "tanh")
-        pieces = x.split(self._piece, -1)
-        y = torch.ops.mkldnn._linear_pointwise(pieces[0], first, self._bias, "none", [], "")
-        for piece, weight in zip(pieces[1:], others, strict=True):
+        first, *others = zip(x.split(self._piece, -1), self._weights, strict=True)
+        y = torch.ops.mkldnn._linear_pointwise(*first, self._bias, "none" if others else then, [], "tanh")
+        for piece, weight in others:
             y = torch.ops.mkldnn._linear_pointwise.binary(piece, y, weight, None, "add")
-        return F.gelu(y, approximate="tanh") if then == "gelu" else y
+        return F.gelu(y, approximate="tanh") if others and then == "gelu" else y
 
 
 class PackedConvolution(Packed):
