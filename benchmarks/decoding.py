@@ -42,28 +42,28 @@ def methods(base: DecodingConfig) -> dict[str, DecodingConfig]:
     def with_steps(*steps: int, **changes: Any) -> DecodingConfig:
         return replace(base, steps=steps, **changes)
 
-    found = {"none": base}
+    settings = {"none": base}
     for share in (0.05, 0.1, 0.2):
         for kind in ("remask", "confidence"):
-            found[f"{kind} {share:g}"] = replace(base, revise=kind, revise_share=share)
+            settings[f"{kind} {share:g}"] = replace(base, revise=kind, revise_share=share)
     for passes in (2, 4):
         steps = (top - passes, bottom - passes)
         if min(steps) > 0:
-            found[f"redraw {passes}"] = with_steps(*steps, revise="redraw", revise_passes=passes)
+            settings[f"redraw {passes}"] = with_steps(*steps, revise="redraw", revise_passes=passes)
     for ramp in ("linear", "power_cosine"):
         for times in (1, 2, 3):
-            found[f"{ramp} x{times}"] = replace(base, guidance_ramp=ramp, guidance=times * base.guidance)
+            settings[f"{ramp} x{times}"] = replace(base, guidance_ramp=ramp, guidance=times * base.guidance)
     for start in (0.25, 0.5):
         for times in (1, 2):
-            found[f"late {start:g} x{times}"] = replace(base, guidance_start=start, guidance=times * base.guidance)
+            settings[f"late {start:g} x{times}"] = replace(base, guidance_start=start, guidance=times * base.guidance)
     for share in (1 / 2, 3 / 4, 2):
         steps = (round(share * top), round(share * bottom))
-        found[f"none {steps[0]}+{steps[1]}"] = with_steps(*steps)
+        settings[f"none {steps[0]}+{steps[1]}"] = with_steps(*steps)
     for quality in (0.92, 0.9, 0.85, 0.8):
-        found[f"auto {quality:g}"] = replace(base, quality=quality)
+        settings[f"auto {quality:g}"] = replace(base, quality=quality)
     for quality in (0.96, 0.92):
-        found[f"auto {quality:g} of {2 * top}+{2 * bottom}"] = with_steps(2 * top, 2 * bottom, quality=quality)
-    return found
+        settings[f"auto {quality:g} of {2 * top}+{2 * bottom}"] = with_steps(2 * top, 2 * bottom, quality=quality)
+    return settings
 
 
 def draw(model: StraIT, decoding: DecodingConfig, samples: int, seed: int, batch: int) -> tuple[list[Images], Any]:
@@ -139,13 +139,13 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
         header += [f"Fréchet ({name})", f"recognised ({name})", f"recall ({name})"]
     lines = [header]
     for method in dict.fromkeys(row["method"] for row in rows):
-        its = [row for row in rows if row["method"] == method]
-        means = [sum(level) / len(its) for level in zip(*(row["passes"] for row in its), strict=True)]
-        seconds = sum(row["seconds"] for row in its) / len(its)
+        of_method = [row for row in rows if row["method"] == method]
+        means = [sum(level) / len(of_method) for level in zip(*(row["passes"] for row in of_method), strict=True)]
+        seconds = sum(row["seconds"] for row in of_method) / len(of_method)
         passes = f"{sum(means):.1f} ({'+'.join(f'{mean:.1f}' for mean in means)})"
-        line = [method, str(len(its)), passes, f"{seconds:.3f}"]
+        line = [method, str(len(of_method)), passes, f"{seconds:.3f}"]
         for name in names:
-            scores = [row["scores"][name] for row in its]
+            scores = [row["scores"][name] for row in of_method]
             line += [cell(scores, "frechet", 3), cell(scores, "recognised", 3), cell(scores, "recall", 3)]
         lines.append(line)
     return aligned(lines, right=range(1, len(header)))

@@ -62,6 +62,20 @@ def test_each_fault_is_named_alone(changed: dict[str, Curve], check: str) -> Non
     assert faults(HEALTHY | changed) == [check]
 
 
+@pytest.mark.parametrize(
+    ("loss", "joined", "expected"),
+    [
+        (line(4, 3, 3, 3, 6, 6), 50, []),  # the adversary's term
+        (line(4, 4, 4, 4, 3, 3), 50, ["loss"]),
+        (line(4, 3, 3, 6, 6, 6), 50, ["loss"]),
+        (line(3, 3, 4, 4, 4, 4), 20, []),  # joined at once: nothing to judge
+    ],
+)
+def test_a_tokenizers_loss_is_judged_before_its_adversary_joins(loss: Curve, joined: int, expected: list[str]) -> None:
+    curves = {"loss": loss, "logits_real": [(joined, 0.3)], "logits_fake": [(joined, -0.2)]}
+    assert faults(curves | {"discriminator": [(joined, 1.6)]}, "tokenizer") == expected
+
+
 def test_a_short_log_is_not_judged() -> None:
     assert faults({"loss": line(4.0, 4.0, 4.0)}) == []
 
