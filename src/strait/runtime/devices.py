@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def _has_bfloat16(device_type: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu":
         return True
-    # A build without oneDNN lacks the operator.
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not torch.backends.mkldnn.is_available():  # a build without oneDNN lacks the operator below
+        return False
+    if platform.machine() in ("x86_64", "AMD64"):
+        # oneDNN says yes to every processor with AVX-512, although it emulates bfloat16 on those before 2020.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def can_compile(device: torch.device) -> bool:
