@@ -18,9 +18,11 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import shapes
 from strait.runtime.messages import say_once
 
 torch.set_num_threads(1)
+shapes.check_all()
 # A busy machine is slow, and a failure must come back when one looks for it.
 settings.register_profile("strait", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("strait")

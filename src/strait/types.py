@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Annotated, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,14 @@ Images: TypeAlias = Tensor
 
 Grid: TypeAlias = tuple[int, int]
 """Height and width of one level, in tokens."""
+
+# The tests check dtype and shape of every field with one of these, by jaxtyping (tests/shapes.py).
+GridIds: TypeAlias = Annotated[Tensor, "int batch height width"]
+Ids: TypeAlias = Annotated[Tensor, "int64 batch length"]
+Mask: TypeAlias = Annotated[Tensor, "bool batch length"]
+Scores: TypeAlias = Annotated[Tensor, "float batch length"]
+RowInts: TypeAlias = Annotated[Tensor, "int64 batch"]
+RowFloats: TypeAlias = Annotated[Tensor, "float batch"]
 
 NULL_LABEL = -1
 """The label of the null class, which label dropping trains and guidance subtracts."""
@@ -32,7 +40,7 @@ class Tokens:
         levels: integer tensors ``[batch, h, w]``, ids in ``[0, codebook_size)`` of their level.
     """
 
-    levels: tuple[Tensor, ...]
+    levels: tuple[GridIds, ...]
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -99,10 +107,10 @@ class Canvas:
             tokens that are not given were drawn and kept. None: all known tokens are given.
     """
 
-    tokens: Tensor
-    masked: Tensor
+    tokens: Ids
+    masked: Mask
     grid: Grid
-    given: Tensor | None = None
+    given: Mask | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.shape != self.masked.shape or self.tokens.shape[-1] != self.grid[0] * self.grid[1]:
@@ -114,12 +122,8 @@ class Canvas:
     @classmethod
     def blank(cls, batch: int, grid: Grid, device: torch.device | str = "cpu") -> Canvas:
         """A canvas with every token unknown, the start of generation."""
-        shape = (batch, grid[0] * grid[1])
-        return cls(
-            torch.zeros(shape, dtype=torch.int64, device=device),
-            torch.ones(shape, dtype=torch.bool, device=device),
-            grid,
-        )
+        tokens = torch.zeros(batch, grid[0] * grid[1], dtype=torch.int64, device=device)
+        return cls(tokens, torch.ones_like(tokens, dtype=torch.bool), grid)
 
     @classmethod
     def known(cls, tokens: Tensor, masked: Tensor | None = None) -> Canvas:
@@ -148,8 +152,8 @@ class Condition:
         context: the coarser grids ``[batch, h, w]`` that guide this level; none for the top, the top for the bottom.
     """
 
-    labels: Tensor
-    context: tuple[Tensor, ...] = ()
+    labels: RowInts
+    context: tuple[GridIds, ...] = ()
 
     def without_label(self) -> Condition:
         """The same condition under the null class."""
@@ -164,7 +168,6 @@ class LogitsFn(Protocol):
 
 Bind: TypeAlias = Callable[[Condition], LogitsFn]
 """Precomputes everything that depends only on the condition, for all steps."""
-
 
 Drawer: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Logits ``[rows, codebook_size]`` and keys ``[rows]`` -> an id for each and its log-probability, ``[rows]``."""
@@ -201,11 +204,11 @@ class Sampling:
         seed: int64 ``[batch]``; one per image (``randomness.image_seeds``).
     """
 
-    step: Tensor
-    num_steps: Tensor
-    temperature: Tensor
-    guidance: Tensor
-    seed: Tensor
+    step: RowInts
+    num_steps: RowInts
+    temperature: RowFloats
+    guidance: RowFloats
+    seed: RowInts
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,6 @@ class DecodingStep:
     index: int
     num_steps: int
     canvas: Canvas
-    drawn: Tensor
-    confidence: Tensor
-    predicted: Tensor
+    drawn: Ids
+    confidence: Scores
+    predicted: Mask

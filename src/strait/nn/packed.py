@@ -59,10 +59,7 @@ class Packed(nn.Module):
 
 
 class PackedLinear(Packed):
-    """``nn.Linear``, 9 to 30% faster (`benchmarks/blocks.py`).
-
-    The result of a row does not depend on the number of rows.
-    """
+    """``nn.Linear``, 9 to 30% faster (`benchmarks/blocks.py`). A row's result does not depend on the others."""
 
     def __init__(self, linear: nn.Linear) -> None:
         weight = linear.weight.detach()
