@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,25 @@ with_libraries = pytest.mark.skipif(
 )
 UPSAMPLED = dataclasses.replace(CONFIG, upsampler=CONFIG.bottom)
 CASCADE = dataclasses.replace(CONFIG, tokenizer=dataclasses.replace(CONFIG.tokenizer, kind="cascade"))
+
+
+@with_libraries
+@pytest.mark.skipif(os.name != "posix", reason="limits are set by POSIX's resource module")
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    """Files of at most 20 KB: the first graph does not fit, and what an earlier export wrote stays."""
+    (tmp_path / "top.onnx").write_bytes(b"earlier")
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from strait.export.onnx_files import export_onnx;"
+        "from strait.model.strait import random_model; from test_model_folder import CLASSES, CONFIG;"
+        "model = random_model(CONFIG, CLASSES); signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); export_onnx(model, Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path / 'top.onnx'}'"
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("top.onnx", b"earlier")]
+
 
 # The numpy half alone, against the package's own.
 

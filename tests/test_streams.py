@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import pty
 import signal
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from strait.cli import main
 from strait.model.config import ModelConfig
 from strait.model.strait import random_model
 from strait.tokenizer.config import TokenizerConfig
@@ -86,7 +89,32 @@ def test_an_output_that_cannot_be_written_is_one_line() -> None:
             [*PYTHON, "describe", "--config", "smoke"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["strait: [Errno 28] No space left on device"]
+    assert done.stderr.splitlines() == ["strait: no space left on device; free some space, then rerun the command"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b.png"), "a/b.png: no space left on device; free some "),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"caf\xc3\xa9"),
+            "café: permission denied; choose another",
+        ),
+        (OSError(errno.EFBIG, "File too large", "m.bin"), "m.bin: file too large; raise the limit of the size of "),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "d"), "d: is a directory\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "x: no such file or directory\n"),
+        (OSError("no such hub"), "no such hub\n"),
+    ],
+)
+def test_errors_of_the_system_name_the_file_and_a_remedy(
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("strait.commands.describe"), "run", run)
+    assert main(["describe"]) == 2
+    assert capsys.readouterr().err.startswith(f"strait: {line}")
 
 
 @pytest.mark.parametrize(("encoding", "printed"), [("utf-8", b"caf\xe9.png\n"), ("ascii", b"caf\\udce9.png\n")])

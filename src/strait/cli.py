@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import re
 import sys
 from types import ModuleType
@@ -21,6 +23,17 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
+_FREE_SPACE = "free some space, then rerun the command"
+_ANOTHER_PLACE = "choose another place, or give yourself the right to this one"
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f), then rerun the command",
+    errno.EROFS: "choose another place",
+    errno.EACCES: _ANOTHER_PLACE,
+    errno.EPERM: _ANOTHER_PLACE,
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. User errors are one line on standard error.
@@ -38,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(argv)
     except KeyboardInterrupt:
         return STOPPED_BY_SIGNAL + 2
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _fail(_system_error(error))
+    except ValueError as error:
         return _fail(str(error) or type(error).__name__)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -63,6 +78,15 @@ def _run(argv: list[str]) -> int:
         return status
     sys.stdout.flush()
     return 0
+
+
+def _system_error(error: OSError) -> str:
+    """The file, what the system says of it, and a remedy: ``out/a.png: no space left on device; free some ...``."""
+    if not error.strerror or error.errno is None:
+        return str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    remedy = _REMEDIES.get(error.errno, "")
+    return f"{place}{error.strerror[0].lower()}{error.strerror[1:]}{remedy and '; '}{remedy}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

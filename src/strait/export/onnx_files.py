@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from strait.model.config import ModelError
 from strait.model.parts import LevelNetwork, level_networks
 from strait.model.strait import StraIT, unfilled_model
 from strait.randomness import key
-from strait.runtime.files import write_bytes, write_text
+from strait.runtime.files import naming, write_bytes, write_text
 from strait.runtime.messages import library_needed
 from strait.types import NULL_LABEL, Canvas, Condition, Grid, Images, Tokens
 
@@ -189,7 +190,11 @@ def _write(graph: _Graph, path: Path) -> None:
             dynamic_shapes=shapes,
         )
     assert program is not None
-    program.save(str(path))
+    # A failed write leaves no part of a file. Weights above 2 GB lie in files of their own, named by the first.
+    with naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as temporary:
+        program.save(str(Path(temporary) / path.name))
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == path.name):
+            file.replace(path.parent / file.name)
 
 
 @contextmanager
