@@ -328,6 +328,9 @@ def test_labels_with_commas_and_other_spellings_are_those_of_the_package(
         (["--labels", ""], "--labels: '' names no class"),
         (["--output", ""], "--output: the name is empty"),
         (["--count", "0"], "--count and --batch-size"),
+        (["--guidance", "nan"], "--guidance and --temperature must be finite"),
+        (["--temperature", "inf"], "--guidance and --temperature must be finite"),
+        (["--temperature", "-1"], "--guidance and --temperature must be finite"),
     ],
 )
 def test_the_written_program_refuses_what_the_package_refuses(

@@ -209,6 +209,8 @@ def test_labels_and_seeds_are_integers_of_any_library(pipe: StraITPipeline) -> N
         assert torch.equal(pipe(labels, generator=np.int64(3), output_type="pt").images, wanted)  # type: ignore[arg-type]
     one = pipe(1, generator=3, output_type="pt").images
     assert torch.equal(pipe(np.int64(1), generator=torch.tensor(3), output_type="pt").images, one)  # type: ignore[arg-type]
+    for label in (1, "1", np.int64(1), torch.tensor(1)):
+        assert torch.equal(pipe.model.generate(label, seed=3), one)  # type: ignore[arg-type]
     made = pipe.model.generate(np.array([0, 1]), seed=np.int64(3))  # type: ignore[arg-type]
     assert torch.equal(made, pipe.model.generate([0, 1], seed=3))
     assert torch.equal(pipe.model.generate(torch.tensor([0, 1]), seed=torch.tensor(3)), made)  # type: ignore[arg-type]

@@ -319,6 +319,8 @@ def main() -> int:
     guidance = decoding["guidance"] if args.guidance is None else args.guidance
     if len(steps) not in (levels, model.about["tokenizer_levels"]) or len(temperature) < len(steps) or min(steps) < 1:
         raise ValueError(f"--steps and --temperature: give {levels} numbers, one for each level, such as 18+6")
+    if not all(map(math.isfinite, [guidance, *temperature])) or min(temperature) < 0:
+        raise ValueError("--guidance and --temperature must be finite, and a temperature not negative")
     if min(args.count, args.batch_size) < 1:
         raise ValueError("--count and --batch-size must be at least 1")
     if not -(2**63) <= args.seed < 2**63:

@@ -126,10 +126,10 @@ class StraIT(nn.Module):
             for number, name in enumerate(self.config.level_names)
         ]
 
-    def labels(self, wanted: Sequence[str | int] | None, count: int, seed: int) -> list[int]:
+    def labels(self, names: Sequence[str | int] | None, count: int, seed: int) -> list[int]:
         """Class indices by name, WordNet id or index; if None, ``count`` classes drawn from the seed."""
-        if wanted is not None:
-            return [self.classes.find(label) for label in wanted]
+        if names is not None:
+            return [self.classes.find(name) for name in names]
         if not self.classes:
             return [NULL_LABEL] * count
         return [as_seed(seed, _CLASSES_STREAM, index) % len(self.classes) for index in range(count)]
@@ -225,21 +225,21 @@ class StraIT(nn.Module):
         self._draw_rows = torch.compile(draw_rows, **{"dynamic": True, **options})
         return self
 
-    def batch_size(self, wanted: int | None, decoding: DecodingConfig | None = None) -> int:
-        """The number of images to decode at once: as wanted, or if None as many as fit, at most 64.
+    def batch_size(self, requested: int | None, decoding: DecodingConfig | None = None) -> int:
+        """The number of images to decode at once: as requested, or if None as many as fit, at most 64.
 
         Raises:
-            ValueError: if less than 1 is wanted, or more than fits into the free memory; it says how many would fit.
+            ValueError: if below 1, or more than fits into the free memory; it says how many would fit.
         """
         from strait.model import memory
 
         element = next(self.part(self.config.parts[-1]).parameters()).element_size()
         settings = self.default_decoding() if decoding is None else decoding
-        return memory.batch_size(wanted, self.config, settings, element, self.device)
+        return memory.batch_size(requested, self.config, settings, element, self.device)
 
     def generate(
         self,
-        labels: Sequence[str | int] | None = None,
+        labels: Sequence[str | int] | str | int | None = None,
         count: int = 1,
         seed: int = 0,
         decoding: DecodingConfig | None = None,
@@ -248,7 +248,7 @@ class StraIT(nn.Module):
         """Generate images.
 
         Args:
-            labels: names in any case, WordNet ids or indices, one for each image; None draws ``count`` classes from
+            labels: a name in any case, WordNet id or index, or one for each image; None draws ``count`` classes from
                 the seed, or generates unconditionally if the model has no classes.
             count: number of images without labels.
             seed: image k of a seed does not depend on the number of images.
@@ -263,7 +263,7 @@ class StraIT(nn.Module):
             ValueError: for an unknown label (the message lists the nearest classes).
             ModelError: if a part is missing.
         """
-        names = [labels] if isinstance(labels, str) else labels  # any sequence: an array, a tensor
+        names: Any = [labels] if isinstance(labels, str | int) or getattr(labels, "ndim", 1) == 0 else labels
         numbers = torch.tensor(self.labels(names, count, seed), dtype=torch.int64)
         if not len(numbers):
             raise ValueError("generate: no images were requested (labels is empty, or count is below 1)")
