@@ -21,8 +21,8 @@ from contextlib import contextmanager
 
 WAYS: dict[str, dict[str, str]] = {
     "default of the libraries": {},
-    "GOMP_SPINCOUNT=1000 (strait's own)": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"},
-    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"},
+    "GOMP_SPINCOUNT=10000 (strait's own)": {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
 }
 _NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")

@@ -89,6 +89,19 @@ def test_a_line_is_compared_with_the_mean_over_its_steps(factor: float, expected
     assert faults(curves, "tokenizer", read_config(config_path("smoke"))) == []
 
 
+@pytest.mark.parametrize(
+    ("top", "bottom", "expected"),
+    [(0.2, 0.1, []), (0.1, 0.2, ["stratification"]), (0.1, 0.1, ["stratification"])],
+)
+def test_the_top_must_carry_the_image(top: float, bottom: float, expected: list[str]) -> None:
+    losses = {"": 0.05, "_top_alone": 0.08, "_other_top": top, "_other_bottom": bottom}
+    used = HEALTHY | {"usage_bottom": line(1, 1, 1, 1)[2:], "perplexity_bottom": line(9, 9, 9, 9)[2:]}
+    late = {f"validation_loss{name}": [(20, 9.0), (40, loss)] for name, loss in losses.items()}
+    assert faults(used | late, "tokenizer") == expected
+    early = {name: curve[:1] for name, curve in late.items()}  # no codes yet
+    assert faults(used | early, "tokenizer") == []
+
+
 def test_few_codes_for_nearly_all_tokens_are_a_collapse_while_usage_is_still_high() -> None:
     collapsed = HEALTHY | {"usage_top": line(1.0, 1.0, 1.0, 0.9), "perplexity_top": line(60, 9, 2, 1.5)}
     smoke = read_config(config_path("smoke"))

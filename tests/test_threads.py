@@ -28,7 +28,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, "GOMP_SPINCOUNT=1000 KMP_BLOCKTIME=1 OMP_WAIT_POLICY=None"),
+        ({}, "GOMP_SPINCOUNT=10000 KMP_BLOCKTIME=1 OMP_WAIT_POLICY=None"),
         ({"OMP_WAIT_POLICY": "active"}, "GOMP_SPINCOUNT=None KMP_BLOCKTIME=None OMP_WAIT_POLICY=active"),
         ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT=7 KMP_BLOCKTIME=None OMP_WAIT_POLICY=None"),
         ({"KMP_BLOCKTIME": "0"}, "GOMP_SPINCOUNT=None KMP_BLOCKTIME=0 OMP_WAIT_POLICY=None"),

@@ -25,6 +25,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--list", action="store_true", help="only list the classes")
     parser.add_argument("--count", type=int, default=1, help="images per label; without labels, in total")
     parser.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
+    parser.add_argument("--size", help="width and height in pixels, such as 256x128; the model's own if omitted")
     add_decoding_options(parser)
     parser.add_argument("--output", help="folder for the images, one PNG each")
     parser.add_argument("--grid", help="PNG file for a sheet of all images, a row for each label")
@@ -48,15 +49,27 @@ def run(argv: list[str]) -> int:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)} must be at least 1")
 
+    size = None if args.size is None else _size(args.size)
+
     from strait.commands.generated_files import Request, generate_files
 
     model = inference_model(args)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
-    request = Request(labels, args.count, args.seed, decoding, args.batch_size)
+    if size is not None and args.steps is not None and len(decoding.steps) > model.config.tokenizer.num_levels:
+        raise ValueError("--size: the upsampler does not draw other sizes; give --steps for the levels before it")
+    request = Request(labels, args.count, args.seed, decoding, args.batch_size, size)
     for path in generate_files(model, request, output, grid, args.overwrite):
         print(path)
     return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT -> (height, width)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and len(text) < 12):
+        raise ValueError(f"--size: {text!r} must be width and height in pixels, such as 256x128")
+    return int(height), int(width)
 
 
 def _list_classes(args: Namespace) -> int:

@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from strait.decoding.adaptive import PassCount
 from strait.decoding.config import DecodingConfig
+from strait.editing.extension import blank_tokens, generate_sized, windows
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
 from strait.pictures.recipe import png_bytes, recipe
 from strait.pictures.sheets import contact_sheet
 from strait.runtime.files import write_new
-from strait.types import NULL_LABEL, Images, Tokens
+from strait.types import NULL_LABEL, DecodingStep, Images, Tokens
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Request:
         seed: image k of a label does not depend on the count or on other labels.
         decoding: steps, temperature, guidance.
         batch_size: images decoded at once; None for as many as fit into memory, at most 64.
+        size: (height, width) in pixels; None for the model's.
     """
 
     labels: Sequence[str | int] | None
@@ -41,6 +43,7 @@ class Request:
     seed: int
     decoding: DecodingConfig
     batch_size: int | None = None
+    size: tuple[int, int] | None = None
 
 
 def generate_files(
@@ -49,7 +52,7 @@ def generate_files(
     """Generate images and write them; yields each file once it is written.
 
     Raises:
-        ValueError: for an unknown label.
+        ValueError: for an unknown label, or a size that the model does not have.
         ModelError: if a part of the model is missing.
         FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
@@ -63,11 +66,14 @@ def generate_files(
         numbers = [label for label in model.labels(request.labels, 0, request.seed) for _ in range(request.count)]
         indices = list(range(request.count)) * len(request.labels)
     labels, positions = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
+    squares = 1 if request.size is None else _count_windows(model, request.size)
     digest = model.weights_hash()
     batches: list[Images] = []
     limit = None if request.batch_size is None else min(request.batch_size, len(labels))
     size = model.batch_size(limit, request.decoding)
-    steps, passes = sum(request.decoding.passes) * -(-len(labels) // size), list[list[int]]()
+    if request.batch_size is None:
+        size = max(1, size // squares)  # the pixels of larger images need more memory
+    steps, passes = sum(request.decoding.passes) * squares * -(-len(labels) // size), list[list[int]]()
     with tqdm(total=steps, desc="generating", unit="step", file=sys.stderr, dynamic_ncols=True, delay=2) as bar:
         for batch_labels, batch_indices in zip(labels.split(size), positions.split(size), strict=True):
             images, counts = _decode_batch(model, batch_labels, batch_indices, request, bar)
@@ -104,7 +110,9 @@ def _decode_batch(
     grids, count, ahead = dict[str, Tensor](), PassCount(), 0
     planned = dict(zip(model.config.level_names, request.decoding.passes, strict=False))
     bar.total = bar.total or 0
-    for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
+
+    def watch(step: DecodingStep) -> None:
+        nonlocal ahead
         grids[step.level] = step.canvas.as_grid()
         count(step)
         if step.index == 0:
@@ -112,8 +120,21 @@ def _decode_batch(
             ahead += step.num_steps
         ahead -= 1
         bar.update()
+
+    if request.size is None:
+        for step in model.decoding_steps(labels, request.seed, indices, request.decoding):
+            watch(step)
+        images = model.decode(Tokens(tuple(grids.values())))
+    else:
+        images = generate_sized(model, labels, request.size, request.seed, indices, request.decoding, watch)
     bar.total -= ahead  # fewer where the pace adapts
-    return model.decode(Tokens(tuple(grids.values()))), count.rows()
+    return images, count.rows()
+
+
+def _count_windows(model: StraIT, size: tuple[int, int]) -> int:
+    """The number of windows in which an image of a size is drawn."""
+    known = torch.zeros(blank_tokens(model, size, 1).levels[0].shape[1:], dtype=torch.bool)
+    return sum(1 for _ in windows(known, model.config.grids[0]))
 
 
 def _settings(model: StraIT, request: Request, label: int | None, index: int | None, digest: str) -> dict[str, Any]:
@@ -123,6 +144,8 @@ def _settings(model: StraIT, request: Request, label: int | None, index: int | N
         fields = {"labels": names, "count": request.count}
     else:
         fields = {"label": None if label == NULL_LABEL else model.classes[label], "index": index}
+    if request.size is not None:
+        fields["size"] = list(request.size[::-1])
     return recipe(digest, request.seed, dataclasses.asdict(request.decoding), **fields)
 
 

@@ -16,14 +16,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from strait.editing.extension import Sides, windows
+from strait.editing.extension import MOST_SQUARES, Sides, windows
 from strait.editing.placing import resized
 from strait.pictures.images import to_images
 from strait.pictures.reading import Picture, PictureError
 from strait.types import Grid, Images
 
-MOST_SQUARES = 64
-"""Limit on the tokens of an extended canvas, as a multiple of the model's own: it is decoded at once."""
 _ROUNDING = 1e-6
 
 

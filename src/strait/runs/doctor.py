@@ -102,6 +102,8 @@ def check_part(part: str, curves: dict[str, Curve], config: Config | None = None
             findings.append(_codes(part, name.removeprefix("usage_"), curves, config))
     if "logits_real" in curves:
         findings.append(_adversary(part, curves))
+    if "usage_bottom" in curves and "validation_loss_other_top" in curves:
+        findings += _stratification(curves)
     if part == "tokenizer" and config is not None and _has_reference(config):
         for name in ("pixel", "perceptual"):
             findings += _against_reference(name, curves) if name in curves else []
@@ -156,6 +158,22 @@ def _codes(part: str, level: str, curves: dict[str, Curve], config: Config | Non
         return Finding(part, f"codebook {level}", True, message)
     advice = "set tokenizer_training.codebook.restart_below to 0.03, or lower the learning rate"
     return Finding(part, f"codebook {level}", False, f"the codebook collapsed: {message}", advice)
+
+
+def _stratification(curves: dict[str, Curve]) -> list[Finding]:
+    """Whether the top carries more of the image than the bottom; nothing before the codes are in use."""
+    (step, top), (_, bottom) = (curves[f"validation_loss_other_{level}"][-1] for level in ("top", "bottom"))
+    if step < curves["usage_bottom"][0][0]:
+        return []
+    whole, alone = (curves[name][-1][1] for name in ("validation_loss", "validation_loss_top_alone"))
+    message = (
+        f"pixel loss {whole:.4g}, {alone:.4g} of the top alone, {top:.4g} with the top of another image, {bottom:.4g} "
+        "with the bottom of another"
+    )
+    if top > bottom:
+        return [Finding("tokenizer", "stratification", True, message)]
+    advice = "raise tokenizer_training.bottom_dropout, so that the top carries the image"
+    return [Finding("tokenizer", "stratification", False, f"the bottom carries the image: {message}", advice)]
 
 
 def _adversary(part: str, curves: dict[str, Curve]) -> Finding:

@@ -34,7 +34,7 @@ from strait.training.guard import NotFinite, gradient_norm, require_finite
 from strait.training.optimizer import forget, learning_rate, stage1_optimizer
 from strait.training.tokenizer_loss import Objective, Piece, ToLoss, build_judges
 from strait.training.trained import Trained, copied
-from strait.types import Images
+from strait.types import Images, Tokens
 
 _DROP_BOTTOM, _ZOOM = 11, 13
 
@@ -142,7 +142,7 @@ class TokenizerTrainee:
             adversary.learn(adversary_metrics)
             metrics.update(adversary_metrics)
         if self._has_validation and self.run.sample_every and (step + 1) % self.run.sample_every == 0:
-            metrics["validation_loss"] = self._validation_loss()
+            metrics.update(self._validation_losses())
         return metrics
 
     def _next_images(self) -> tuple[Images, ...]:
@@ -224,11 +224,24 @@ class TokenizerTrainee:
         return copied(self.trained.weights())
 
     @torch.no_grad()
-    def _validation_loss(self) -> float:
-        """The pixel loss on the images of the sample grid, with the weights that would be saved."""
+    def _validation_losses(self) -> dict[str, float]:
+        """Pixel losses on the images of the sample grid, with the weights that would be saved: of reconstructions, and
+        with two levels of the top alone, with the top of another image, and with the bottom of another."""
+        losses: dict[str, float] = {}
         with self.trained.as_shipped():
-            reconstructions = self.tokenizer.decode(self.tokenizer.encode(self._preview))
-        return float(pixel_loss(reconstructions, self._preview, self.config.pixel_loss))
+            tokens = self.tokenizer.encode(self._preview)
+
+            def measure(name: str, *levels: Tensor) -> None:
+                images = self.tokenizer.decode(Tokens(levels), levels=len(levels))
+                losses[name] = float(pixel_loss(images, self._preview, self.config.pixel_loss))
+
+            measure("validation_loss", *tokens.levels)
+            if len(tokens.levels) == 2 and tokens.batch > 1:
+                top, bottom = tokens.levels
+                measure("validation_loss_top_alone", top)
+                measure("validation_loss_other_top", top.roll(1, 0), bottom)
+                measure("validation_loss_other_bottom", top, bottom.roll(1, 0))
+        return losses
 
     @torch.no_grad()
     def samples(self) -> Image.Image | None:

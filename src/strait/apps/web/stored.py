@@ -92,6 +92,9 @@ def stored_in(settings: dict[str, Any], most: int) -> Stored:
             count = min(count, most)
         if label is not None and not isinstance(label, str):
             raise TypeError(label)
+        if "size" in settings:
+            width, height = (_whole(length, 1, 10**5) for length in settings["size"])
+            notes.append(f"it has {width}x{height} pixels; the page generates only the model's size")
         edit = _edit(settings, notes) if "edit" in settings else None
         model = settings.get("model")
         seed = _whole(settings["seed"], -(2**63), 2**63 - 1)
