@@ -20,7 +20,8 @@ import torch
 from strait.config import config_path, read_config
 from strait.decoding.config import DecodingConfig
 from strait.model.config import ModelConfig
-from strait.model.strait import unfilled_model
+from strait.model.sharing import unfilled
+from strait.model.strait import StraIT
 from strait.runs.bench import Bench, Machine, fill_quickly
 
 BATCH, STEPS = 8, (12, 6)
@@ -53,7 +54,7 @@ def measured(
     machine: Machine, config: ModelConfig, batch: int, steps: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
     decoding = DecodingConfig(steps=steps, temperature=(3.0, 3.0))
-    model = unfilled_model(config, CLASSES, decoding, machine.dtype)
+    model = unfilled(StraIT, config, CLASSES, decoding, machine.dtype)
     fill_quickly(model)
     report = Bench(model.pack(), machine, batch, repeats, 1).run("generate", decoding)
     return {

@@ -94,6 +94,20 @@ def test_the_same_command_again_gives_the_same_files(trained: Path, tmp_path: Pa
     assert (settings["seed"], settings["index"], settings["label"]) == (5, 0, name)
 
 
+@pytest.mark.parametrize("verb", ["generate", "edit"])
+def test_an_image_does_not_load_the_compiler(verb: str, trained: Path, tmp_path: Path) -> None:
+    """Each of these modules takes about as long to import as the rest of the command."""
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    words = {"generate": ["generate"], "edit": ["edit", "infill", str(tmp_path / "red.png"), "--box", "0,0,20,20"]}
+    arguments = [*words[verb], "--model", str(trained), "--output", str(tmp_path / "out")]
+    program = (
+        "import sys; from strait.cli import main; status = main(sys.argv[1:]);"
+        "print(status, *sorted({'sympy', 'torch._dynamo', 'torch._inductor'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert (done.stdout.splitlines() or [""])[-1] == "0", done.stderr
+
+
 def test_an_image_depends_on_neither_its_batch_nor_other_labels(trained: Path, tmp_path: Path) -> None:
     common = ("generate", "--model", trained, "--count", 3, "--seed", 2)
     assert run(*common, "--labels", "0,1", "--batch-size", 2, "--output", tmp_path / "both") == 0

@@ -158,7 +158,8 @@ def test_packing_keeps_no_memory():
 import dataclasses, torch
 from pathlib import Path
 from strait.config import config_path, read_config
-from strait.model.strait import unfilled_model
+from strait.model.sharing import unfilled
+from strait.model.strait import StraIT
 from strait.runs.bench import fill_quickly
 
 def held():
@@ -170,7 +171,7 @@ top, bottom = config.model.top, config.model.bottom
 fewer = dataclasses.replace(
     config.model, top=dataclasses.replace(top, layers=4), bottom=dataclasses.replace(bottom, layers=2)
 )
-model = unfilled_model(fewer, [], config.decoding, torch.float32)
+model = unfilled(StraIT, fewer, [], config.decoding, torch.float32)
 fill_quickly(model)
 before = held()
 model.pack()

@@ -116,7 +116,7 @@ def _decode_batch(
         grids[step.level] = step.canvas.as_grid()
         count(step)
         if step.index == 0:
-            bar.total -= planned[step.level] - step.num_steps  # fewer where a level has fewer tokens
+            bar.total = (bar.total or 0) + step.num_steps - planned[step.level]  # fewer where a level has fewer tokens
             ahead += step.num_steps
         ahead -= 1
         bar.update()

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from strait.model.config import ModelError
 from strait.model.parts import LevelNetwork, level_networks
-from strait.model.strait import StraIT, unfilled_model
+from strait.model.sharing import unfilled
+from strait.model.strait import StraIT
 from strait.randomness import key
 from strait.runtime.files import naming, write_bytes, write_text
 from strait.runtime.messages import library_needed
@@ -150,7 +151,7 @@ def _levels(model: StraIT) -> int:
 
 def _graphs(model: StraIT) -> Iterator[_Graph]:
     model.require(*(part for part in model.config.parts if part != "upsampler"))
-    copy = unfilled_model(model.config, list(model.classes), model.decoding, torch.float32)
+    copy = unfilled(StraIT, model.config, list(model.classes), model.decoding, torch.float32)
     copy.load_state_dict(model.state_dict())
     copy.eval()
     config, levels = model.config, _levels(model)

@@ -22,13 +22,15 @@ from strait.model.folder import (
 )
 from strait.model.hub import find_folder, push_folder
 from strait.model.memory import refuse_what_is_not_free
-from strait.runtime.devices import usable_dtype
+from strait.runtime.devices import allocate, usable_dtype
 from strait.runtime.files import write_text
 
 if TYPE_CHECKING:
+    from strait.decoding.config import DecodingConfig
+    from strait.model.config import ModelConfig
     from strait.model.strait import StraIT
 
-__all__ = ["find_folder", "load", "push", "save"]
+__all__ = ["find_folder", "load", "moved", "push", "save", "unfilled"]
 
 Model = TypeVar("Model", bound="StraIT")
 
@@ -47,7 +49,7 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
     for part in present:
         check_part(folder, part, model.part(part))
     refuse_what_is_not_free(model, folder)
-    model.to_empty(device="cpu")
+    allocate(model, torch.device("cpu"))
     for part in model.config.parts:
         if part in present:
             load_part(folder, part, model.part(part))
@@ -61,13 +63,23 @@ def load(kind: type[Model], folder: Path, device: torch.device, dtype: torch.dty
     return model
 
 
+def unfilled(
+    kind: type[Model], config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig, dtype: torch.dtype
+) -> Model:
+    """A model of class ``kind`` with uninitialised weights that count as trained, to be filled by the caller."""
+    model = kind.shaped(config, classes, decoding, dtype)
+    allocate(model, torch.device("cpu"))
+    model.trained = set(config.parts)
+    return model
+
+
 def moved(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
     """The same model on another device, or with transformers of another dtype; the model itself stays as it is.
 
     Packed weights cannot be moved. These are copies of what they were before, and are not packed.
     """
     copy = type(model).shaped(model.config, model.classes, model.decoding, usable_dtype(dtype, device))
-    copy.to_empty(device=device)
+    allocate(copy, device)
     copy.load_state_dict(model.state_dict())
     copy.trained, copy.card = set(model.trained), model.card
     return copy

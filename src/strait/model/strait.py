@@ -397,15 +397,6 @@ class StraIT(nn.Module):
         return sharing.push(self, repo_id, card, dtype, *options)
 
 
-def unfilled_model(
-    config: ModelConfig, classes: Sequence[str], decoding: DecodingConfig, dtype: torch.dtype
-) -> StraIT:
-    """A model with uninitialised weights that count as trained, to be filled by the caller."""
-    model = StraIT.shaped(config, classes, decoding, dtype).to_empty(device="cpu")
-    model.trained = set(config.parts)
-    return model
-
-
 def _whole_canvas(bind: Bind) -> Bind:
     """A network that always runs over the whole canvas, since a CUDA graph has a fixed shape."""
 

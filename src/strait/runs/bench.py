@@ -33,7 +33,8 @@ from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
 from strait.model.config import ModelConfig
 from strait.model.parts import build_part, level_networks
-from strait.model.strait import StraIT, unfilled_model
+from strait.model.sharing import unfilled
+from strait.model.strait import StraIT
 from strait.randomness import image_seeds
 from strait.runtime.devices import usable_dtype
 from strait.training.config import RunConfig, TransformerTrainingConfig
@@ -308,7 +309,7 @@ def _no_preview() -> Any:
 
 def model_to_time(config: ModelConfig, decoding: DecodingConfig, machine: Machine) -> StraIT:
     """A model of a thousand classes with random weights, created quickly."""
-    model = unfilled_model(config, [str(index) for index in range(1000)], decoding, machine.dtype)
+    model = unfilled(StraIT, config, [str(index) for index in range(1000)], decoding, machine.dtype)
     fill_quickly(model)
     return model.to(machine.device)
 
