@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_times import random_trainee, tokenizer_networks
 
 from strait.config import Config, config_path, read_config
 from strait.evaluation.provenance import versions_and_hardware
 from strait.model.strait import random_model
+from strait.runs.noise import random_trainee, tokenizer_networks
 from strait.runs.run_folder import runnable
 from strait.runtime.messages import aligned
 
@@ -59,7 +59,7 @@ def measure(config: Config, part: str, batch: int, times: int) -> dict[str, Any]
     else:
         run = dataclasses.replace(config.run, compile=False, sample_every=0)
         config = runnable(dataclasses.replace(config, run=run), CPU)
-        training = dataclasses.replace(config.tokenizer_training, steps=10**6)
+        training = dataclasses.replace(config.tokenizer_training, steps=10**6, perceptual="none")
         config = dataclasses.replace(config, tokenizer_training=training)
         # Late in training, when all losses are active.
         first = 9 * 10**5 if part == "tokenizer" else 0

@@ -5,25 +5,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
 from strait.config import Config
-from strait.data.images import ImageBatch
-from strait.data.job import Job
-from strait.model.parts import build_part, level_networks
-from strait.runs.bench import random_token_cache
+from strait.runs.noise import random_trainee, tokenizer_networks
 from strait.runtime.devices import usable_dtype
-from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
 from strait.training.loop import Trainee
-from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
-from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
 
 _LATE = 0.9  # share of the training after which all losses are active
 
@@ -42,62 +32,6 @@ class StepTime:
         return 2 * self.multiply_adds / self.seconds
 
 
-@contextmanager
-def random_trainee(
-    config: Config,
-    part: str,
-    images: int,
-    classes: int,
-    device: torch.device,
-    network: TrainableTokenizer | None = None,
-) -> Iterator[Trainee]:
-    """A part with its optimizer and, in stage 1, its adversary, for training on noise.
-
-    Args:
-        config: of the model.
-        part: name of the part.
-        images: of a step, in one piece.
-        classes: of the model.
-        device: to train on.
-        network: the network of the tokenizer to train; a cascade has two.
-    """
-    if network is not None:
-        yield _tokenizer(config, network, images, device)
-        return
-    training = replace(
-        getattr(config, f"{part}_training"), batch_size=images, accumulate=1, condition_augmentation=0.0
-    )
-    module = build_part(config.model, part, classes)
-    with TemporaryDirectory() as folder:
-        cache = random_token_cache(Path(folder) / "tokens", config.model, classes, images)
-        tokens, preview = TrainingTokens(cache), Preview(_nothing)
-        yield TransformerTrainee(module, level_networks(module), training, config.run, tokens, Job(device), preview)
-
-
-def tokenizer_networks(config: Config) -> list[TrainableTokenizer]:
-    """The networks that are trained for a tokenizer: itself, or the two of a cascade."""
-    return list(trainable_networks(build_tokenizer(config.tokenizer)).values())
-
-
-def _tokenizer(config: Config, network: TrainableTokenizer, images: int, device: torch.device) -> Trainee:
-    draw = torch.Generator().manual_seed(0)
-    size = config.image_size
-    pixels = torch.randint(256, (images, size, size, 3), generator=draw, dtype=torch.uint8)
-    batch = ImageBatch(pixels, torch.zeros(images, dtype=torch.int64), torch.arange(images), [])
-
-    def batches(step: int) -> Iterator[ImageBatch]:
-        while True:
-            yield batch
-
-    training = replace(config.tokenizer_training, batch_size=images, accumulate=1, perceptual="none")
-    seen = TokenizerImages(size, batches, batch.images(device)[:1])
-    return TokenizerTrainee(network, training, config.run, seen, Job(device))
-
-
-def _nothing() -> Any:
-    raise AssertionError("no sample grid was asked for")
-
-
 def step_time(
     config: Config, part: str, images: int, classes: int, multiply_adds: float, device: torch.device, steps: int
 ) -> StepTime:
@@ -114,7 +48,8 @@ def step_time(
         device: to train on.
         steps: number of timed steps, after two of warm-up.
     """
-    config = replace(config, run=replace(config.run, sample_every=0))
+    training = replace(config.tokenizer_training, perceptual="none")
+    config = replace(config, run=replace(config.run, sample_every=0), tokenizer_training=training)
     if usable_dtype(torch.bfloat16, device) != torch.bfloat16:
         config = replace(config, run=replace(config.run, precision="float32"))
     first = int(_LATE * getattr(config, f"{part}_training").steps)

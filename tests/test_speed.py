@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strait.config import config_path, read_config
+from strait.config import Config, config_path, read_config
 from strait.decoding.config import SCHEDULES, DecodingConfig
 from strait.decoding.masking import most_masked
 from strait.decoding.sampling import masked_positions
@@ -33,6 +33,7 @@ from strait.runs.bench import PARTS, Bench, Machine
 from strait.runs.run_folder import runnable
 from strait.runtime import devices
 from strait.tokenizer.config import TokenizerConfig
+from strait.training.config import AdversarialConfig, CodebookConfig, TokenizerTrainingConfig
 from strait.transformer.config import TransformerConfig
 from strait.types import Canvas
 from test_masking import naive_num_masked
@@ -274,19 +275,28 @@ def test_bfloat16_is_the_transformers_alone(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def bench(model: StraIT) -> Bench:
-    return Bench(copy.deepcopy(model).pack(), Machine(torch.device("cpu"), torch.float32), 2, 2, 0)
+    config = Config(
+        **{field.name: getattr(CONFIG, field.name) for field in dataclasses.fields(CONFIG)},
+        tokenizer_training=TokenizerTrainingConfig(steps=100, perceptual="none", codebook=CodebookConfig(start=3)),
+    )
+    machine = Machine(torch.device("cpu"), torch.float32)
+    return Bench(copy.deepcopy(model).pack(), machine, 2, 2, 0, config=config)
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part != "upsampler"])
+@pytest.mark.parametrize("part", [part for part in PARTS if "upsampler" not in part])
 def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
     report = bench.run(part, DecodingConfig((3, 2), (1.0, 1.0), guidance=0.5))
     cost = {name: entry["multiply_adds"] for name, entry in describe(CONFIG, 3)["parts"].items()}
     flops = {
         **{name: 4 * count for name, count in cost.items()},
         "generate": 8 * (3 * cost["top"] + 2 * cost["bottom"]),
-        "train": 12 * cost["top"],
+        "train-top": 12 * cost["top"],
+        "train-bottom": 12 * cost["bottom"],
     }
-    assert report["flops"] == flops[part]
+    if part == "train-tokenizer":
+        assert report["flops"] > 3.02 * flops["tokenizer"]  # with its adversary, more than the closed form below
+    else:
+        assert report["flops"] == flops[part]
     assert report["fraction_of_ceiling"] == pytest.approx(
         report["flops"] / report["seconds"] / report["ceiling_flops_per_s"]
     )
@@ -298,8 +308,26 @@ def test_a_measurement_says_what_it_measured(bench: Bench, part: Any):
     if part == "generate":
         assert report["images_per_second"] == pytest.approx(2 / report["seconds"])
         assert report["over_forward_passes"] >= 1
-    if part == "train":
+    if part in ("train-top", "train-bottom"):
         assert 0 < report["fraction_loader"] < 1
+
+
+def test_operations_of_a_tokenizers_step_are_three_forward_passes_without_adversary(model: StraIT):
+    """Closed form: two products of the same size for each product forwards, but none for the images' gradient."""
+    training = TokenizerTrainingConfig(
+        steps=100, perceptual="none", codebook=CodebookConfig(start=3), adversarial=AdversarialConfig(weight=0.0)
+    )
+    fields = {field.name: getattr(CONFIG, field.name) for field in dataclasses.fields(CONFIG)}
+    config = Config(**fields, tokenizer_training=training)
+    machine = Machine(torch.device("cpu"), torch.float32)
+    flops = Bench(model, machine, 2, 1, 0, config=config).run("train-tokenizer")["flops"]
+    forward = 4 * describe(CONFIG, 3)["parts"]["tokenizer"]["multiply_adds"]
+    assert 2.8 * forward < flops <= 3.02 * forward
+    with pytest.raises(ValueError, match="train-top: give the training's --config"):
+        Bench(model, machine, 2, 1, 0).run("train-top")
+    cascade = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, kind="cascade"))
+    with pytest.raises(ValueError, match="a cascade trains two networks"):
+        Bench(model, machine, 2, 1, 0, config=cascade).run("train-tokenizer")
 
 
 def test_the_upsampler_is_measured_by_itself_and_in_generating():

@@ -19,7 +19,7 @@ from strait.decoding.stratified import final_tokens
 from strait.model.config import ModelConfig, ModelError
 from strait.model.parts import build_part, level_networks
 from strait.model.strait import StraIT, random_model
-from strait.runs.bench import random_token_cache
+from strait.runs.noise import random_token_cache
 from strait.runs.part_tokens import encode_at_two_sizes
 from strait.tokenizer.config import TokenizerConfig
 from strait.transformer.config import TransformerConfig

@@ -21,7 +21,11 @@ def parser() -> ArgumentParser:
     parser = verb_parser("bench", __doc__, "[--config C | --model M] [options]")
     parser.add_argument("--config", help="name or path of a configuration, used with random weights")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
-    parser.add_argument("--part", help="tokenizer, top, bottom, upsampler, generate or train; all by default")
+    parser.add_argument(
+        "--part",
+        help="tokenizer, top, bottom, upsampler or generate (by default all of these); or with --config a training "
+        "step: train-tokenizer, train-top, train-bottom, train-upsampler",
+    )
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--dtype", default="float32", help="of the transformers: float32, or bfloat16")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; medians are reported")
@@ -65,9 +69,9 @@ def run(argv: list[str]) -> int:
         model.pack()
     if args.compile:
         model.compile_decoding()
-    bench = Bench(model, machine, args.batch, args.repeats, args.warm_up, args.compile)
-    available = [part for part in PARTS if part in model.config.parts or part in ("generate", "train")]
-    parts: list[Any] = available if args.part is None else [args.part]
+    bench = Bench(model, machine, args.batch, args.repeats, args.warm_up, args.compile, config)
+    available = [part for part in PARTS if part in (*model.config.parts, "generate")]
+    parts = available if args.part is None else [args.part]
     reports = [bench.run(part, decoding) for part in parts]
     for report in reports:
         report["model"] = args.config or args.model or "shipped"
@@ -107,6 +111,6 @@ def _table(reports: list[dict[str, Any]]) -> str:
                 f"{report['over_forward_passes']:.3f} times its forward passes ({'+'.join(map(str, report['steps']))} "
                 f"steps, guidance {report['guidance']:g}); weights {report['weights_bytes'] / 2**30:.2f} GiB"
             )
-        if report["part"] == "train":
-            lines.append(f"train: the loader takes {100 * report['fraction_loader']:.2f}% of a step")
+        if "fraction_loader" in report:
+            lines.append(f"{report['part']}: the loader takes {100 * report['fraction_loader']:.2f}% of a step")
     return "\n".join(lines)

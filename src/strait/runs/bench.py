@@ -6,44 +6,48 @@ model, so that a slowdown of the machine affects both. Multiply-adds are those o
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from strait import __version__
-from strait.data.job import Job
-from strait.data.token_cache import TokenCache, array_hash
+from strait.config import Config
 from strait.decoding.config import DecodingConfig
 from strait.decoding.stratified import final_tokens, stratified_decode
 from strait.evaluation.cost import describe
 from strait.model.config import ModelConfig
-from strait.model.parts import build_part, level_networks
+from strait.model.parts import level_networks
 from strait.model.sharing import unfilled
 from strait.model.strait import StraIT
 from strait.randomness import image_seeds
-from strait.runtime.devices import usable_dtype
-from strait.training.config import RunConfig, TransformerTrainingConfig
-from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
-from strait.types import NULL_LABEL, Canvas, Condition, Level, LogitsFn
+from strait.runs.noise import random_trainee, tokenizer_networks
+from strait.runtime.devices import keep_freed_memory, usable_dtype
+from strait.training.loop import Trainee
+from strait.training.transformer_loop import TransformerTrainee
+from strait.types import Canvas, Condition, Level, LogitsFn
 
-Part = Literal["tokenizer", "top", "bottom", "upsampler", "generate", "train"]
-PARTS: tuple[Part, ...] = ("tokenizer", "top", "bottom", "upsampler", "generate", "train")
+PARTS = (
+    *("tokenizer", "top", "bottom", "upsampler", "generate"),
+    *("train-tokenizer", "train-top", "train-bottom", "train-upsampler"),
+)
 _SIDE = 2048
+_LATE = 0.9
+"""Share of a training after which all its losses are active."""
 
 
 class Machine:
@@ -173,22 +177,31 @@ class Bench:
         repeats: number of measurements.
         warm_up: number of calls before.
         compiled: whether to compile the networks for training.
+        config: of the training that ``train-...`` measures.
     """
 
     def __init__(
-        self, model: StraIT, machine: Machine, batch: int, repeats: int, warm_up: int, compiled: bool = False
+        self,
+        model: StraIT,
+        machine: Machine,
+        batch: int,
+        repeats: int,
+        warm_up: int,
+        compiled: bool = False,
+        config: Config | None = None,
     ) -> None:
+        self.config = config
         self.model, self.machine, self.batch = model, machine, batch
         self.compiled, self._measure = compiled, partial(measure, machine, repeats=repeats, warm_up=warm_up)
         self._cost = describe(model.config, len(model.classes))["parts"]
 
-    def run(self, part: Part, decoding: DecodingConfig | None = None) -> dict[str, Any]:
+    def run(self, part: str, decoding: DecodingConfig | None = None) -> dict[str, Any]:
         """Run a benchmark, by its name in ``PARTS``."""
         report = {"part": part, "batch": self.batch, **self.machine.describe(), "compiled": self.compiled}
         if part == "generate":
             report |= self.generate(decoding or self.model.default_decoding())
-        elif part == "train":
-            report |= self.train()
+        elif part.startswith("train-"):
+            report |= self.train(part.removeprefix("train-"))
         else:
             report |= self.forward(part)
         return report | {"copy_bytes_per_s": self.machine.copy()}
@@ -264,12 +277,24 @@ class Bench:
 
         return bind
 
-    def train(self) -> dict[str, Any]:
-        """A training step of the top on cached tokens: three times the operations of a forward pass."""
-        with tempfile.TemporaryDirectory() as folder:
-            cache = random_token_cache(Path(folder) / "tokens", self.model.config, len(self.model.classes))
-            trainee = self._trainee(cache)
-            taken = [0]
+    def train(self, part: str) -> dict[str, Any]:
+        """A training step of a part on noise, with everything in it but the reading of photographs.
+
+        Operations: of a transformer three times those of a forward pass; of a tokenizer those that torch counts, of
+        all networks that take part.
+        """
+        if self.config is None:
+            raise ValueError(f"--part train-{part}: give the training's --config")
+        keep_freed_memory()  # as strait train does
+        precision = "bfloat16" if self.machine.dtype == torch.bfloat16 else "float32"
+        run = replace(self.config.run, precision=precision, compile=self.compiled, sample_every=0)
+        config = replace(self.config, run=run)
+        if part == "tokenizer":
+            return self._tokenizer_step(config)
+        if part not in config.model.parts:
+            raise ValueError(f"--part train-{part}: this configuration has no {part}")
+        with random_trainee(config, part, self.batch, len(self.model.classes), self.machine.device) as trainee:
+            assert isinstance(trainee, TransformerTrainee)
             waits: list[float] = []
             read = trainee.read
 
@@ -280,31 +305,52 @@ class Bench:
                 return samples
 
             trainee.read = timed_read  # type: ignore[method-assign]
-
-            def step() -> None:
-                trainee.step(taken[0])
-                taken[0] += 1
-
-            report = self._measure(step, 6 * self.batch * self._cost["top"]["multiply_adds"])
+            flops = 6 * self.batch * self._cost[part]["multiply_adds"]
+            report = self._measure(steps_of(trainee, getattr(config, f"{part}_training").steps), flops)
         waited = statistics.median(waits[-report["repeats"] :])
         return report | {"seconds_loader": waited, "fraction_loader": waited / report["seconds"]}
 
-    def _trainee(self, cache: TokenCache) -> TransformerTrainee:
-        top = build_part(self.model.config, "top", len(self.model.classes))
-        precision = "bfloat16" if self.machine.dtype == torch.bfloat16 else "float32"
-        return TransformerTrainee(
-            top,
-            level_networks(top),
-            TransformerTrainingConfig(steps=10**6, batch_size=self.batch),
-            RunConfig(precision=precision, compile=self.compiled, sample_every=0),
-            TrainingTokens(cache),
-            Job(self.machine.device),
-            Preview(_no_preview),
-        )
+    def _tokenizer_step(self, config: Config) -> dict[str, Any]:
+        if config.tokenizer.kind == "cascade":
+            raise ValueError("--part train-tokenizer: a cascade trains two networks, one after the other")
+        device, steps = self.machine.device, config.tokenizer_training.steps
+        eager = replace(config, run=replace(config.run, compile=False))  # torch counts nothing inside compiled code
+        with random_trainee(eager, "tokenizer", self.batch, 0, device, *tokenizer_networks(eager)) as trainee:
+            step = steps_of(trainee, steps)
+            step()  # starts the codes
+            with _Operations() as operations:
+                step()
+        with random_trainee(config, "tokenizer", self.batch, 0, device, *tokenizer_networks(config)) as trainee:
+            return self._measure(steps_of(trainee, steps), operations.count)
 
 
-def _no_preview() -> Any:
-    raise AssertionError("sample_every is 0: no sample grid is drawn")
+class _Operations(TorchDispatchMode):
+    """Counts floating-point operations by torch's formulas. ``FlopCounterMode`` does so, too, but follows modules by
+    hooks that do not permit the gradient of a gradient, which R1 needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            self.count += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def steps_of(trainee: Trainee, steps: int) -> Callable[[], None]:
+    """A function that takes one step of a training of ``steps`` steps, late enough for all losses to be active."""
+    step = int(_LATE * steps)
+    trainee.begin(step)
+
+    def take() -> None:
+        nonlocal step
+        trainee.step(step)
+        step += 1
+
+    return take
 
 
 def model_to_time(config: ModelConfig, decoding: DecodingConfig, machine: Machine) -> StraIT:
@@ -326,28 +372,3 @@ def fill_quickly(module: nn.Module) -> None:
                 flat = value.view(-1)
                 for start in range(0, len(flat), len(block)):
                     flat[start : start + len(block)] = block[: len(flat) - start]
-
-
-def random_token_cache(folder: Path, config: ModelConfig, num_classes: int, images: int = 4096) -> TokenCache:
-    """Write and open a token cache of random tokens.
-
-    Args:
-        folder: of the cache; must not exist.
-        config: of the model; tokens are uniform over the codes of each level.
-        num_classes: 0 for an unconditional model.
-        images: number of images, with one variant each.
-    """
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    names, grids = list(config.level_names), list(config.grids)
-    shapes = []
-    for name, (height, width), codes in zip(names, grids, config.level_codebook_sizes, strict=True):
-        tokens = generator.integers(0, codes, (1, images, height * width)).astype(np.uint16)
-        np.save(folder / f"{name}.npy", tokens)
-        shapes.append(list(tokens.shape))
-    labels = generator.integers(0, num_classes, images) if num_classes else np.full(images, NULL_LABEL)
-    np.save(folder / "labels.npy", labels)
-    hashes = {name: array_hash(folder, name) for name in (*names, "labels")}
-    description = {"levels": names, "grids": grids, "shapes": shapes, "sha256": hashes}
-    (folder / "cache.json").write_text(json.dumps(description))
-    return TokenCache(folder)
