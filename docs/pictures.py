@@ -1,6 +1,6 @@
 """The pictures of README and of the site's first page, drawn by the model that ships: run it after that has changed.
 
-python docs/pictures.py                                  docs/images/decoding.gif and docs/images/best.png
+python docs/pictures.py                                  docs/images/decoding.gif, best.png, wide.png, revised.png
 python docs/pictures.py --model M --labels a,b,c,d,e     of another model
 python docs/pictures.py --data nature128                 docs/images/editing.png as well, from validation photographs
 
@@ -20,6 +20,8 @@ import torch
 from PIL import Image
 
 from strait.data.sources import open_images
+from strait.decoding.config import AUTO_QUALITY
+from strait.editing.extension import generate_sized
 from strait.editing.infilling import infill
 from strait.editing.transfer import random_kept, transfer
 from strait.model.strait import StraIT
@@ -36,6 +38,7 @@ MILLISECONDS, LAST = 300, 2500
 COLUMNS, COLOURS = 8, 96
 EDITS = (("orange", 3, "lemon"), ("green apple", 2, "orange"), ("lemon", 2, "tomato"), ("tomato", 2, "orange"))
 """Of each photograph its class, its number within the class, and the class it is transferred to."""
+WIDE = ("forest", "mountain", "tomato", "sea")
 RESULTS, KEEP, GUIDANCE = 3, 0.25, 2.0
 
 
@@ -51,7 +54,11 @@ def main() -> None:
     names = args.labels.split(",")
     args.folder.mkdir(parents=True, exist_ok=True)
     write_bytes(args.folder / "decoding.gif", moving_picture(model, names, args.seed))
-    sheets = {"best.png": best_sheet(model, names, args.seed)}
+    sheets = {
+        "best.png": best_sheet(model, names, args.seed),
+        "wide.png": wide_sheet(model, args.seed),
+        "revised.png": revised_sheet(model, names, args.seed),
+    }
     if args.data is not None:
         sheets["editing.png"] = editing_sheet(model, args.data, args.seed)
     for name, sheet in sheets.items():
@@ -82,6 +89,30 @@ def best_sheet(model: StraIT, names: list[str], seed: int) -> Image.Image:
     """A row of images for each class."""
     images = model.generate([name for name in names for _ in range(COLUMNS)], seed=seed)
     return contact_sheet(images, COLUMNS, [model.classes.title(model.classes.find(name)) for name in names])
+
+
+def wide_sheet(model: StraIT, seed: int) -> Image.Image:
+    """Images of three times the width, drawn by windows."""
+    labels = torch.tensor(model.labels(WIDE, len(WIDE), seed))
+    size = (model.config.image_size, 3 * model.config.image_size)
+    images = generate_sized(model, labels, size, seed, decoding=replace(model.default_decoding(), guidance=GUIDANCE))
+    return contact_sheet(images, 2)
+
+
+def revised_sheet(model: StraIT, names: list[str], seed: int) -> Image.Image:
+    """The same seeds with and without revision, late guidance and steps that adapt, at most as many passes each."""
+    base = model.default_decoding()
+    top, bottom = base.steps
+    methods = {
+        "default": base,
+        "remask 0.1": replace(base, revise="remask", revise_share=0.1),
+        "confidence 0.1": replace(base, revise="confidence", revise_share=0.1),
+        "redraw 4": replace(base, steps=(top - 4, bottom - 4), revise="redraw", revise_passes=4),
+        "power_cosine, guidance x2": replace(base, guidance_ramp="power_cosine", guidance=2 * base.guidance),
+        f"auto {AUTO_QUALITY:g}": replace(base, quality=AUTO_QUALITY),
+    }
+    rows = [model.generate(names, seed=seed, decoding=decoding) for decoding in methods.values()]
+    return contact_sheet(torch.cat(rows), len(names), list(methods))
 
 
 def editing_sheet(model: StraIT, data: str, seed: int) -> Image.Image:
