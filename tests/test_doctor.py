@@ -162,6 +162,61 @@ def test_a_real_training_is_healthy_and_shuffled_labels_are_named(
     assert [(f["part"], f["check"]) for f in found if not f["healthy"]] == [("top", "labels")]
 
 
+def _photographs(folder: Path, count: int) -> Path:
+    """Training photographs of each of four classes, and 20 for validation."""
+    for name in sorted(_CLASSES):
+        for number in [*range(count), *range(100, 120)]:
+            split = folder / ("train" if number < 100 else "validation") / name
+            split.mkdir(parents=True, exist_ok=True)
+            make_photograph(name, number).save(split / f"{number}.jpg", quality=92)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "checks", "advice"),
+    [
+        (["learning_rate=0.3"], {"codebook top", "codebook bottom"}, "lower tokenizer_training.learning_rate"),
+        (
+            ["codebook.restart_below=0", "codebook.start=0", "codebook.codebook_weight=0"],
+            {"codebook top", "codebook bottom"},
+            "set tokenizer_training.codebook.restart_below",
+        ),
+        (
+            ["adversarial.weight=0.1", "adversarial.start=0.2", "adversarial.learning_rate=1e-12"],
+            {"adversary"},
+            "raise tokenizer_training.adversarial.learning_rate",
+        ),
+    ],
+    ids=["too high a learning rate", "collapsed codes", "a dead adversary"],
+)
+def test_tokenizers_that_are_broken_on_purpose_are_named(
+    settings: list[str], checks: set[str], advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = _photographs(tmp_path / "data", 100), str(tmp_path / "model")
+    words = [word for setting in settings for word in f"--tokenizer_training.{setting}".split("=")]
+    assert main(["train", "tokenizer", "--config", "smoke", "--data", str(data), "--model", model, *words]) == 0
+    capsys.readouterr()
+    assert main(["doctor", model, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    faulty = {finding["check"]: finding["suggestion"] for finding in findings if not finding["healthy"]}
+    assert checks <= set(faulty)
+    assert all(faulty[check].startswith(advice) for check in checks)
+
+
+@pytest.mark.slow
+def test_a_transformer_that_learns_forty_photographs_by_heart_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = str(_photographs(tmp_path / "data", 10)), str(tmp_path / "model")
+    words = ["--config", "smoke", "--data", data, "--model", model, "--top_training.steps", "1200"]
+    assert main(["train", "tokenizer", *words]) == main(["train", "top", *words]) == 0
+    capsys.readouterr()
+    assert main(["doctor", model, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert ("top", "overfitting") in [(f["part"], f["check"]) for f in findings if not f["healthy"]]
+
+
 def test_only_the_top_must_gain_from_labels() -> None:
     no_gain = HEALTHY | {"unlabelled_validation_loss": HEALTHY["validation_loss"]}
     assert faults(no_gain, "bottom") == []

@@ -102,7 +102,8 @@ def check_part(part: str, curves: dict[str, Curve], config: Config | None = None
             findings.append(_codes(part, name.removeprefix("usage_"), curves, config))
     if "logits_real" in curves:
         findings.append(_adversary(part, curves))
-    if "usage_bottom" in curves and "validation_loss_other_top" in curves:
+    collapsed = any(finding.check.startswith("codebook") and not finding.healthy for finding in findings)
+    if "usage_bottom" in curves and "validation_loss_other_top" in curves and not collapsed:
         findings += _stratification(curves)
     if part == "tokenizer" and config is not None and _has_reference(config):
         for name in ("pixel", "perceptual"):
@@ -156,7 +157,9 @@ def _codes(part: str, level: str, curves: dict[str, Curve], config: Config | Non
     codes = 0 if config is None else config.tokenizer.codebook_size
     if usage >= LEAST_USAGE and perplexity >= LEAST_PERPLEXITY * codes:
         return Finding(part, f"codebook {level}", True, message)
-    advice = "set tokenizer_training.codebook.restart_below to 0.03, or lower the learning rate"
+    restarts = config is not None and config.tokenizer_training.codebook.restart_below > 0
+    lower = "lower tokenizer_training.learning_rate"
+    advice = lower if restarts else f"set tokenizer_training.codebook.restart_below to 0.03, or {lower}"
     return Finding(part, f"codebook {level}", False, f"the codebook collapsed: {message}", advice)
 
 
