@@ -148,7 +148,7 @@ def test_a_disk_that_can_only_be_read(
     reached = step_of(model)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     line = refused_here(training(photo_folder, model), capsys)
-    assert "Read-only file system" in line
+    assert line.endswith("read-only file system; choose another place")
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert step_of(model) == reached
     finish(training(photo_folder, model))
@@ -166,5 +166,5 @@ def test_a_folder_without_leave_to_write(photo_folder: Path, tmp_path: Path, sto
         line = refused(training(photo_folder, model))
     finally:
         checkpoints.chmod(0o755)
-    assert "Permission denied" in line
+    assert "permission denied" in line.lower()
     assert step_of(model) == reached
