@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import jaxtyping
@@ -33,13 +34,18 @@ def check(value: Any) -> None:
     Grids of several levels share only the batch.
     """
     with jaxtyped("context"):
-        for field, hint in get_type_hints(type(value), include_extras=True).items():
+        for field, hint in _hints(type(value)).items():
             for number, (specification, tensor) in enumerate(tensors(hint, getattr(value, field))):
                 dtype, *sizes = specification.split()
                 names = [f"{size}_{number}" if size in ("height", "width") else size for size in sizes]
                 if not isinstance(tensor, getattr(jaxtyping, dtype.capitalize())[Tensor, " ".join(names)]):
                     shape = f"{tensor.dtype} {tuple(tensor.shape)}"
                     raise TypeError(f"{type(value).__name__}.{field} must be {specification}, not {shape}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def check_all() -> None:
