@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from strait.apps.web.stored import settings_in, stored_in
 from strait.cli import main
@@ -58,12 +56,8 @@ def test_each_window_is_an_infilling_of_what_is_known(model: StraIT) -> None:
     steps: list[DecodingStep] = []
     images = generate_sized(model, LABELS, (SIDE, 2 * SIDE), seed=5, watch=steps.append)
     assert {step.canvas.grid for step in steps} == set(model.config.grids)
-
-    def rounds() -> Iterator[Tensor]:
-        first = [step for step in steps if step.level == "top" and step.index == step.num_steps - 1]
-        yield from (step.canvas.as_grid() for step in first)
-
-    grids = list(rounds())
+    last = [step for step in steps if step.level == "top" and step.index == step.num_steps - 1]
+    grids = [step.canvas.as_grid() for step in last]
     half = grids[0].shape[2] // 2
     assert len(grids) == 3
     for left, right in pairwise(grids):

@@ -36,7 +36,7 @@ def _has_bfloat16(device_type: str) -> bool:
     if not torch.backends.mkldnn.is_available():  # a build without oneDNN lacks the operator below
         return False
     if platform.machine() in ("x86_64", "AMD64"):
-        # oneDNN says yes to every processor with AVX-512, although it emulates bfloat16 on those before 2020.
+        # oneDNN says yes to every processor with AVX-512, although it emulates bfloat16 on many of them.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
