@@ -79,7 +79,8 @@ def wait_without_spinning() -> None:
 
     By default they spin for several milliseconds, which takes processor time from other programs and from the thread
     they wait for. The limits are 10,000 loop iterations (GNU's library; with 1,000 a command lost a second on a quiet
-    machine, docs/performance.md) and one millisecond (Intel's and LLVM's libraries, their smallest nonzero value). Libraries read them when loaded, so this must run before torch is imported.
+    machine, docs/performance.md) and one millisecond (Intel's and LLVM's libraries, their smallest
+    nonzero value). Libraries read them when loaded, so this must run before torch is imported.
     """
     if not any(name in os.environ for name in _CHOSEN):
         os.environ.update(GOMP_SPINCOUNT="10000", KMP_BLOCKTIME="1")
