@@ -1,31 +1,45 @@
-"""How the cost of generation grows with batch size, steps, image size and model size, compared with a lower bound.
+"""How the cost of generation and of reading tokens grows, compared with a lower bound.
 
     python benchmarks/growth.py [--repeats 3] [--plot docs/images/growth.png] [--json]
+    python benchmarks/growth.py --data
 
-Each axis is varied alone, starting from a batch of 8 images of the configuration `tiny-imagenet64-cpu`, with random
-weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the rate of
-the matrix product of this machine, measured alternately with them. The plot needs `pip install ".[eval]"`.
+Each axis of generation is varied alone, starting from a batch of 8 images of the configuration `nature128-cpu`, with
+random weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the
+rate of the matrix product of this machine, measured alternately with them. The plot needs `pip install ".[eval]"`.
+
+`--data` simulates the input of stage 2: token caches of 10 thousand to 10 million images of a thousand classes, as
+sparse files. It measures opening a cache (whose hashes are verified), the order of an epoch, and reading a batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from strait.config import config_path, read_config
+from strait.data.balance import epoch_order
+from strait.data.token_cache import TokenCache, array_hash
 from strait.decoding.config import DecodingConfig
 from strait.model.config import ModelConfig
 from strait.model.sharing import unfilled
 from strait.model.strait import StraIT
 from strait.runs.bench import Bench, Machine, fill_quickly
 
-BATCH, STEPS = 8, (12, 6)
-CLASSES = [str(index) for index in range(200)]
+BATCH, STEPS, CLASSES = 8, (18, 6), 30
+READ, BALANCE = 128, 0.5
+
+Point = tuple[str, ModelConfig, int, int, tuple[int, int]]
+"""Position on an axis, model, classes, batch, steps."""
 
 
 def wider(config: ModelConfig, times: int) -> ModelConfig:
@@ -37,24 +51,30 @@ def wider(config: ModelConfig, times: int) -> ModelConfig:
     return replace(config, top=grown(config.top), bottom=grown(config.bottom))
 
 
-def points(base: ModelConfig) -> dict[str, list[tuple[str, ModelConfig, int, tuple[int, int]]]]:
-    """Axis -> (position on the axis, model, batch, steps)."""
+def points(base: ModelConfig) -> dict[str, list[Point]]:
+    """Each axis and its points."""
+
+    def codes(count: int) -> ModelConfig:
+        return replace(base, tokenizer=replace(base.tokenizer, codebook_size=count))
+
+    steps = ((4, 2), (9, 3), (18, 6), (36, 12))
     return {
-        "images in a batch": [(str(count), base, count, STEPS) for count in (1, 2, 4, 8, 16, 32)],
-        "steps, top+bottom": [
-            (f"{top}+{bottom}", base, BATCH, (top, bottom))
-            for top, bottom in ((2, 1), (4, 2), (8, 4), (12, 6), (16, 8))
+        "images in a batch": [(str(count), base, CLASSES, count, STEPS) for count in (1, 2, 4, 8, 16, 32)],
+        "steps, top+bottom": [(f"{top}+{bottom}", base, CLASSES, BATCH, (top, bottom)) for top, bottom in steps],
+        "pixels a side": [
+            (str(size), replace(base, image_size=size), CLASSES, BATCH, STEPS) for size in (64, 128, 192, 256)
         ],
-        "pixels a side": [(str(size), replace(base, image_size=size), BATCH, STEPS) for size in (32, 64, 128, 256)],
-        "transformers' width": [(f"{times}x", wider(base, times), BATCH, STEPS) for times in (1, 2, 3, 4)],
+        "transformers' width": [(f"{times}x", wider(base, times), CLASSES, BATCH, STEPS) for times in (1, 2, 3, 4)],
+        "classes": [(f"{count:,}", base, count, BATCH, STEPS) for count in (30, 1000, 10_000)],
+        "codes": [(f"{count:,}", codes(count), CLASSES, BATCH, STEPS) for count in (1024, 2048, 4096, 8192, 16_384)],
     }
 
 
 def measured(
-    machine: Machine, config: ModelConfig, batch: int, steps: tuple[int, int], repeats: int
+    machine: Machine, config: ModelConfig, classes: int, batch: int, steps: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
     decoding = DecodingConfig(steps=steps, temperature=(3.0, 3.0))
-    model = unfilled(StraIT, config, CLASSES, decoding, machine.dtype)
+    model = unfilled(StraIT, config, [str(index) for index in range(classes)], decoding, machine.dtype)
     fill_quickly(model)
     report = Bench(model.pack(), machine, batch, repeats, 1).run("generate", decoding)
     return {
@@ -65,19 +85,60 @@ def measured(
     }
 
 
+def sparse_cache(folder: Path, images: int, classes: int) -> None:
+    """Write a token cache of zeros for 4x4 and 8x8 tokens, whose files take hardly any space, with true labels."""
+    folder.mkdir()
+    shapes = {"top": (1, images, 16), "bottom": (1, images, 64)}
+    for name, shape in shapes.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint16, shape=shape).flush()
+    np.save(folder / "labels.npy", np.random.default_rng(0).integers(0, classes, images))
+    about = {
+        "levels": list(shapes),
+        "grids": [[4, 4], [8, 8]],
+        "shapes": [list(shape) for shape in shapes.values()],
+        "sha256": {name: array_hash(folder, name) for name in (*shapes, "labels")},
+    }
+    (folder / "cache.json").write_text(json.dumps(about))
+
+
+def data(classes: int = 1000) -> str:
+    """A table of the time that the input of stage 2 takes, by the number of images."""
+
+    def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+        start = time.perf_counter()
+        result = call()
+        return time.perf_counter() - start, result
+
+    rows = ["| images | opening the cache, s | order of an epoch, s | a batch of 128, ms |", "|---|---|---|---|"]
+    draw = np.random.default_rng(0)
+    for images in (10_000, 100_000, 1_000_000, 10_000_000):
+        with TemporaryDirectory() as parent:
+            folder = Path(parent) / "tokens"
+            sparse_cache(folder, images, classes)
+            opening, cache = timed(lambda folder=folder: TokenCache(folder))
+            ordering, order = timed(lambda cache=cache: epoch_order(len(cache), cache.labels.numpy(), BALANCE, 0, 0))
+            batches = [order[draw.integers(0, images, READ)].numpy() for _ in range(50)]
+            reads = [timed(lambda batch=batch: cache.read(np.zeros_like(batch), batch))[0] for batch in batches]
+            rows.append(f"| {images:,} | {opening:.2f} | {ordering:.3f} | {1000 * statistics.median(reads):.2f} |")
+    return "\n".join(rows)
+
+
 def plot(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(results), figsize=(3.4 * len(results), 3.2), sharey=True, layout="constrained")
+    columns = -(-len(results) // 2)
+    figure, grid = plt.subplots(2, columns, figsize=(3.4 * columns, 6.4), sharey=True, layout="constrained")
+    axes = grid.flatten()
     for axis, (title, rows) in zip(axes, results.items(), strict=True):
         axis.plot(list(rows), [row["seconds"] for row in rows.values()], "o-", label="a batch, pixels included")
         axis.plot(list(rows), [row["floor"] for row in rows.values()], "k--", label="floor of its forward passes")
         axis.set(xlabel=title, yscale="log")
         axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("seconds")
+    for axis in grid[:, 0]:
+        axis.set_ylabel("seconds")
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
@@ -87,9 +148,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--data", action="store_true", help="measure the input of stage 2 instead")
     args = parser.parse_args()
+    if args.data:
+        print(data())
+        return
     machine = Machine(torch.device("cpu"), torch.float32)
-    base = read_config(config_path("tiny-imagenet64-cpu")).model
+    base = read_config(config_path("nature128-cpu")).model
     results = {
         axis: {name: measured(machine, *point, args.repeats) for name, *point in rows}
         for axis, rows in points(base).items()
@@ -100,11 +165,11 @@ def main() -> None:
         print(json.dumps({**machine.describe(), "growth": results}))
         return
     for axis, rows in results.items():
-        print(f"\n| {axis} | seconds | forward passes | floor | over the floor |\n|---|---|---|---|---|")
+        print(f"\n| {axis} | seconds | forward passes | floor | over the floor | peak memory, MB |\n|---|---|---|---|---|---|")
         for name, row in rows.items():
             over = row["seconds"] / row["floor"]
             columns = [f"{row[column]:.3f}" for column in ("seconds", "seconds_forward_passes", "floor")]
-            print(f"| {name} | {' | '.join(columns)} | {over:.2f} |")
+            print(f"| {name} | {' | '.join(columns)} | {over:.2f} | {row['peak_memory_bytes'] / 1e6:.0f} |")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ class ByHand(nn.Module):
         for row in range(len(p)):
             p[row, :, self.favourite(condition, canvas, row)] = 0.5
         logits = (p.log() + 0 * self.unused)[canvas.masked]
-        logits.retain_grad()
+        if logits.requires_grad:
+            logits.retain_grad()
         self.seen.append(Seen(condition, canvas, logits))
         return logits
 
@@ -217,6 +218,21 @@ def test_the_validation_loss_without_labels_is_that_of_the_null_class(part: str)
     classes, null = losses(None, label_drop_rate=0.1), losses([NULL_LABEL] * IMAGES, label_drop_rate=0.1)
     assert classes["unlabelled_validation_loss"] == null["validation_loss"] != classes["validation_loss"]
     assert "unlabelled_validation_loss" not in losses(None, label_drop_rate=0.0)  # nothing trains the null class
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_validation_sees_each_image_once_and_no_more_at_once_than_training(accumulate: int) -> None:
+    network = ByHand(0)
+    training = trainee(network, distinct(), accumulate=accumulate)
+    training.run = dataclasses.replace(training.run, sample_every=1)
+    training.tokens = dataclasses.replace(training.tokens, validation=distinct())  # type: ignore[arg-type]
+    training.step(0)
+    trained, validated = network.seen[:accumulate], network.seen[accumulate:]
+    most = max(len(seen.canvas.tokens) for seen in trained)
+    assert most == training.config.batch_size // accumulate
+    assert max(len(seen.canvas.tokens) for seen in validated) == min(most, IMAGES)
+    rows = torch.cat([seen.canvas.tokens for seen in validated])
+    torch.testing.assert_close(rows, distinct().levels[0])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])

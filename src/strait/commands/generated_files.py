@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from strait.decoding.adaptive import PassCount
 from strait.decoding.config import DecodingConfig
-from strait.editing.extension import blank_tokens, generate_sized, windows
 from strait.model.strait import StraIT
 from strait.pictures.images import to_pictures
 from strait.pictures.recipe import png_bytes, recipe
@@ -126,6 +125,8 @@ def _decode_batch(
             watch(step)
         images = model.decode(Tokens(tuple(grids.values())))
     else:
+        from strait.editing.extension import generate_sized
+
         images = generate_sized(model, labels, request.size, request.seed, indices, request.decoding, watch)
     bar.total -= ahead  # fewer where the pace adapts
     return images, count.rows()
@@ -133,6 +134,8 @@ def _decode_batch(
 
 def _count_windows(model: StraIT, size: tuple[int, int]) -> int:
     """The number of windows in which an image of a size is drawn."""
+    from strait.editing.extension import blank_tokens, windows
+
     known = torch.zeros(blank_tokens(model, size, 1).levels[0].shape[1:], dtype=torch.bool)
     return sum(1 for _ in windows(known, model.config.grids[0]))
 

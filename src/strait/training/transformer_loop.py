@@ -34,6 +34,7 @@ Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32, 33, 34, 35, 36, 37
 _BINS = 4
+_VALIDATED = 250
 
 
 @dataclass(frozen=True)
@@ -197,14 +198,15 @@ class TransformerTrainee:
         return loss, metrics
 
     @torch.no_grad()
-    def _validation_loss(self, cache: TokenCache, labelled: bool = True, batch_size: int = 250) -> float:
+    def _validation_loss(self, cache: TokenCache, labelled: bool = True) -> float:
         """The training loss on validation images, with the weights that would be saved.
 
         Args:
             cache: their tokens.
             labelled: whether the network is given the labels; the masks are the same without.
-            batch_size: images at once; changes only rounding.
         """
+        # At most as many images at once as in training, so that validation needs no more memory.
+        batch_size = min(_VALIDATED, -(-len(self._samples) // self.config.accumulate))
         total = 0.0
         with self.trained.as_shipped():
             for start in range(0, len(cache), batch_size):
