@@ -112,7 +112,8 @@ def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided
     assert main(["table", "equal-cost", *words, *more]) == 0
     report = json.loads(capsys.readouterr().out)
     folders = {row["row"]: Path(row["folder"]) for row in report["rows"]}
-    assert len(set(folders.values())) == 5
+    assert len(set(folders.values())) == 7
+    assert folders["cascade"] == folders["cascade, top alone"]
     for name, folder in folders.items():
         assert folders[name.removesuffix(", guided")] == folder
         minutes = {

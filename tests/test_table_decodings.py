@@ -128,7 +128,10 @@ EXPECTED["equal-cost"] = [
         Decoded("StraIT, bottom dropped (ours)", steps=(5, 3), trained=(0.25,)),
         Decoded("MaskGIT, short", "vqgan", (12,), lengths=(TOP,), trained=(0.0,)),
         Decoded("MaskGIT, long", "vqgan", (12,), lengths=(BOTTOM,), trained=(0.0,)),
+        Decoded("MaskGIT, large", "vqgan", (12,), lengths=(TOP,), trained=(0.0,)),
         Decoded("StraIT on VQGAN2-C", "vqgan2-c-deep", steps=(5, 3), trained=(0.0,)),
+        Decoded("cascade", "cascade", steps=(5, 3), trained=(0.0,)),
+        Decoded("cascade, top alone", "cascade", steps=(5,), lengths=(TOP,), trained=(0.0,)),
     )
 ]
 
