@@ -9,6 +9,7 @@ import torch
 
 from strait.nn.attention import attend
 from strait.nn.dropout import Dropout, dropout
+from strait.runtime.devices import can_compile
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
@@ -94,3 +95,17 @@ def test_attention_drops_weights(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), by_hand, atol=close, rtol=close)
     mean = torch.stack([attend(query, key, value, 0.4).double() for _ in range(3000)]).mean(0)
     torch.testing.assert_close(mean, exact.transpose(1, 2).flatten(-2), atol=0.08, rtol=0)
+
+
+def test_compiled_code_is_not_divided_by_it_and_repeats_with_torchs_seed() -> None:
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("no C++ compiler")
+
+    def draw() -> torch.Tensor:
+        torch.manual_seed(4)
+        return compiled(torch.ones(100_000))
+
+    compiled = torch.compile(Dropout(0.25), fullgraph=True)  # raises where the graph breaks
+    dropped = (draw() == 0).double().mean().item()
+    assert dropped == pytest.approx(0.25, abs=0.006)
+    assert torch.equal(draw(), draw())

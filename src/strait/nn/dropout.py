@@ -32,7 +32,8 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     """
     if rate == 0:
         return x
-    if x.device.type != "cpu":
+    # Compiled code draws its random numbers inside its loops; this draw would divide it into several.
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, rate)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     zeroed = round(rate * _STEPS)
