@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -115,10 +116,10 @@ def data(classes: int = 1000) -> str:
         with TemporaryDirectory() as parent:
             folder = Path(parent) / "tokens"
             sparse_cache(folder, images, classes)
-            opening, cache = timed(lambda folder=folder: TokenCache(folder))
-            ordering, order = timed(lambda cache=cache: epoch_order(len(cache), cache.labels.numpy(), BALANCE, 0, 0))
+            opening, cache = timed(partial(TokenCache, folder))
+            ordering, order = timed(partial(epoch_order, len(cache), cache.labels.numpy(), BALANCE, 0, 0))
             batches = [order[draw.integers(0, images, READ)].numpy() for _ in range(50)]
-            reads = [timed(lambda batch=batch: cache.read(np.zeros_like(batch), batch))[0] for batch in batches]
+            reads = [timed(partial(cache.read, np.zeros_like(batch), batch))[0] for batch in batches]
             rows.append(f"| {images:,} | {opening:.2f} | {ordering:.3f} | {1000 * statistics.median(reads):.2f} |")
     return "\n".join(rows)
 
@@ -165,7 +166,8 @@ def main() -> None:
         print(json.dumps({**machine.describe(), "growth": results}))
         return
     for axis, rows in results.items():
-        print(f"\n| {axis} | seconds | forward passes | floor | over the floor | peak memory, MB |\n|---|---|---|---|---|---|")
+        print(f"\n| {axis} | seconds | forward passes | floor | over the floor | peak memory, MB |")
+        print("|---|---|---|---|---|---|")
         for name, row in rows.items():
             over = row["seconds"] / row["floor"]
             columns = [f"{row[column]:.3f}" for column in ("seconds", "seconds_forward_passes", "floor")]

@@ -11,7 +11,7 @@ from PIL import Image
 from conftest import _CLASSES, make_photograph
 from strait.cli import main
 from strait.config import Config, config_path, read_config
-from strait.runs.doctor import check_part, reference_curves
+from strait.runs.doctor import ACCURACIES, check_part, reference_curves
 from strait.training.curves import Curve
 
 
@@ -82,7 +82,7 @@ def test_a_short_log_is_not_judged() -> None:
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, []), (1.2, []), (1.3, ["pixel loss"])])
 def test_a_line_is_compared_with_the_mean_over_its_steps(factor: float, expected: list[str]) -> None:
-    losses = dict(map(tuple, reference_curves()["pixel"]))
+    losses = dict(map(tuple, reference_curves()["tokenizer"]["pixel"]))
     pixel = [(20, factor * (losses[10] + losses[20]) / 2), (10**6, 99.0)]  # the reference does not reach that far
     curves = {"loss": HEALTHY["loss"], "pixel": pixel}
     assert faults(curves, "tokenizer", read_config(config_path("nature128-cpu"))) == expected
@@ -221,3 +221,44 @@ def test_only_the_top_must_gain_from_labels() -> None:
     no_gain = HEALTHY | {"unlabelled_validation_loss": HEALTHY["validation_loss"]}
     assert faults(no_gain, "bottom") == []
     assert faults(no_gain, "top") == ["labels"]
+
+
+@pytest.mark.parametrize("part", ["top", "bottom"])
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, []), (0.6, []), (0.4, ["accuracy"])])
+def test_accuracy_is_compared_with_the_reference_at_the_same_steps(
+    part: str, factor: float, expected: list[str]
+) -> None:
+    reference = reference_curves()[part]
+    curves = {name: [(step, factor * value) for step, value in reference[name]] for name in ACCURACIES}
+    # A line of twenty steps is compared with the mean of the reference's two lines.
+    mean = sum(value for _, value in reference["accuracy"][2:4]) / 2
+    accuracy = [*map(tuple, reference["accuracy"][:2]), (40, factor * mean), (10**6, 0.0)]
+    log = {"loss": HEALTHY["loss"], "accuracy": accuracy} | curves
+    config = read_config(config_path("nature128-cpu"))
+    assert faults(log, part, config) == expected
+    (message,) = [f.message for f in check_part(part, log, config) if f.check == "accuracy"]
+    assert f"the reference has {mean:.2%}" in message
+    assert faults(log, part, read_config(config_path("smoke"))) == []
+
+
+def test_speed_is_compared_with_a_step_measured_here(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    words = ["--config", "smoke", "--data", str(photo_folder), "--model", str(model)]
+    for part in ("tokenizer", "top"):
+        start = ["--tokenizer_training.codebook.start", "2"] if part == "tokenizer" else []
+        assert main(["train", part, *words, f"--{part}_training.steps", "8", *start]) == 0
+    for seconds, healthy in ((1e-9, True), (3600.0, False)):
+        for part in ("tokenizer", "top"):
+            (model / "runs" / part / "pace.jsonl").write_text(json.dumps({"steps": 1, "seconds": seconds}) + "\n")
+        capsys.readouterr()
+        assert main(["doctor", str(model), "--speed", "--json"]) in (0, 1)
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        speed = {f["part"]: f for f in findings if f["check"] == "speed"}
+        assert set(speed) == {"tokenizer", "top"}
+        assert all(finding["healthy"] == healthy for finding in speed.values())
+    (model / "runs" / "top" / "pace.jsonl").unlink()
+    (model / "runs" / "tokenizer" / "pace.jsonl").unlink()
+    assert main(["doctor", str(model), "--speed"]) == 2
+    assert "--speed" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from strait.commands.arguments import new_picture
+from strait.commands.arguments import device_named, new_picture
 from strait.commands.parsing import parse, verb_parser
 
 
@@ -18,6 +18,8 @@ def parser() -> ArgumentParser:
     parser.add_argument("folder", help="a model folder that strait train has written")
     parser.add_argument("--output", help="draw the curves into this PNG file")
     parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
+    parser.add_argument("--speed", action="store_true", help="also measure a training step of each part here")
+    parser.add_argument("--device", default="auto", help="of --speed: auto, cpu, cuda")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser
 
@@ -32,6 +34,10 @@ def run(argv: list[str]) -> int:
     from strait.training.curves import draw_curves
 
     findings, curves = examine(Path(args.folder))
+    if args.speed:
+        from strait.runs.doctor_speed import examine_speed
+
+        findings += examine_speed(Path(args.folder), device_named(args.device))
     if picture is not None:
         named = {f"{part} {name}": c for part, of in curves.items() for name, c in of.items() if len(c) > 1}
         if not named:

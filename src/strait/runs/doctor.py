@@ -21,6 +21,9 @@ SPIKES_PER_1000 = 3.0
 OVERFITTED, WIDE_GAP = 1.03, 1.2
 LABELS_HELP = 0.002
 WORSE_THAN_REFERENCE = 1.25
+LESS_ACCURATE = 0.5
+"""Share of the reference's accuracy below which a transformer is behind."""
+ACCURACIES = tuple(f"accuracy_masked_{low}_{low + 25}" for low in (0, 25, 50, 75))
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,23 @@ def _curves(log: Path) -> dict[str, Curve]:
         raise ValueError(f"{log}: a line is damaged ({error}); resume the training, which mends its log") from None
 
 
-def _has_reference(config: Config) -> bool:
-    """Whether the tokenizer's settings are those of the reference, as far as they change its losses."""
+_TRAINING = {
+    "tokenizer": ("pixel_loss", "perceptual", "batch_size", "crop", "learning_rate", "only_decoder"),
+    "top": ("batch_size", "learning_rate", "optimizer", "mask_schedule", "label_drop_rate", "warmup_steps"),
+}
+_TRAINING["bottom"] = _TRAINING["top"]
+
+
+def _has_reference(config: Config, part: str) -> bool:
+    """Whether a part's settings are those of the reference, as far as they change its losses and accuracies."""
+    if part not in _TRAINING:
+        return False
     reference = read_config(config_path("nature128-cpu"))
-    training = ("pixel_loss", "perceptual", "batch_size", "crop", "learning_rate", "only_decoder")
-    same = all(getattr(config.tokenizer_training, n) == getattr(reference.tokenizer_training, n) for n in training)
-    return same and config.image_size == reference.image_size and config.tokenizer == reference.tokenizer
+    training, expected = (getattr(each, f"{part}_training") for each in (config, reference))
+    same = all(getattr(training, name) == getattr(expected, name) for name in _TRAINING[part])
+    parts = ("tokenizer",) if part == "tokenizer" else ("tokenizer", part)
+    same &= all(getattr(config, name) == getattr(reference, name) for name in parts)
+    return same and config.image_size == reference.image_size
 
 
 def check_part(part: str, curves: dict[str, Curve], config: Config | None = None) -> list[Finding]:
@@ -105,9 +119,12 @@ def check_part(part: str, curves: dict[str, Curve], config: Config | None = None
     collapsed = any(finding.check.startswith("codebook") and not finding.healthy for finding in findings)
     if "usage_bottom" in curves and "validation_loss_other_top" in curves and not collapsed:
         findings += _stratification(curves)
-    if part == "tokenizer" and config is not None and _has_reference(config):
+    reference = reference_curves().get(part) if config is not None and _has_reference(config, part) else None
+    if reference is not None and part == "tokenizer":
         for name in ("pixel", "perceptual"):
-            findings += _against_reference(name, curves) if name in curves else []
+            findings += _against_reference(name, curves, reference) if name in curves else []
+    if all(name in curves for name in ACCURACIES):
+        findings.append(_accuracy(part, curves, reference))
     if part != "tokenizer" and len(curves.get("validation_loss", [])) > 1:
         findings.append(_overfitting(part, curves["validation_loss"], _recent(loss)))
     # The bottom's top tokens tell it most of what a label does, so a small gain there is no fault.
@@ -192,27 +209,53 @@ def _adversary(part: str, curves: dict[str, Curve]) -> Finding:
 
 
 def reference_curves() -> dict[str, Any]:
-    """Measured losses of the tokenizer of ``nature128-cpu``; see docs/commands/doctor.md."""
+    """Measured curves of the parts of ``nature128-cpu``; see docs/commands/doctor.md."""
     return json.loads(resources.files("strait.runs").joinpath("doctor_reference.json").read_text(encoding="utf-8"))
 
 
-def _against_reference(name: str, curves: dict[str, Curve]) -> list[Finding]:
-    """The newest line of which the reference has every step; nothing if there is none."""
-    reference = reference_curves()
-    every = reference["every"]
-    before = 0
-    findings: list[Finding] = []
-    for step, value in curves[name]:
-        # A line is a mean since the line before, so it is compared with the mean over the same steps.
-        means = [mean for end, mean in reference[name] if before < end <= step]
-        if before % every == 0 and len(means) * every == step - before:
-            expected = sum(means) / len(means)
-            message = f"{value:.4g} at step {step}; the reference has {expected:.4g}"
-            healthy = value <= WORSE_THAN_REFERENCE * expected
-            advice = "" if healthy else "look at runs/tokenizer/samples: are these your photographs?"
-            findings = [Finding("tokenizer", f"{name} loss", healthy, message, advice)]
-        before = step
-    return findings
+def _expected(reference: dict[str, Any], name: str, before: int, step: int) -> float | None:
+    """The reference's mean over the steps from ``before`` to ``step``; None if it does not have them all."""
+    # A line of a log is a mean since the line before, so it is compared with the mean over the same steps.
+    means, every = [mean for end, mean in reference[name] if before < end <= step], reference["every"]
+    return sum(means) / len(means) if before % every == 0 and len(means) * every == step - before else None
+
+
+def _newest(curve: Curve, reference: dict[str, Any], name: str) -> tuple[int, int, float, float] | None:
+    """The newest line of which the reference has every step: the step before it, its step, value, expected value."""
+    starts = [0, *(step for step, _ in curve)]
+    for before, (step, value) in reversed(list(zip(starts, curve, strict=False))):
+        expected = _expected(reference, name, before, step)
+        if expected is not None:
+            return before, step, value, expected
+    return None
+
+
+def _against_reference(name: str, curves: dict[str, Curve], reference: dict[str, Any]) -> list[Finding]:
+    """A loss; nothing if no line can be compared."""
+    line = _newest(curves[name], reference, name)
+    if line is None:
+        return []
+    _, step, value, expected = line
+    message = f"{value:.4g} at step {step}; the reference has {expected:.4g}"
+    healthy = value <= WORSE_THAN_REFERENCE * expected
+    advice = "" if healthy else "look at runs/tokenizer/samples: are these your photographs?"
+    return [Finding("tokenizer", f"{name} loss", healthy, message, advice)]
+
+
+def _accuracy(part: str, curves: dict[str, Curve], reference: dict[str, Any] | None) -> Finding:
+    """Accuracy by mask ratio; a verdict only where it can be compared."""
+    message = ", ".join(f"{_recent(curves[name]):.2%}" for name in ACCURACIES)
+    message = f"{message} of the tokens are right where up to 25, 50, 75, 100% are masked"
+    line = None if reference is None else _newest(curves["accuracy"], reference, "accuracy")
+    if reference is None or line is None:
+        return Finding(part, "accuracy", True, message)
+    before, step, value, expected = line
+    by_ratio = [_expected(reference, name, before, step) for name in ACCURACIES]
+    message = f"{message}; {value:.2%} of all at step {step}; the reference has {expected:.2%} ("
+    message += ", ".join("none" if mean is None else f"{mean:.2%}" for mean in by_ratio) + ")"
+    healthy = value >= LESS_ACCURATE * expected
+    advice = "" if healthy else "check that the tokenizer's reconstructions are good, and that the classes are right"
+    return Finding(part, "accuracy", healthy, message, advice)
 
 
 def _overfitting(part: str, curve: Curve, training: float) -> Finding:
