@@ -112,6 +112,7 @@ def make_stand_ins(folder: Path, photographs: Path) -> None:
         lines = [json.dumps({"step": 50 * step, "loss": 7 - step / 10, "skipped": 0}) for step in range(1, 9)]
         (folder / name / "runs" / "top" / "log.jsonl").write_text("\n".join(lines) + "\n")
         shutil.copy(config_path("smoke"), folder / name / "runs" / "config.yaml")
+        (folder / name / "runs" / "top" / "pace.jsonl").write_text('{"steps": 10, "seconds": 0.1}\n')
     twice = ModelConfig(smoke.image_size, smoke.tokenizer, smoke.top, smoke.bottom, smoke.bottom)
     random_model(twice, CLASSES).save_pretrained(folder / UPSAMPLING)
     torch.manual_seed(0)
