@@ -51,9 +51,9 @@ class Packed(nn.Module):
         raise RuntimeError("packed weights cannot be replaced; to load others, load the model with pack=False first")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination[f"{prefix}weight"] = torch.cat([weight.to_dense() for weight in self._weights], 1)[
-            :, : self._columns
-        ]
+        pieces = [weight.to_dense() for weight in self._weights]
+        whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+        destination[f"{prefix}weight"] = whole[:, : self._columns]
         if self._bias is not None:
             destination[f"{prefix}bias"] = self._bias
 
