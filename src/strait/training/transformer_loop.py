@@ -35,6 +35,7 @@ Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
 _ORDER, _VARIANT, _DROP_LABEL, _PROGRESS, _MASK, _DROPOUT, _VALIDATION = 31, 32, 33, 34, 35, 36, 37
 _BINS = 4
 _VALIDATED = 250
+"""Validation images at once, at most."""
 
 
 @dataclass(frozen=True)
