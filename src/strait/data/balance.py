@@ -38,7 +38,7 @@ def _repeated(labels: np.ndarray, balance: float, seed: int) -> np.ndarray:
     counts = np.floor(exact).astype(np.int64)
     # Draws lost to rounding down go to the classes with the largest remainders.
     counts[np.argsort(counts - exact, kind="stable")[: len(labels) - counts.sum()]] += 1
-    # Sorted once: a pass over all labels for each class takes minutes for millions of images.
+    # Sorted once: not a pass over all labels for each class, of which there may be thousands.
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     parts = []
     for label, size, count, members in zip(classes.tolist(), sizes.tolist(), counts.tolist(), by_class, strict=True):
