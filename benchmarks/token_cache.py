@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from strait.config import config_path, read_config
 from strait.data.encoding import Encoding, build_token_cache
-from strait.data.images import ImageBatch, in_order
+from strait.data.images import ImageBatch
 from strait.data.job import Job
 from strait.data.sources import open_images
 from strait.model.config import level_names
@@ -63,8 +62,8 @@ def main() -> None:
     )
 
     def batches() -> Iterator[ImageBatch]:
-        cut = partial(encoding.cut, 0)
-        return in_order(encoding.source, encoding.image_size, BATCH, encoding.indices, cut)
+        starts = range(0, args.images, BATCH)
+        return (encoding.views.read(encoding.indices[start : start + BATCH], 0) for start in starts)
 
     photographs = [batch.images(device) for batch in batches()]
     with FlopCounterMode(display=False) as counter:  # with gradients: it does not know oneDNN's own operators

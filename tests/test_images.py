@@ -23,7 +23,8 @@ from strait.data.config import DataConfig
 from strait.data.images import ImageBatch, augment, in_order, read_square
 from strait.data.job import BadFiles
 from strait.data.sources import DataError, FolderSource, ImageSource, has_split, open_images
-from strait.data.training_images import ShuffledPositions, default_workers, training_batches
+from strait.data.training_images import ShuffledPositions, training_batches
+from strait.data.workers import default_workers
 from strait.pictures.reading import to_square
 
 PLAIN = DataConfig(flip=False)

@@ -147,3 +147,23 @@ def test_efficientnet_scores_without_a_file(
     assert "recognised" not in report
     seen = open_features("efficientnet", torch.device("cpu"))
     assert seen(torch.zeros(2, 3, 32, 32)).values.shape == (2, 320)
+
+
+def test_a_table_has_the_shares_of_its_rows(
+    photographs: Path, model: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["--model", str(model), "--data", str(photographs), "--features", str(network), "--json"]
+    reconstructions = report_of(["evaluate", "reconstruction", *words], capsys)
+    words += ["--output", str(tmp_path / "tables"), "--samples", "9", "--search-samples", "0"]
+    report = report_of(["table", "10", *words], capsys)
+    for row in report["rows"]:
+        assert row["scores"]["reconstructions_recognised"] == reconstructions["recognised"]
+    head, _, *lines = (tmp_path / "tables" / "table-10.md").read_text().splitlines()[2:]
+    titles = [title.strip() for title in head.split("|")]
+    for row, line in zip(report["rows"], lines, strict=False):
+        cells = dict(zip(titles, (cell.strip() for cell in line.split("|")), strict=True))
+        share, error = (row["scores"][name] for name in ("recognised", "recognised_error"))
+        value, _, said = cells["recognised"].partition(" ± ")
+        assert float(value) == pytest.approx(share, abs=6e-4)
+        assert float(said or 0) == pytest.approx(error, abs=6e-4)

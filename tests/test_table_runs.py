@@ -168,6 +168,35 @@ def test_a_budget_end_to_end(
     assert json.loads(capsys.readouterr().out)["rows"] == report["rows"]
 
 
+def test_a_tokenizer_is_trained_once_for_all_seeds(
+    words: list[str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(budget_file, "_SECONDS", 0.05)
+    words = [*words, "--search-samples", "0", "--seeds", "2", "--budget", "0.02", "--tokenizer-budget", "0.01"]
+    assert main(["table", "5", *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    folders = [Path(row["folder"]) for row in report["rows"]]
+    assert len(set(folders)) == 4
+    for part, count in (("tokenizer", 2), ("top", 4)):
+        assert len({(folder / f"{part}.safetensors").read_bytes() for folder in folders}) == count
+    tokenizers = sorted((tmp_path / "tables" / "models").glob("tokenizer-*"))
+    assert len(tokenizers) == 2
+    for folder in folders:
+        settled = json.loads((folder / "runs" / "budget.json").read_text())
+        assert {part: note["minutes"] for part, note in settled.items()} == {"tokenizer": 0.01, "top": 0.02}
+        # The photographs became tokens once for both seeds.
+        tokens = folder / "runs" / "tokens" / "train" / "top.npy"
+        if not tokens.exists():
+            tokens = folder / "runs" / "tokens" / "train" / "tokens.npy"
+        assert tokens.stat().st_nlink == 3
+    assert "its tokenizer, shared by all seeds, for 0.01 minutes" in (tmp_path / "tables" / "table-5.md").read_text()
+    assert main(["table", "5", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == report["rows"]
+
+
 def test_the_cost_of_training_is_known_without_a_budget(
     words: list[str],  # noqa: F811
     capsys: pytest.CaptureFixture[str],

@@ -569,6 +569,13 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
         (["table", "7", "--dtype", "bfloat16"], "--dtype: only for --random-weights"),
         (["table", "7", "--config", "smoke", "--model", "M"], "pass either --config or --model"),
         (["table", "7", "--budget", "5"], "--budget: nothing is trained without --config"),
+        (["table", "7", "--tokenizer-budget", "5"], "--tokenizer-budget: only for a table that trains tokenizers and"),
+        (["table", "1", "--config", "smoke", "--tokenizer-budget", "5"], "--tokenizer-budget: only for a table that"),
+        (["table", "5", "--config", "smoke", "--tokenizer-budget", "5"], "--tokenizer-budget: also give --budget"),
+        (
+            ["table", "5", "--config", "smoke", "--budget", "5", "--tokenizer-budget", "0"],
+            "--tokenizer-budget: 0.0 must be above 0 minutes",
+        ),
         (["evaluate", "generation", "--grid", "x.png"], "--grid"),
         (["evaluate", "reconstruction", "--steps", "8+4"], "--steps"),
         (["evaluate", "--json"], "evaluate: say what to evaluate: reconstruction or generation"),

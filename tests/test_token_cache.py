@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,14 @@ def test_every_variant_is_a_draw_of_the_picture(source: FolderSource, folder: Pa
     assert all(np.array_equal(a, b) for a, b in zip(cache.levels, again.levels, strict=True))
 
 
+def test_worker_processes_read_the_same_variants(source: FolderSource, folder: Path) -> None:
+    settings = DataConfig(flip=True, shift=2, smallest_crop=0.5, cache_variants=3)
+    here = build(folder, source, CountingEncoder(), settings)
+    apart = build(folder.with_name("apart"), source, CountingEncoder(), replace(settings, workers=2))
+    assert all(np.array_equal(a, b) for a, b in zip(here.levels, apart.levels, strict=True))
+    assert not multiprocessing.active_children()
+
+
 def test_shifts_make_variants_differ(source: FolderSource, folder: Path) -> None:
     cache = build(folder, source, CountingEncoder(), DataConfig(flip=False, shift=3, cache_variants=4))
     different = {level.tobytes() for level in cache.levels[1][:, 4]}
@@ -217,20 +227,21 @@ def test_it_is_made_again_where_images_were_added(photo_folder: Path, folder: Pa
     assert encode.images == 41
 
 
-@pytest.mark.parametrize("variants", [1, 2])
+@pytest.mark.parametrize(("variants", "workers"), [(1, 0), (2, 0), (2, 2)])
 def test_damaged_images_are_left_out(
-    photo_folder: Path, folder: Path, tmp_path: Path, variants: int, capsys: pytest.CaptureFixture[str]
+    photo_folder: Path, folder: Path, tmp_path: Path, variants: int, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs = tmp_path / "photographs"
     shutil.copytree(photo_folder, photographs)
-    bad = [0, 13, 14, 39]
+    bad = [0, *range(13, 21), 39]  # all of the third batch
     paths = sorted(photographs.glob("*/*.jpg"))
     for index in bad:
         paths[index].write_bytes(paths[index].read_bytes()[:200])
     source = FolderSource(photographs)
-    cache = build(folder, source, CountingEncoder(), DataConfig(flip=True, cache_variants=variants))
+    config = DataConfig(flip=True, cache_variants=variants, workers=workers)
+    cache = build(folder, source, CountingEncoder(), config)
     good = [index for index in range(40) if index not in bad]
-    assert [level.shape for level in cache.levels] == [(variants, 36, 16), (variants, 36, 64)]
+    assert [level.shape for level in cache.levels] == [(variants, 30, 16), (variants, 30, 64)]
     assert cache.labels.tolist() == [index // 10 for index in good]
     for row, index in enumerate(good):
         versions = [by_hand(source, index), by_hand(source, index, mirrored=True)]
@@ -239,7 +250,7 @@ def test_damaged_images_are_left_out(
     said = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[0] for line in said] == [f"skipped {paths[index]}" for index in bad]
     encode = CountingEncoder()
-    build(folder, source, encode, DataConfig(flip=True, cache_variants=variants))
+    build(folder, source, encode, config)
     assert encode.images == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from typing import Any
 
@@ -26,6 +27,11 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument("--output", default="tables", help="folder for models, scores, tables and plots")
     parser.add_argument("--budget", type=float, help="minutes of training per row; by default the steps of --config")
+    parser.add_argument(
+        "--tokenizer-budget",
+        type=float,
+        help="minutes of training per tokenizer, each trained once for all seeds; --budget is then the transformers'",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="models (or sets of samples) per row")
     parser.add_argument("--samples", type=int, default=10_000, help="images to score a row; the paper uses 50000")
     parser.add_argument("--search-samples", type=int, default=1000, help="images to score a setting; 0: no search")
@@ -148,13 +154,23 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     check_plots()
     if settings is None and args.budget is not None:
         raise ValueError("--budget: nothing is trained without --config")
+    if args.tokenizer_budget is not None:
+        if settings is None or table.tokenizer_alone:
+            raise ValueError("--tokenizer-budget: only for a table that trains tokenizers and transformers (--config)")
+        if args.budget is None:
+            raise ValueError("--tokenizer-budget: also give --budget, the minutes for the transformers")
+        if not 0 < args.tokenizer_budget < math.inf:
+            raise ValueError(f"--tokenizer-budget: {args.tokenizer_budget} must be above 0 minutes, and finite")
     output = new_folder("--output", args.output)
     network = open_features(args.features, device)
     measuring = Measuring(
         args.seeds, args.samples, args.search_samples, args.batch_size, args.search_by, args.search_steps
     )
     with orderly_stop(None) as stop:
-        trainer = Trainer(output / "models", args.data, device, args.budget, stop, ranks)
+        seed = 0 if settings is None else settings.run.seed
+        trainer = Trainer(
+            output / "models", args.data, device, args.budget, stop, ranks, args.tokenizer_budget, tokenizer_seed=seed
+        )
         model = None if settings is not None else StraIT.from_pretrained(args.model, device)
         if model is not None:
             check_start(table, model.config, "--model")

@@ -17,7 +17,8 @@ class DataConfig:
             the paper.
         balance: how often rare classes are drawn in training: 0 draws each image once, 1 draws every class equally
             often; between, a class of n images is drawn in proportion to n^(1 - balance).
-        workers: processes that decode images; none chooses by the machine.
+        workers: processes that decode images for the tokenizer's training and for the token cache; none chooses by
+            the machine.
         cache_variants: random versions (crop, flip, shift) of each image in the token cache.
         unlabelled: ignore all classes and labels; take every picture at any depth.
         streaming: read parquet files, tars or a hub's data set in place, without a local copy.

@@ -27,16 +27,40 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from strait.data.config import DataConfig
-from strait.data.images import in_order, training_view
+from strait.data.images import ImageBatch, in_order, training_view
 from strait.data.job import Job
 from strait.data.sources import DataError, ImageSource
 from strait.data.token_cache import TokenCache, array_hash
+from strait.data.workers import batches_ahead, default_workers
 from strait.randomness import as_seed
 from strait.runtime.files import flush, naming, write_tensors, write_text
 from strait.runtime.ranks import Stopped
 from strait.types import Images, Tokens
 
 _VARIANT = 3
+
+
+@dataclass(frozen=True)
+class Views:
+    """The variants of a source's images, without the encoder: worker processes read them.
+
+    Args:
+        source: the images.
+        image_size: side in pixels.
+        config: how variants are cropped, flipped and shifted.
+    """
+
+    source: ImageSource
+    image_size: int
+    config: DataConfig
+
+    def read(self, indices: Sequence[int], variant: int) -> ImageBatch:
+        """One variant of the images at ``indices``, as a batch."""
+
+        def cut(picture: Image.Image, index: int) -> np.ndarray:
+            return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))
+
+        return next(in_order(self.source, self.image_size, len(indices), indices, cut))
 
 
 @dataclass(frozen=True)
@@ -85,9 +109,10 @@ class Encoding:
             "image_size": self.image_size,
         }
 
-    def cut(self, variant: int, picture: Image.Image, index: int) -> np.ndarray:
-        """The pixels of one variant of an image, uint8 ``[size, size, 3]``."""
-        return training_view(picture, self.image_size, self.config, as_seed(_VARIANT, index, variant))
+    @property
+    def views(self) -> Views:
+        """The pixels to encode."""
+        return Views(self.source, self.image_size, self.config)
 
 
 def build_token_cache(
@@ -190,28 +215,23 @@ class _Pieces:
         variants = range(self.encoding.config.cache_variants)
         labels: list[int] = []
         tokens: list[list[tuple[np.ndarray, ...]]] = [[] for _ in variants]
-        for start in range(0, len(indices), self.batch_size):
-            for variant in variants:
-                # Each variant reads its picture again: cheap beside encoding, and only one batch is held in memory.
-                batch = next(
-                    in_order(
-                        self.encoding.source,
-                        self.encoding.image_size,
-                        self.batch_size,
-                        indices[start : start + self.batch_size],
-                        partial(self.encoding.cut, variant),
-                    )
-                )
-                job.bad_files.note(batch.bad)
-                if not len(batch.indices):
-                    break
-                levels = self.encoding.encode(batch.images(job.device)).levels
-                tokens[variant].append(tuple(level.cpu().numpy().astype(np.uint16) for level in levels))
-                progress(len(batch.indices))
-                if job.stop.wanted():
-                    raise Stopped(job.stop.signal_number or 0)
-                if variant == 0:
-                    labels += batch.labels.tolist()
+        # Each variant reads its picture again: cheap beside encoding, and few batches are held in memory.
+        parts = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
+        reads = [(part, variant) for part in parts for variant in variants]
+        calls = [partial(self.encoding.views.read, part, variant) for part, variant in reads]
+        streaming = self.encoding.config.streaming  # each worker would fetch every block
+        workers = 0 if streaming else default_workers(self.encoding.config, job.device, os.cpu_count() or 1)
+        for (_, variant), batch in zip(reads, batches_ahead(calls, workers), strict=True):
+            job.bad_files.note(batch.bad)
+            if not len(batch.indices):
+                continue
+            levels = self.encoding.encode(batch.images(job.device)).levels
+            tokens[variant].append(tuple(level.cpu().numpy().astype(np.uint16) for level in levels))
+            progress(len(batch.indices))
+            if job.stop.wanted():
+                raise Stopped(job.stop.signal_number or 0)
+            if variant == 0:
+                labels += batch.labels.tolist()
         arrays = {"labels": np.array(labels, dtype=np.int32)}
         for level, name in enumerate(self.encoding.names if labels else ()):
             arrays[name] = np.stack([np.concatenate([batch[level] for batch in batches]) for batches in tokens])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ from strait.data.images import ImageBatch, collate, read_pixels, training_view
 from strait.data.sources import DataError, ImageSource
 from strait.data.stream_order import StreamedPositions
 from strait.data.streamed import StreamedSource
+from strait.data.workers import leave_stopping_to_the_parent
 from strait.randomness import as_seed
 from strait.runtime.ranks import ALONE, Ranks
 
@@ -95,13 +95,6 @@ def _concatenated(pieces: list[ImageBatch]) -> ImageBatch:
     return batch.pin_memory() if torch.cuda.is_available() else batch
 
 
-def _leave_stopping_to_the_parent(worker: int) -> None:
-    # Ctrl-C, and often SIGTERM, reach every process of a group, but the trainer still needs images to finish its step.
-    # Workers therefore leave the group; ignoring the signals instead would make them impossible to end.
-    if hasattr(os, "setsid"):
-        os.setsid()
-
-
 def training_batches(
     source: ImageSource,
     size: int,
@@ -135,7 +128,7 @@ def training_batches(
         collate_fn=_join,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_stopping_to_the_parent,
+        worker_init_fn=leave_stopping_to_the_parent,
     )
     try:
         batches = iter(loader)
@@ -144,10 +137,3 @@ def training_batches(
     except DataError as error:
         # A worker's error is wrapped in its traceback; the last line has the message.
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
-
-
-def default_workers(config: DataConfig, device: torch.device, cores: int) -> int:
-    """Number of processes that decode images: 0 for a model on the CPU, which needs the cores itself."""
-    if config.workers is not None:
-        return config.workers
-    return min(8, cores - 1) if device.type == "cuda" else 0

@@ -15,7 +15,8 @@ import torch
 from strait.config import Config
 from strait.data.images import ImageBatch, in_order
 from strait.data.sources import DataError, ImageSource
-from strait.data.training_images import default_workers, training_batches
+from strait.data.training_images import training_batches
+from strait.data.workers import default_workers
 from strait.model.config import ModelError
 from strait.model.folder import check_part, load_part
 from strait.runs.part import ModelRun

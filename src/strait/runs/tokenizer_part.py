@@ -9,7 +9,8 @@ import torch
 
 from strait.config import Config
 from strait.data.images import ImageBatch, in_order
-from strait.data.training_images import default_workers, training_batches
+from strait.data.training_images import training_batches
+from strait.data.workers import default_workers
 from strait.randomness import as_seed
 from strait.runs.classifier_part import load_classifier
 from strait.runs.part import ModelRun

@@ -5,7 +5,7 @@ for the same time with equally many transformer parameters; the large MaskGIT ha
 Each is decoded with its own best settings, without guidance and with the configuration's. As in the paper, StraIT and
 StraIT on VQGAN2-C differ only in their fusion; StraIT with bottom dropout is our variant.
 
-strait table equal-cost --config tiny-imagenet64-cpu --data DIR --budget 30
+strait table equal-cost --config nature64-cpu --data DIR --tokenizer-budget 60 --budget 30 --seeds 2
 """
 
 from __future__ import annotations

@@ -59,6 +59,9 @@ def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[s
     if run.config is not None:
         steps = "the configuration's steps" if trainer.budget is None else f"{trainer.budget:g} minutes"
         training = f"each row trained for {steps}"
+        if trainer.tokenizer_budget is not None:
+            training = f"each row's transformers trained for {steps}, its tokenizer, shared by all seeds, for "
+            training += f"{trainer.tokenizer_budget:g} minutes"
     searched = ""
     if not run.table.tokenizer_alone and measuring.search_samples:
         by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"

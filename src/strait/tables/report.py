@@ -22,6 +22,8 @@ _TITLES = {
     "inception_score": "IS",
     "inception_score_at_best_fid": "IS at the best FID",
     "difference": "Δ FID",
+    "recognised_top_alone": "recognised, top alone",
+    "reconstructions_recognised": "reconstructions recognised",
     "steps": "steps",
     "base_steps": "T_base",
     "upsampling_steps": "T_upsample",
@@ -199,6 +201,8 @@ def markdown(
         columns[columns.index("fid") + 1 : columns.index("fid") + 1] = [*new, "fid_to_reconstructions"]
     if "inception_score" in columns:
         columns.insert(columns.index("inception_score") + 1, "inception_score_at_best_fid")
+    # Not in the paper: the shares that the network recognises, if it knows the classes.
+    columns += ["recognised", "recognised_top_alone", "reconstructions_recognised"]
     columns = [
         name
         for name in columns

@@ -43,6 +43,9 @@ class Trainer:
             steps.
         stop: checked after each step.
         ranks: the processes that train together.
+        tokenizer_budget: minutes of training for each tokenizer, which is then trained once for all seeds; ``budget``
+            is that of the transformers alone. None trains a tokenizer for each seed, within ``budget``.
+        tokenizer_seed: of such a tokenizer.
     """
 
     models: Path
@@ -51,16 +54,51 @@ class Trainer:
     budget: float | None
     stop: Stop
     ranks: Ranks = ALONE
+    tokenizer_budget: float | None = None
+    tokenizer_seed: int = 0
 
     def train(self, name: str, config: Config, parts: Sequence[str]) -> Path | None:
         """Train the missing parts of a row's model and return its folder; None if stopped first."""
+        if self.tokenizer_budget is not None and not self._tokenizer(config):
+            return None
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
         # All rows share the classifier, like a pretrained network: it does not count in their equal budgets.
-        training = partial(ModelTraining, folder, config, self.data, Job(self.device, self.ranks, self.stop))
-        if _SHARED in parts and not training().run([_SHARED]):
+        training = partial(ModelTraining, folder, config, self.data, self._job())
+        if _SHARED in parts and not self._is_separate(_SHARED) and not training().run([_SHARED]):
             return None
-        return folder if training(budget=self.budget).run(_budgeted(parts)) else None
+        return folder if training(budget=self.budget).run(self._budgeted(parts)) else None
+
+    def _job(self) -> Job:
+        return Job(self.device, self.ranks, self.stop)
+
+    def _tokenizer(self, config: Config) -> bool:
+        """Train the tokenizer of a row, and make its tokens, in a folder of its own; False if stopped first."""
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, seed=self.tokenizer_seed))
+        parts = list(config.tokenizer_parts)
+        keys = self.part_keys(config, parts)
+        folder = self.ranks.on_first(lambda: self._prepared(f"tokenizer-{config.tokenizer.kind}", keys))
+        training = partial(ModelTraining, folder, config, self.data, self._job())
+        if _SHARED in parts and not training().run([_SHARED]):
+            return False
+        done = training(budget=self.tokenizer_budget).run(["tokenizer"])
+        return done and training().encode() is not None
+
+    def _is_separate(self, part: str) -> bool:
+        """Whether a part is trained once for all seeds, with minutes of its own."""
+        return self.tokenizer_budget is not None and part in (_SHARED, "tokenizer")
+
+    def _budgeted(self, parts: Sequence[str]) -> list[str]:
+        """The parts whose training counts in a row's budget."""
+        return [part for part in parts if part != _SHARED and not self._is_separate(part)]
+
+    def _minutes(self, part: str, parts: Sequence[str]) -> float | None:
+        """The minutes of training for a part; None if its configuration's steps count."""
+        if part == "tokenizer" and self._is_separate(part):
+            return self.tokenizer_budget
+        if self.budget is None or part == _SHARED:
+            return None
+        return self.budget * share_of(part, self._budgeted(parts))
 
     def _prepared(self, name: str, keys: dict[str, str]) -> Path:
         """The row's folder, with copies of the parts that other rows have trained."""
@@ -77,18 +115,15 @@ class Trainer:
         keys: dict[str, str] = {}
         for part in parts:
             training = getattr(config, f"{part}_training")
-            minutes = None
-            if self.budget is not None and part != _SHARED:
-                minutes = self.budget * share_of(part, _budgeted(parts))
             made_from = {
                 "data": source,
                 "image_size": config.image_size,
                 "cut": dataclasses.asdict(config.data),
                 "shape": dataclasses.asdict(getattr(config, part)),
                 "training": dataclasses.asdict(training),
-                "seed": config.run.seed,
+                "seed": self.tokenizer_seed if self._is_separate(part) else config.run.seed,
                 "precision": config.run.precision,
-                "minutes": minutes,
+                "minutes": self._minutes(part, parts),
             }
             if part == "tokenizer" and "classifier" in keys:
                 made_from["classifier"] = keys["classifier"]
@@ -141,11 +176,6 @@ def _copy_atomically(source: Path, target: Path, link: bool = False) -> None:
     shutil.copytree(source, aside, copy_function=os.link if link else shutil.copy2)
     shutil.rmtree(target, ignore_errors=True)
     aside.replace(target)
-
-
-def _budgeted(parts: Sequence[str]) -> list[str]:
-    """The parts whose training counts in a row's budget."""
-    return [part for part in parts if part != _SHARED]
 
 
 def slug(name: str) -> str:

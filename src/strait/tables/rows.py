@@ -127,7 +127,11 @@ class TableRun:
             return None
         train = open_images(self.trainer.data, "train")
         if not self.table.tokenizer_alone:
-            return None if self._judge is None else self._judge[2].floor(train, self.measuring.samples)
+            if self._judge is None:
+                return None
+            judge = self._judge[2]
+            # Training photographs in the place of ours; but the network may know them, so others are recognised.
+            return judge.floor(train, self.measuring.samples) | judge.recognised_photographs().get("photographs", {})
         assert self.config is not None
         return reconstruction_floor(
             self.photographs,
@@ -244,6 +248,8 @@ class TableRun:
             scores |= {name: is_scores[name] for name in ("inception_score", "inception_score_std")}
         provenance["best_inception_score_with"] = dataclasses.asdict(best_for_is)
         scores["reconstruction_fid"] = judge.reconstruction_distance()
+        shares = judge.recognised_photographs().get("reconstructions", {})
+        scores |= {f"reconstructions_{name}": share for name, share in shares.items()}
         return {"scores": scores, "provenance": provenance}
 
     def _judged(self, model: StraIT, levels: int) -> Judge:
