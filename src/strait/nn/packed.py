@@ -86,20 +86,29 @@ class PackedLinear(Packed):
 
 
 class PackedConvolution(Packed):
-    """``nn.Conv2d``, 14 to 31% faster for one image (`benchmarks/blocks.py`)."""
+    """``nn.Conv2d``, 14 to 31% faster for one image (`benchmarks/blocks.py`).
+
+    The best layout depends on the input's shape. With another one, oneDNN would rearrange the weights at every call,
+    in many times the time of the convolution; so they are packed anew when the shape changes.
+    """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         padding: Any = convolution.padding
-        shape = (list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
+        self._arguments = (list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
         weight = convolution.weight.detach().to_mkldnn()
-        super().__init__(
-            [torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *shape)], weight.shape[1], convolution.bias
-        )
-        self._shape = shape
+        super().__init__([self._packed(weight, None)], weight.shape[1], convolution.bias)
+        self._packed_for: torch.Size | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self._refuse_gradients(x)
-        return torch.ops.mkldnn._convolution_pointwise(x, self._weights[0], self._bias, *self._shape, "none", [], "")
+        if x.shape != self._packed_for:
+            dense = self._weights[0].to_dense()
+            self._weights, self._packed_for = [self._packed(dense.to_mkldnn(), list(x.shape))], x.shape
+        weight = self._weights[0]
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, self._bias, *self._arguments, "none", [], "")
+
+    def _packed(self, weight: Tensor, shape: list[int] | None) -> Tensor:
+        return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._arguments, shape)
 
 
 def pack_layers(module: nn.Module) -> None:
