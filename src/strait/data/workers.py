@@ -57,10 +57,5 @@ def batches_ahead(calls: Sequence[Callable[[], ImageBatch]], workers: int) -> It
         prefetch_factor=2 if workers else None,
         pin_memory=pinned and workers > 0,
         worker_init_fn=leave_stopping_to_the_parent,
-        collate_fn=_same,
     )
     yield from loader
-
-
-def _same(batch: ImageBatch) -> ImageBatch:
-    return batch
