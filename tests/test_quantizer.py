@@ -49,9 +49,11 @@ def test_the_nearest_code_is_the_nearest(normalize: bool, codes: int, width: int
                 assert all_of_them[ids[row, down, right]] <= all_of_them.min() + 1e-5
 
 
-@pytest.mark.parametrize("rows", [quantizer._PIECE - 1, quantizer._PIECE + 1, 2 * quantizer._PIECE + 77])
-def test_more_rows_than_one_piece(rows: int) -> None:
-    codebook = make(6, 3)
+@pytest.mark.parametrize("codes", [6, 2048, 2**14])
+@pytest.mark.parametrize("pieces, more", [(1, -1), (1, 1), (2, 77)])
+def test_more_rows_than_one_piece(codes: int, pieces: int, more: int) -> None:
+    rows = pieces * max(128, quantizer._CACHED // codes) + more
+    codebook = make(codes, 3)
     features = torch.randn(rows, 3, generator=torch.Generator().manual_seed(2))
     found, wanted = codebook.nearest(features), distances(features, codebook)
     assert found.shape == (rows,)

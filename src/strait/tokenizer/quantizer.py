@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from strait.randomness import key, uniform
 
 _ENTROPY_ROWS = 4096
-_PIECE = 16384  # rows of the distance matrix computed at once, so that it is never in memory as a whole
+_PIECE = 16384
+"""Rows of the distance matrix computed at once, so that it is never in memory as a whole."""
+_CACHED = 2**20
+"""Distances computed at once on a CPU, so that they stay in its cache: they are read as soon as they are written."""
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -77,7 +80,8 @@ class Codebook(nn.Module):
         """Ids ``[n]`` of the nearest code to each row ``[n, code_dim]``."""
         codes = self.codes.detach()
         bias = -0.5 * codes.square().sum(-1)  # argmin |z - e|^2 = argmax z.e - |e|^2 / 2
-        return torch.cat([torch.addmm(bias, piece, codes.T).argmax(-1) for piece in rows.detach().split(_PIECE)])
+        at_once = max(128, _CACHED // len(codes)) if rows.device.type == "cpu" else _PIECE
+        return torch.cat([torch.addmm(bias, piece, codes.T).argmax(-1) for piece in rows.detach().split(at_once)])
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids ``[batch, h, w]`` -> codes ``[batch, code_dim, h, w]`` float32."""
