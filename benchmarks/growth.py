@@ -2,6 +2,7 @@
 
     python benchmarks/growth.py [--repeats 3] [--plot docs/images/growth.png] [--json]
     python benchmarks/growth.py --data
+    python benchmarks/growth.py --processes [--repeats 3]
 
 Each axis of generation is varied alone, starting from a batch of 8 images of the configuration `nature128-cpu`, with
 random weights, packed, without guidance. The lower bound is the number of operations of the forward passes at the
@@ -9,13 +10,19 @@ rate of the matrix product of this machine, measured alternately with them. The 
 
 `--data` simulates the input of stage 2: token caches of 10 thousand to 10 million images of a thousand classes, as
 sparse files. It measures opening a cache (whose hashes are verified), the order of an epoch, and reading a batch.
+
+`--processes` trains top and bottom of `nature128-cpu` on pictures of noise with `strait train`, in one process of one
+thread, one of two threads, and two of one thread that share a batch, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from strait.config import config_path, read_config
 from strait.data.balance import epoch_order
@@ -35,9 +43,12 @@ from strait.model.config import ModelConfig
 from strait.model.sharing import unfilled
 from strait.model.strait import StraIT
 from strait.runs.bench import Bench, Machine, fill_quickly
+from strait.training.pace import mean_seconds
 
 BATCH, STEPS, CLASSES = 8, (18, 6), 30
 READ, BALANCE = 128, 0.5
+TRAINED = 20
+"""Steps of each training; the first few are not timed."""
 
 Point = tuple[str, ModelConfig, int, int, tuple[int, int]]
 """Position on an axis, model, classes, batch, steps."""
@@ -124,6 +135,43 @@ def data(classes: int = 1000) -> str:
     return "\n".join(rows)
 
 
+def training_seconds(part: str, processes: int, threads: int, data: Path, folder: Path) -> float:
+    """Mean seconds of a training step of a part in as many processes of as many threads."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "strait.cli"]
+    options = ["--config", "nature128-cpu", "--init-from", "shipped", "--keep-tokenizer"]
+    options += ["--data.cache_variants", "1", f"--{part}_training.steps", str(TRAINED), "--run.sample_every", "0"]
+    command = [sys.executable, *launch, "train", part, "--data", str(data), "--model", str(folder), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = mean_seconds(folder / "runs" / part)
+    assert seconds is not None
+    return seconds
+
+
+def processes(repeats: int) -> str:
+    """A table of training steps in one process and in two."""
+    shapes = ((1, 1), (1, 2), (2, 1))
+    rows = ["| part | processes | threads of each | seconds a step | times the first row |", "|---|---|---|---|---|"]
+    draw = np.random.default_rng(0)
+    with TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        for index in range(32):
+            path = data / "noise" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(path)
+        for part in ("top", "bottom"):
+            seconds: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
+            for repeat in range(repeats):
+                for shape in shapes:
+                    folder = Path(name) / f"{part}-{repeat}-{shape[0]}-{shape[1]}"
+                    seconds[shape].append(training_seconds(part, *shape, data, folder))
+            medians = {shape: statistics.median(values) for shape, values in seconds.items()}
+            for shape, median in medians.items():
+                ends = f"{median:.2f} ({min(seconds[shape]):.2f} to {max(seconds[shape]):.2f})"
+                rows.append(f"| {part} | {shape[0]} | {shape[1]} | {ends} | {medians[shapes[0]] / median:.2f} |")
+    return "\n".join(rows)
+
+
 def plot(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     import matplotlib
 
@@ -149,8 +197,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--data", action="store_true", help="measure the input of stage 2 instead")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--data", action="store_true", help="measure the input of stage 2 instead")
+    what.add_argument("--processes", action="store_true", help="measure training in one process and two instead")
     args = parser.parse_args()
+    if args.processes:
+        print(processes(args.repeats))
+        return
     if args.data:
         print(data())
         return
