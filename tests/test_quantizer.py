@@ -50,7 +50,7 @@ def test_the_nearest_code_is_the_nearest(normalize: bool, codes: int, width: int
 
 
 @pytest.mark.parametrize("codes", [6, 2048, 2**14])
-@pytest.mark.parametrize("pieces, more", [(1, -1), (1, 1), (2, 77)])
+@pytest.mark.parametrize(("pieces", "more"), [(1, -1), (1, 1), (2, 77)])
 def test_more_rows_than_one_piece(codes: int, pieces: int, more: int) -> None:
     rows = pieces * max(128, quantizer._CACHED // codes) + more
     codebook = make(codes, 3)
