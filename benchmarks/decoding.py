@@ -1,11 +1,14 @@
-"""Revision, varying guidance and adaptive steps at equal forward passes, on the shipped model.
+r"""Revision, varying guidance and adaptive steps at equal forward passes, on the shipped model.
 
-    python benchmarks/decoding.py --data DIR --features NETWORK --features efficientnet --output rows.jsonl
+    python benchmarks/decoding.py --data DIR --features NETWORK --features efficientnet --output rows.jsonl \
+        [--plot docs/images/passes.png]
 
-Each method draws the same images (sample i has class i modulo the number of classes) under two seeds. A row is
+The method `none` is the model's own settings with a constant guidance; the others change it in one respect. Each
+method draws the same images (sample i has class i modulo the number of classes) under two seeds. A row is
 written as soon as it is there, and a second call continues where the first ended. The table has the means of the
 seeds. Errors are standard errors over images: of the distance by the delta method, of recall over the photographs.
-They do not contain the choice of photographs, which all methods share.
+They do not contain the choice of photographs, which all methods share. The plot shows the scores of fixed and of
+adaptive steps against forward passes; it needs `pip install ".[eval]"`.
 """
 
 from __future__ import annotations
@@ -64,6 +67,9 @@ def methods(base: DecodingConfig) -> dict[str, DecodingConfig]:
     for quality in (0.96, 0.92):
         settings[f"auto {quality:g} of {2 * top}+{2 * bottom}"] = with_steps(2 * top, 2 * bottom, quality=quality)
     return settings
+
+
+_SCORES = ("recognised", "frechet")
 
 
 def draw(model: StraIT, decoding: DecodingConfig, samples: int, seed: int, batch: int) -> tuple[list[Images], Any]:
@@ -151,6 +157,36 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
     return aligned(lines, right=range(1, len(header)))
 
 
+def plot(rows: list[dict[str, Any]], network: str, path: Path) -> None:
+    """Recognised images and distance by ``network`` against forward passes, of fixed and of adaptive steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for kind, title, marker in (("none", "fixed steps", "o-"), ("auto", "steps that adapt", "s--")):
+        points = []
+        for method in {
+            row["method"] for row in rows if row["method"].split()[0] == kind and " of " not in row["method"]
+        }:
+            of_method = [row for row in rows if row["method"] == method]
+            passes = sum(row["all_passes"] for row in of_method) / len(of_method)
+            scores = [[row["scores"][network][key] for row in of_method] for key in _SCORES]
+            errors = [[row["scores"][network][f"{key}_error"] for row in of_method] for key in _SCORES]
+            means = [sum(values) / len(values) for values in scores]
+            points.append((passes, means, [math.hypot(*values) / len(values) for values in errors]))
+        points.sort()
+        for number, axis in enumerate(axes):
+            values, bars = [point[1][number] for point in points], [point[2][number] for point in points]
+            axis.errorbar([point[0] for point in points], values, bars, fmt=marker, capsize=3, label=title)
+    for axis, title in zip(axes, ("recognised", "Fréchet distance"), strict=True):
+        axis.set(xlabel="forward passes an image", ylabel=title)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
@@ -161,12 +197,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--guidance", type=float, default=1.0, help="constant, of the method none; 1 by default")
     parser.add_argument("--photographs", type=int, help="of the validation split; all by default")
     parser.add_argument("--methods", nargs="+", help="only these, by name")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; the table is printed")
+    parser.add_argument("--plot", type=Path, help="PNG file for the scores against forward passes")
     args = parser.parse_args()
     model = StraIT.from_pretrained(args.model)
-    chosen = methods(model.default_decoding().first(model.config.tokenizer.num_levels))
+    base = model.default_decoding().first(model.config.tokenizer.num_levels)
+    chosen = methods(replace(base, guidance=args.guidance, guidance_ramp="constant", guidance_start=0.0))
     unknown = [name for name in args.methods or () if name not in chosen]
     if unknown:
         raise SystemExit(f"--methods: {unknown[0]!r} is not one of {', '.join(chosen)}")
@@ -198,6 +237,8 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(f"{method}, seed {seed}: {cost['all_passes']:.1f} passes", file=sys.stderr)
     print(table(rows, names))
+    if args.plot is not None:
+        plot(rows, names[0], args.plot)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def plain_tokens(model: StraIT, labels: Tensor, seed: int, decoding: DecodingCon
             logits = logits_of(torch.cat([ids, ids]) if guided else ids)
             if guided:
                 given, free = logits.chunk(2)
-                logits = given + decoding.guidance * (given - free)
+                scale = 0.0 if step + 1 <= decoding.guidance_start * steps else decoding.guidance
+                logits = given + scale * (given - free)
             noise = gumbel(uniform_ids(key(seeds[:, None], level, 1, step, places), logits.shape[-1]))
             drawn = (logits + noise).argmax(-1)
             log_p = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]

@@ -39,7 +39,7 @@ COLUMNS, COLOURS = 8, 96
 EDITS = (("orange", 3, "lemon"), ("green apple", 2, "orange"), ("lemon", 2, "tomato"), ("tomato", 2, "orange"))
 """Of each photograph its class, its number within the class, and the class it is transferred to."""
 WIDE = ("forest", "mountain", "tomato", "sea")
-RESULTS, KEEP, GUIDANCE = 3, 0.25, 2.0
+RESULTS, KEEP = 3, 0.25
 
 
 def main() -> None:
@@ -95,12 +95,12 @@ def wide_sheet(model: StraIT, seed: int) -> Image.Image:
     """Images of three times the width, drawn by windows."""
     labels = torch.tensor(model.labels(WIDE, len(WIDE), seed))
     size = (model.config.image_size, 3 * model.config.image_size)
-    images = generate_sized(model, labels, size, seed, decoding=replace(model.default_decoding(), guidance=GUIDANCE))
+    images = generate_sized(model, labels, size, seed)
     return contact_sheet(images, 2)
 
 
 def revised_sheet(model: StraIT, names: list[str], seed: int) -> Image.Image:
-    """The same seeds with and without revision, late guidance and steps that adapt, at most as many passes each."""
+    """The same seeds with revision, another guidance and steps that adapt, at most as many passes each."""
     base = model.default_decoding()
     top, bottom = base.steps
     methods = {
@@ -108,7 +108,7 @@ def revised_sheet(model: StraIT, names: list[str], seed: int) -> Image.Image:
         "remask 0.1": replace(base, revise="remask", revise_share=0.1),
         "confidence 0.1": replace(base, revise="confidence", revise_share=0.1),
         "redraw 4": replace(base, steps=(top - 4, bottom - 4), revise="redraw", revise_passes=4),
-        "power_cosine, guidance x2": replace(base, guidance_ramp="power_cosine", guidance=2 * base.guidance),
+        "constant guidance 1": replace(base, guidance=1.0, guidance_start=0.0),
         f"auto {AUTO_QUALITY:g}": replace(base, quality=AUTO_QUALITY),
     }
     rows = [model.generate(names, seed=seed, decoding=decoding) for decoding in methods.values()]
@@ -121,7 +121,7 @@ def editing_sheet(model: StraIT, data: str, seed: int) -> Image.Image:
     size = model.config.image_size
     right = torch.zeros(RESULTS, size, size, dtype=torch.bool)
     right[:, :, size // 2 :] = True
-    decoding = replace(model.default_decoding(), guidance=GUIDANCE)
+    decoding = model.default_decoding()
     indices = torch.arange(RESULTS)
     rows: list[Images] = []
     titles: list[str] = []

@@ -50,6 +50,11 @@ def model_card(
     steps = "+".join(map(str, decoding.steps))
     temperatures = "+".join(f"{value:g}" for value in decoding.temperature)
     labels = repr([str(classes[0])]) if classes else "count=1"
+    guidance = f"{decoding.guidance:g}"
+    if decoding.guidance_ramp != "constant":
+        guidance += f" ({decoding.guidance_ramp})"
+    if decoding.guidance_start:
+        guidance += f" after {decoding.guidance_start:.0%} of each level's steps"
     rows = "\n".join(f"| {part} | {count:,} |" for part, count in parameters.items())
     paragraphs = [
         f"# {title}",
@@ -60,7 +65,7 @@ def model_card(
         f"```\nstrait generate --model {shlex.quote(source)} --count 4 --output out\n```",
         "## Parts",
         f"| part | parameters |\n|---|---|\n{rows}",
-        f"Decoding defaults: {steps} steps, temperature {temperatures}, guidance {decoding.guidance:g}, "
+        f"Decoding defaults: {steps} steps, temperature {temperatures}, guidance {guidance}, "
         f"schedule {decoding.schedule}. Hash of the weights: {weights_hash}.",
         *([f"## Classes\n\n{names}"] if classes else []),
         "## Data, purpose, licence\n\nNot stated.",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from strait.nn.convolution import full_precision_convolutions
+from strait.tokenizer.code_noise import CodeNoise
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder, check_images
@@ -40,12 +41,15 @@ class VQGAN(nn.Module):
         assert isinstance(codebook, Codebook)
         return codebook
 
-    def forward(self, images: Images, keep_bottom: Tensor | None = None) -> Reconstruction:
-        """A training pass; ``keep_bottom`` has no effect."""
+    def forward(
+        self, images: Images, keep_bottom: Tensor | None = None, noise: CodeNoise | None = None
+    ) -> Reconstruction:
+        """A training pass; ``keep_bottom`` has no effect. ``noise``: of the tokens that the decoder sees."""
         check_images(images, self.config.downsampling)
         _, features = self.encoder(images)
         level = self.codebook(0)(features)
-        return Reconstruction(self.decoder(level.values, None), (level,))
+        values = level.values if noise is None else noise.values(self.codebook(0), level, 0)
+        return Reconstruction(self.decoder(values, None), (level,))
 
     @torch.no_grad()
     def encode(self, images: Images) -> Tokens:

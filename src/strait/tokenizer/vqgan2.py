@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strait.nn.convolution import ResidualBlock, Upsample, conv3, full_precision_convolutions, group_norm
+from strait.tokenizer.code_noise import CodeNoise
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder, check_images
@@ -84,18 +85,24 @@ class StratifiedTokenizer(nn.Module):
         bottom = self.codebook(1)(self.latent(top.values, fine))
         return top, bottom
 
-    def forward(self, images: Images, keep_bottom: Tensor | None = None) -> Reconstruction:
+    def forward(
+        self, images: Images, keep_bottom: Tensor | None = None, noise: CodeNoise | None = None
+    ) -> Reconstruction:
         """A training pass.
 
         Args:
             images: ``[batch, 3, height, width]`` in [-1, 1].
             keep_bottom: bool ``[batch]``; where False, the image is decoded from the top only.
+            noise: of the tokens that the decoder sees.
         """
-        top, bottom = self.quantize(images)
-        values = bottom.values
+        levels = self.quantize(images)
+        coarse, values = (
+            quantized.values if noise is None else noise.values(self.codebook(level), quantized, level)
+            for level, quantized in enumerate(levels)
+        )
         if keep_bottom is not None:
             values = values * keep_bottom[:, None, None, None].to(values.dtype)
-        return Reconstruction(self.decoder(top.values, values), (top, bottom))
+        return Reconstruction(self.decoder(coarse, values), levels)
 
     @torch.no_grad()
     def encode(self, images: Images) -> StratifiedTokens:

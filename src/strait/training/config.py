@@ -78,6 +78,8 @@ class AdversarialConfig:
         loss: form of the adversarial loss.
         start: share of training after which the adversary starts.
         ramp: share of training over which its weight then grows linearly.
+        head_start: first steps in which the discriminator learns alone. For a tokenizer that is already trained, whose
+            new discriminator would at first take away what an earlier one has taught; needs a start of 0.
         learning_rate: of the discriminator, constant; none uses the tokenizer's.
         betas: of its Adam; none uses the tokenizer's.
         r1_weight: of the R1 penalty, for images in [0, 1]; stylegan only, must be 0 for projected.
@@ -93,6 +95,7 @@ class AdversarialConfig:
     loss: Literal["non-saturating", "hinge"] = "non-saturating"
     start: float = 0.0
     ramp: float = 0.0
+    head_start: int = 0
     learning_rate: float | None = None
     betas: tuple[float, float] | None = None
     r1_weight: float = 10.0
@@ -125,6 +128,12 @@ class AdversarialConfig:
         shares = {"weight": self.weight, "start": self.start, "ramp": self.ramp}
         if self.start > 1:
             raise ValueError(f"adversarial.start: {self.start} is a share of training, 1 at most")
+        _check("adversarial", {"head_start": self.head_start}, 0)
+        if self.head_start and (self.start or not self.weight):
+            raise ValueError(
+                f"adversarial.head_start: {self.head_start} needs a start of 0 and a weight, so that there is a "
+                "discriminator from the first step"
+            )
         _check("adversarial", {**shares, "r1_weight": self.r1_weight, "lecam_weight": self.lecam_weight}, 0)
 
 
@@ -178,6 +187,8 @@ class TokenizerTrainingConfig:
             each step before EfficientNet (perceptual loss and projected discriminator). Otherwise a pattern with the
             period of the network's strides looks the same at every position of its features.
         bottom_dropout: share of samples that are decoded from the top tokens only.
+        code_noise: in two thirds of the samples a share of the tokens, uniform up to this, is replaced by similar ones
+            before the decoder, which then copes better with a transformer's errors.
         only_decoder: train only the decoder. Encoder, codes and hence tokens do not change, so existing transformers
             still fit: improves the pixels of a trained tokenizer (``--init-from``).
         ema_decay: of the averaged weights, which become the model's; 0 for none.
@@ -199,6 +210,7 @@ class TokenizerTrainingConfig:
     perceptual_weight: float = 0.1
     feature_zoom: float = 0.0
     bottom_dropout: float = 0.0
+    code_noise: float = 0.0
     only_decoder: bool = False
     ema_decay: float = 0.999
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
@@ -229,6 +241,12 @@ class TokenizerTrainingConfig:
             raise ValueError(
                 f"{owner}.feature_zoom: {self.feature_zoom} needs perceptual: efficientnet or adversarial.kind: "
                 "projected"
+            )
+        if not 0 <= self.code_noise <= 1:
+            raise ValueError(f"{owner}.code_noise: {self.code_noise} must lie in [0, 1]")
+        if self.adversarial.head_start >= self.steps:
+            raise ValueError(
+                f"adversarial.head_start: {self.adversarial.head_start} must be less than the steps, {self.steps}"
             )
         if not 0 <= self.bottom_dropout < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("tokenizer_training: bottom_dropout and ema_decay must lie in [0, 1)")

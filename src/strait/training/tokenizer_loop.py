@@ -5,7 +5,7 @@ A process computes its share of a batch in pieces; means, codebooks and gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
@@ -22,6 +22,7 @@ from strait.pictures.sheets import contact_sheet
 from strait.randomness import key, uniform
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.code_noise import CodeNoise, noise_shares
 from strait.tokenizer.losses import adversarial_ramp, bottom_kept, pixel_loss
 from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import StratifiedTokenizer
@@ -36,7 +37,7 @@ from strait.training.tokenizer_loss import Objective, Piece, ToLoss, build_judge
 from strait.training.trained import Trained, copied
 from strait.types import Images, Tokens
 
-_DROP_BOTTOM, _ZOOM = 11, 13
+_DROP_BOTTOM, _ZOOM, _NOISE = 11, 13, 14
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class TokenizerTrainee:
             cast(Codebook, codebook).bypass = not quantizes
 
         with self._starting_codes(images) if quantizes and not self._codes_started else nullcontext():
-            self.trained.start_step(rate)
+            alone = step < config.adversarial.head_start
+            self.trained.start_step(0.0 if alone else rate)
             pieces = self._backward(images, step, adversary, share)
             metrics: dict[str, Tensor | float] = {
                 name: torch.stack([piece.metrics[name].detach() for piece in pieces]).mean()
@@ -169,21 +171,33 @@ class TokenizerTrainee:
         self, images: tuple[Images, ...], step: int, adversary: Adversary | None, share: float
     ) -> list[Piece]:
         """The gradients of a batch, piece by piece."""
-        keep_bottom = self._keep_bottom(step).chunk(len(images))
+        keep_bottom, noise = self._keep_bottom(step).chunk(len(images)), self._noise(step, len(images))
         uses = self.objective.code_use(images)
         pieces: list[Piece] = []
         for number, part in enumerate(images):
             with no_averaging([self._to_loss], number + 1 < len(images)):
-                piece: Piece = self._to_loss(part, keep_bottom[number], adversary, share, uses, self._zoom(step))
+                piece: Piece = self._to_loss(
+                    part, keep_bottom[number], adversary, share, uses, self._zoom(step), noise[number]
+                )
                 (piece.loss / len(images)).backward()
             pieces.append(replace(piece, loss=piece.loss.detach()))
         return pieces
 
     def _keep_bottom(self, step: int) -> Tensor:
         """Which of this process's samples keep their bottom, bool ``[batch]``."""
+        return bottom_kept(uniform(self._keys(_DROP_BOTTOM, step)), self.config.bottom_dropout)
+
+    def _noise(self, step: int, pieces: int) -> Sequence[CodeNoise | None]:
+        """The noise of each piece of this process's samples."""
+        if not self.config.code_noise:
+            return [None] * pieces
+        keys = self._keys(_NOISE, step)
+        return CodeNoise(noise_shares(uniform(keys), self.config.code_noise), keys).chunk(pieces)
+
+    def _keys(self, purpose: int, step: int) -> Tensor:
+        """Keys of random choices for this process's samples, int64 ``[batch]``."""
         samples = torch.arange(self._samples.start, self._samples.stop, device=self.device)
-        draws = uniform(key(self.run.seed, _DROP_BOTTOM, samples + step * self.config.batch_size))
-        return bottom_kept(draws, self.config.bottom_dropout)
+        return key(self.run.seed, purpose, samples + step * self.config.batch_size)
 
     def _zoom(self, step: int) -> float:
         """The factor by which a step's images are resized before EfficientNet."""

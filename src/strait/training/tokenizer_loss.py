@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
 from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.code_noise import CodeNoise
 from strait.tokenizer.efficientnet import EfficientNetFeatures
 from strait.tokenizer.losses import pixel_loss
 from strait.tokenizer.perceptual import Perceptual, StageDistance, build_perceptual, normalised_distance
@@ -110,6 +111,7 @@ class Objective:
         share: float,
         uses: list[Tensor] | None,
         zoom: float = 1.0,
+        noise: CodeNoise | None = None,
     ) -> Piece:
         """The loss of a piece of a batch.
 
@@ -120,12 +122,13 @@ class Objective:
             share: of the adversary's weight, 0 to 1.
             uses: result of ``code_use`` for the whole batch.
             zoom: factor by which images are resized before ``eyes``.
+            noise: of the tokens that the decoder sees.
         """
         config, care = self.config, self.config.codebook
         self.tokenizer.train()
         with self.autocast():
             drops = config.bottom_dropout > 0 and self.tokenizer.levels == 2
-            output = self.tokenizer(images, keep_bottom if drops else None)
+            output = self.tokenizer(images, keep_bottom if drops else None, noise)
         reconstructions = output.images.float()
         pixel = pixel_loss(reconstructions, images, config.pixel_loss)
         commitment = torch.stack([level.commitment_loss() for level in output.levels]).sum()
