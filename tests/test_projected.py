@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -69,6 +70,22 @@ def test_a_head_for_each_stage_whose_layers_never_stretch() -> None:
         assert float(largest) == pytest.approx(1, abs=0.02)
 
 
+def test_a_head_of_the_pixels_sees_squares_of_18() -> None:
+    torch.manual_seed(0)
+    network = ProjectedDiscriminator((6, 10), channels=8, pixels=True)
+    images = pictures(1).requires_grad_()
+    for _ in range(30):
+        logits = network([*features(1), images])
+    assert [tuple(head.shape) for head in logits] == [(BATCH, 8, 8), (BATCH, 4, 4), (BATCH, 8, 8)]
+    for layer in (module for module in network.heads[-1].modules() if isinstance(module, nn.Conv2d)):
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
+    (gradient,) = torch.autograd.grad(logits[-1][0, 4, 4], images)
+    rows, columns = (gradient[0].abs().sum(0).sum(axis).nonzero()[:, 0] for axis in (1, 0))
+    for places in (rows, columns):
+        assert places.tolist() == list(range(int(places[0]), int(places[0]) + 18))
+    assert not gradient[1:].any()
+
+
 def test_every_head_counts_alike_whatever_its_resolution() -> None:
     high, low = torch.full((2, 8, 8), 3.0), torch.full((2, 1, 1), -1.0)
     assert float(over_heads(torch.mean, [high, low])) == 1
@@ -125,9 +142,10 @@ class CountsCalls(nn.Module):
         return self.network.features(images)
 
 
+@pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize("zoom", [1.0, 0.75])
-def test_the_loss_of_a_step_is_equation_2_on_features_computed_once(zoom: float) -> None:
-    trained = trainee(TRAINING)
+def test_the_loss_of_a_step_is_equation_2_on_features_computed_once(zoom: float, pixels: bool) -> None:
+    trained = trainee(dataclasses.replace(TRAINING, adversarial=dataclasses.replace(PROJECTED, pixels=pixels)))
     opponent, eyes = trained.adversary, trained.objective.judges.eyes
     assert opponent is not None
     assert eyes is trained.objective.judges.perceptual
@@ -138,15 +156,15 @@ def test_the_loss_of_a_step_is_equation_2_on_features_computed_once(zoom: float)
     side = round(SIZE * zoom)
     assert counting.sizes == [(side, False), (side, True)], "photographs once, reconstructions once"
 
-    def looked_at(pixels: torch.Tensor) -> list[torch.Tensor]:
+    def looked_at(images: torch.Tensor) -> list[torch.Tensor]:
         if zoom != 1:
-            pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False)
-        return counting.network.features(pixels)
+            images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
+        return [*counting.network.features(images), *([images] if pixels else [])]
 
     real, fake = looked_at(images), looked_at(piece.images)
-    pairs = zip(real, fake, strict=True)
+    pairs = zip(real[:5], fake[:5], strict=True)
     distance = sum(float((F.normalize(a) - F.normalize(b)).square().sum(1).mean()) for a, b in pairs) / 5
-    fooled = -sum(float(head.mean()) for head in opponent.logits(fake)) / 5
+    fooled = -sum(float(head.mean()) for head in opponent.logits(fake)) / (6 if pixels else 5)
     metrics = {name: float(value) for name, value in piece.metrics.items()}
     assert metrics["perceptual"] == pytest.approx(distance, rel=1e-4)
     assert metrics["adversarial"] == pytest.approx(fooled, rel=1e-4)
@@ -174,6 +192,7 @@ def test_the_zoom_is_drawn_anew_at_each_step_and_stays_in_bounds() -> None:
     ("settings", "word"),
     [
         ({"adversarial": {"kind": "projected"}}, "r1_weight"),
+        ({"adversarial": {"pixels": True}}, "pixels"),
         ({"perceptual": "none", "feature_zoom": 0.2}, "feature_zoom"),
         ({"perceptual": "efficientnet", "feature_zoom": 1.0}, "feature_zoom"),
         ({"crop": 0}, "crop"),

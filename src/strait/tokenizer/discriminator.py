@@ -84,19 +84,22 @@ def r1_penalty(discriminator: nn.Module, real: Images) -> Tensor:
 
 
 class ProjectedDiscriminator(nn.Module):
-    """One head with spectral norms for each stage of a frozen network's features.
+    """One head with spectral norms for each stage of a frozen network's features, and optionally one for the images.
 
     Args:
         widths: channels of the stages.
         channels: width of the heads.
+        pixels: whether images follow the features, for a head of their own.
     """
 
-    def __init__(self, widths: Sequence[int], channels: int) -> None:
+    def __init__(self, widths: Sequence[int], channels: int, pixels: bool = False) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(_Head(width, channels) for width in widths)
+        heads: list[nn.Module] = [_Head(width, channels) for width in widths]
+        self.heads = nn.ModuleList(heads + [_PixelHead(channels)] * pixels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Features ``[batch, c, h, w]`` -> logits ``[batch, h, w]`` for each stage; positive means "real"."""
+        """Features ``[batch, c, h, w]`` (then images) -> logits ``[batch, h, w]`` of each head; positive means
+        "real"."""
         return [head(stage) for head, stage in zip(self.heads, features, strict=True)]
 
 
@@ -110,4 +113,25 @@ class _Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         x = F.leaky_relu(self.project(features), 0.2)
         x = F.leaky_relu(self.conv(x), 0.2)
+        return self.logit(x).squeeze(1)
+
+
+class _PixelHead(nn.Module):
+    """Sees 18x18 pixels: patterns that are finer than the strides of the frozen network."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [
+                spectral_norm(nn.Conv2d(3, channels // 2, 4, 2, padding=1)),
+                spectral_norm(nn.Conv2d(channels // 2, channels, 4, 2, padding=1)),
+                spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)),
+            ]
+        )
+        self.logit = spectral_norm(nn.Conv2d(channels, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
         return self.logit(x).squeeze(1)

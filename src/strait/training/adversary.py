@@ -23,7 +23,8 @@ from strait.training.trained import Trained
 from strait.types import Images
 
 View = Images | list[Tensor]
-"""The input of a discriminator: images, or their features from a frozen network, one tensor for each stage."""
+"""The input of a discriminator: images, or their features from a frozen network, one tensor for each stage, which the
+images follow if they have a head of their own."""
 
 
 class Adversary:
@@ -49,7 +50,7 @@ class Adversary:
     ) -> None:
         self.config, self.ranks = config.adversarial, ranks
         if self.is_projected:
-            network = ProjectedDiscriminator(widths, self.config.channels)
+            network = ProjectedDiscriminator(widths, self.config.channels, self.config.pixels)
         else:
             network = Discriminator(
                 image_size, self.config.channels, self.config.max_channels, normalize=self.config.normalize

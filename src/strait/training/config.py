@@ -85,6 +85,7 @@ class AdversarialConfig:
         r1_weight: of the R1 penalty, for images in [0, 1]; stylegan only, must be 0 for projected.
         r1_every: steps between R1 penalties, each weighted by this number.
         lecam_weight: of the LeCAM regularisation.
+        pixels: whether one more head judges the pixels themselves (projected only).
         channels: width of the first layer (stylegan) or of the heads (projected).
         max_channels: largest width (stylegan).
         normalize: use GroupNorm (stylegan).
@@ -101,6 +102,7 @@ class AdversarialConfig:
     r1_weight: float = 10.0
     r1_every: int = 1
     lecam_weight: float = 0.0
+    pixels: bool = False
     channels: int = 128
     max_channels: int = 512
     normalize: bool = True
@@ -121,6 +123,8 @@ class AdversarialConfig:
             for name in ("max_channels", "normalize"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"adversarial.{name}: it is for kind stylegan alone; leave it out")
+        elif self.pixels:
+            raise ValueError("adversarial.pixels: it is for kind projected alone (stylegan sees pixels anyway)")
         if self.learning_rate is not None:
             _check("adversarial", {"learning_rate": self.learning_rate}, 0)
         if self.betas is not None:

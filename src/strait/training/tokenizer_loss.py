@@ -145,8 +145,12 @@ class Objective:
         for_distance = self.judges.perceptual is self.judges.eyes and config.perceptual_weight > 0
         for_adversary = adversary is not None and adversary.is_projected
         if self.judges.eyes is not None and (for_distance or for_adversary):
-            features = self._features(images, zoom), self._features(reconstructions, zoom)
-            views = features if for_adversary else views
+            seen = _resized(images, zoom), _resized(reconstructions, zoom)
+            features = self._features(seen[0]), self._features(seen[1])
+            if for_adversary and config.adversarial.pixels:
+                views = [*features[0], seen[0]], [*features[1], seen[1]]
+            elif for_adversary:
+                views = features
         if config.perceptual_weight and config.perceptual != "none":
             if features is not None and self.judges.perceptual is self.judges.eyes:
                 distance = normalised_distance(features[1], features[0])
@@ -165,11 +169,8 @@ class Objective:
         detached_views = None if adversary is None else (_detached(views[0]), _detached(views[1]))
         return Piece(loss, metrics, output.images.detach(), levels, detached_views)
 
-    def _features(self, images: Images, zoom: float) -> list[Tensor]:
+    def _features(self, images: Images) -> list[Tensor]:
         assert self.judges.eyes is not None
-        if zoom != 1:
-            size = [round(side * zoom) for side in images.shape[2:]]
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         with torch.set_grad_enabled(images.requires_grad):  # photographs need none
             return self.judges.eyes.features(images)
 
@@ -209,6 +210,13 @@ class Objective:
                 codebook_entropy_loss(quantized, codebook, batch_size=self.config.batch_size, over_batch=over_batch)
             )
         return torch.stack(terms).sum()
+
+
+def _resized(images: Images, zoom: float) -> Images:
+    if zoom == 1:
+        return images
+    size = [round(side * zoom) for side in images.shape[2:]]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 def _detached(view: View) -> View:
