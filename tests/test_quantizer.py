@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from strait.randomness import key
 from strait.tokenizer import quantizer
-from strait.tokenizer.quantizer import Codebook, CodebookHealth, Quantized, codebook_entropy_loss
+from strait.tokenizer.codebook_health import CodebookHealth
+from strait.tokenizer.quantizer import Codebook, Quantized, codebook_entropy_loss
 
 
 def make(codebook_size: int = 9, code_dim: int = 4, normalize: bool = False, seed: int = 0) -> Codebook:

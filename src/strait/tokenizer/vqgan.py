@@ -5,17 +5,21 @@ Source: StraIT section 2.1; MaskGIT's VQGAN.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from strait.nn.convolution import full_precision_convolutions
-from strait.tokenizer.code_noise import CodeNoise
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder, check_images
 from strait.tokenizer.quantizer import Codebook
 from strait.tokenizer.vqgan2 import Reconstruction
 from strait.types import Images, Tokens
+
+if TYPE_CHECKING:  # only training needs it
+    from strait.tokenizer.code_noise import CodeNoise
 
 
 class VQGAN(nn.Module):

@@ -6,17 +6,20 @@ Source: StraIT section 3.1, Figure 3, appendix B.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from strait.nn.convolution import ResidualBlock, Upsample, conv3, full_precision_convolutions, group_norm
-from strait.tokenizer.code_noise import CodeNoise
 from strait.tokenizer.config import TokenizerConfig
 from strait.tokenizer.decoder import Decoder
 from strait.tokenizer.encoder import Encoder, check_images
 from strait.tokenizer.quantizer import Codebook, Quantized
 from strait.types import Images, StratifiedTokens, Tokens
+
+if TYPE_CHECKING:  # only training needs it
+    from strait.tokenizer.code_noise import CodeNoise
 
 
 @dataclass(frozen=True)

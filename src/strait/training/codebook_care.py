@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from strait.randomness import key
 from strait.runtime.ranks import Ranks
 from strait.tokenizer.build import TrainableTokenizer
+from strait.tokenizer.codebook_health import CodebookHealth
 from strait.tokenizer.perplexity import perplexity
-from strait.tokenizer.quantizer import CodebookHealth, Quantized
+from strait.tokenizer.quantizer import Quantized
 from strait.training.config import CodebookConfig
 
 _RESTART = 12
