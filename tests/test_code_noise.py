@@ -145,7 +145,8 @@ def trainee(config: TokenizerTrainingConfig) -> TokenizerTrainee:
 
 
 def test_the_discriminator_learns_alone_at_first() -> None:
-    learner = trainee(CONFIG)
+    restarts = CodebookConfig(entropy_weight=0.0, restart_below=0.99, restart_every=1)
+    learner = trainee(dataclasses.replace(CONFIG, codebook=restarts))
     assert learner.adversary is not None
     networks = {"tokenizer": learner.tokenizer, "discriminator": learner.adversary.network}
 

@@ -119,12 +119,12 @@ class TokenizerTrainee:
         )
         share = adversarial_ramp(step / config.steps, config.adversarial.start, config.adversarial.ramp)
         adversary = self.adversary if share > 0 else None
+        alone = step < config.adversarial.head_start  # the discriminator
         quantizes = self._pretrained or step >= config.codebook.start
         for codebook in self.tokenizer.codebooks:
             cast(Codebook, codebook).bypass = not quantizes
 
         with self._starting_codes(images) if quantizes and not self._codes_started else nullcontext():
-            alone = step < config.adversarial.head_start
             self.trained.start_step(0.0 if alone else rate)
             pieces = self._backward(images, step, adversary, share)
             metrics: dict[str, Tensor | float] = {
@@ -138,7 +138,7 @@ class TokenizerTrainee:
 
         self.trained.optimizer.step()
         self.trained.update_average(step)
-        if quantizes:
+        if quantizes and not alone:
             metrics.update(self.care.watch([piece.levels for piece in pieces], step))
         if adversary is not None:
             adversary.learn(adversary_metrics)
