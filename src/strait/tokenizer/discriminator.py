@@ -95,7 +95,9 @@ class ProjectedDiscriminator(nn.Module):
     def __init__(self, widths: Sequence[int], channels: int, pixels: bool = False) -> None:
         super().__init__()
         heads: list[nn.Module] = [_Head(width, channels) for width in widths]
-        self.heads = nn.ModuleList(heads + [_PixelHead(channels)] * pixels)
+        if pixels:
+            heads.append(_PixelHead(channels))
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features ``[batch, c, h, w]`` (then images) -> logits ``[batch, h, w]`` of each head; positive means
