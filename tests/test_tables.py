@@ -396,6 +396,20 @@ def test_a_claim_counts_from_two_errors_on(top: float, error: float | None, says
     assert verdicts(table, found) == [f"the top of VQGAN2-R is its complex level: {says}"]
 
 
+@pytest.mark.parametrize(
+    ("other", "says"), [(0.48, "holds"), (0.55, "lies within the error"), (0.73, "does not hold")]
+)
+def test_methods_at_equal_cost_are_compared_by_recognised_images(other: float, says: str) -> None:
+    """Shares of 0.6 ± 0.03 and 0.04: together 0.05, so a difference counts from 0.1 on."""
+    shares = {"StraIT, guided": (0.6, 0.03), "MaskGIT, long, guided": (other, 0.04), "cascade": (0.1, 0.0)}
+    scores = {
+        row: {"recognised": share, "recognised_error": error, "samples": 100} for row, (share, error) in shares.items()
+    }
+    table = find_table(EQUAL_COST)
+    found = means(table, [{"row": row, "scores": values} for row, values in scores.items()])
+    assert verdicts(table, found) == [f"recognised: StraIT, guided is ahead of MaskGIT, long, guided: {says}"]
+
+
 def test_the_papers_own_figures_bear_out_its_claims() -> None:
     """The paper has them of the batches of training alone."""
     table = find_table(1)
