@@ -42,6 +42,7 @@ _LABEL = (
     "class by name, WordNet id or index; several, separated by commas, also give a sheet",
 )
 _ON_SHEETS = ("infill", "relabel", "transfer")
+_NEED_A_CLASS = ("relabel", "transfer")
 
 
 def run(argv: list[str]) -> int:
@@ -55,7 +56,7 @@ def run(argv: list[str]) -> int:
     args = parse(_parser(action), argv[1:])
     if not -(2**63) <= args.seed < 2**63:
         raise ValueError(f"--seed: {args.seed} does not fit into 64 bits")
-    if action in ("relabel", "transfer") and args.label is None:
+    if action in _NEED_A_CLASS and args.label is None:
         raise ValueError(f"--label: {action} needs the new class")
 
     _check_options(args)
@@ -92,7 +93,8 @@ def parsers() -> dict[str, ArgumentParser]:
 
 def _parser(action: str) -> ArgumentParser:
     image = "[IMAGE]" if action == "process" else "IMAGE"
-    parser = verb_parser(f"edit {action}", ACTIONS[action], f"{image} --output DIR [options]")
+    needed = f"{image} --label L" if action in _NEED_A_CLASS else image
+    parser = verb_parser(f"edit {action}", ACTIONS[action], f"{needed} --output DIR [options]")
     parser.add_argument("image", nargs="?" if action == "process" else None, help="a picture of any size and mode")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--label", help=_LABEL[action in _ON_SHEETS])

@@ -11,7 +11,7 @@ from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:
-    parser = verb_parser("encode", __doc__)
+    parser = verb_parser("encode", __doc__, "--model M --data DIR [options]")
     parser.add_argument("--model", required=True, help="model folder with a trained tokenizer")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")

@@ -13,7 +13,7 @@ from strait.model.config import level_names
 
 
 def parser() -> ArgumentParser:
-    parser = verb_parser("export", __doc__)
+    parser = verb_parser("export", __doc__, "--output DIR [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--output", required=True, help="folder for the files")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")

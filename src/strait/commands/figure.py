@@ -12,6 +12,8 @@ from strait.commands.arguments import new_picture
 from strait.commands.parsing import parse, verb_parser
 
 _ELSEWHERE = {
+    "2": "python docs/figures.py",
+    "3": "python docs/figures.py",
     "4": "strait study",
     "5": "strait edit process",
     "6": "strait edit transfer --label A,B,C",
@@ -22,7 +24,7 @@ _ELSEWHERE = {
     "11": "strait study",
     "12": "strait study",
 }
-"""Figures that another verb draws."""
+"""Figures that another command draws."""
 
 
 def parser() -> ArgumentParser:

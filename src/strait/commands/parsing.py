@@ -28,11 +28,13 @@ _EXPECTED = {
 
 
 class _Help(DefaultHelpFormatter):
-    """The library's help, without ``default: null``."""
+    """The library's help, without empty defaults, and without "required" on what may be left out."""
 
     def _get_help_string(self, action: Any) -> str:
         text = super()._get_help_string(action)
-        if action.default is None or action.default is False:
+        if action.nargs == "*":
+            text = text.replace(" (required)", "")
+        if action.default in (None, False, []):
             text = text.replace(", default: %(default)s", "").replace(" (default: %(default)s)", "")
         return text
 

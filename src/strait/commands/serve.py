@@ -28,10 +28,18 @@ def parser() -> ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32, help="images decoded at once")
     parser.add_argument("--delay", type=float, default=0.02, help="seconds to wait for a batch to fill")
     parser.add_argument(
-        "--cors", action="append", default=[], metavar="ORIGIN", help="origin of pages that may call it, or *"
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="origin of pages that may call it, or *; may be repeated",
     )
     parser.add_argument(
-        "--allowed-host", action="append", default=[], metavar="NAME", help="host name of this service behind a proxy"
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name of this service behind a proxy; may be repeated",
     )
     parser.add_argument("--key-file", help=f"file with the API key; or set the environment variable {KEY_VARIABLE}")
     parser.add_argument("--max-images", type=int, default=16, help="images per request")

@@ -49,7 +49,11 @@ def parser() -> ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="serve: 0.0.0.0 for raters on other machines")
     parser.add_argument("--port", type=int, default=8090, help="serve: 0 for any free port")
     parser.add_argument(
-        "--allowed-host", action="append", default=[], metavar="NAME", help="serve: its host name behind a proxy"
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="serve: its host name behind a proxy; may be repeated",
     )
     parser.add_argument("--allowed-failures", type=int, default=0, help="results: attention checks a rater may fail")
     parser.add_argument(

@@ -16,13 +16,15 @@ from strait.commands.parsing import parse, verb_parser
 
 
 def parser() -> ArgumentParser:
-    parser = verb_parser("sweep", __doc__)
+    parser = verb_parser("sweep", __doc__, "--data DIR [options]")
     parser.add_argument("--model", help="model folder or hub id; the shipped model by default")
     parser.add_argument("--data", required=True, help="images, as for train")
     parser.add_argument("--split", default="validation", choices=["train", "validation"], help="which images")
     parser.add_argument("--budget", type=float, default=30.0, help="minutes to search, including earlier runs")
     parser.add_argument("--samples", type=int, default=1000, help="images for each setting")
-    parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
+    parser.add_argument(
+        "--features", default="inception", help="inception, efficientnet, or the path of a TorchScript network"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the generated images, shared by all settings")
     parser.add_argument("--output", default="sweep", help="folder for the trials, the table and the plot")
     parser.add_argument("--batch-size", type=int, default=50, help="images generated at once")

@@ -47,7 +47,9 @@ def parser() -> ArgumentParser:
         help="where a table does not compare steps: search how to divide the configuration's steps among the levels, "
         "instead of taking the paper's (18+6, and 12 for a single level)",
     )
-    parser.add_argument("--features", default="inception", help="inception, or the path of a TorchScript network")
+    parser.add_argument(
+        "--features", default="inception", help="inception, efficientnet, or the path of a TorchScript network"
+    )
     parser.add_argument("--batch-size", type=int, help="images generated at once; 50, or 1 with --random-weights")
     parser.add_argument("--dtype", help="of the transformers, with --random-weights: float32 or bfloat16")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

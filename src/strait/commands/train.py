@@ -16,7 +16,11 @@ def parser() -> ArgumentParser:
     usage = f"[{'|'.join(TRAINED)}] --config C --data DIR --model M [--SETTING VALUE ...]"
     parser = verb_parser("train", __doc__, usage, has_settings=True)
     parser.add_argument("part", nargs="?", choices=TRAINED, help="the only part to train; all in order by default")
-    parser.add_argument("--data", required=True, help="folder of class folders, parquet files, WebDataset or hub id")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder of class folders or of pictures, parquet files, WebDataset tars, or hub id",
+    )
     parser.add_argument("--model", required=True, help="model folder; it grows part by part")
     parser.add_argument("--stop-after", type=float, help="minutes after which to save and exit")
     parser.add_argument("--budget", type=float, help="minutes of training for all parts; sets their steps, once")

@@ -23,7 +23,11 @@ def parser() -> ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines; there is no password")
     parser.add_argument("--port", type=int, help="7860 or the next free port by default")
     parser.add_argument(
-        "--allowed-host", action="append", default=[], metavar="NAME", help="host name of this page behind a proxy"
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name of this page behind a proxy; may be repeated",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--open", action="store_true", help="open a browser")

@@ -44,8 +44,8 @@ class RunConfig:
             for neither.
         recompute: activation checkpointing: blocks keep only their inputs and recompute the rest in the backward
             pass, a third more work for a fraction of the memory.
-        compile: compile the networks first (takes a minute or so; on a CPU it needs a C++ compiler, and convolutions
-            then train about twice as fast).
+        compile: compile the networks first, which takes about a minute; on a CPU it needs a C++ compiler. Whether it
+            helps depends on the part (docs/performance.md).
     """
 
     seed: int = 0
