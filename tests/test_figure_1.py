@@ -150,7 +150,8 @@ def test_what_cannot_be_drawn_is_a_line(
     ("words", "message"),
     [
         (["6"], "figure: 6 is drawn by strait edit transfer"),
-        (["3", "x.json"], "figure: 3 is not one of 1, 4, 5"),
+        (["3"], "figure: 3 is drawn by python docs/figures.py"),
+        (["13", "x.json"], "figure: 13 is not one of 1, 2, 3"),
         (["1"], "RESULTS is needed"),
         (["1", "nowhere.json"], "there is no file nowhere.json"),
         (["1", "nowhere.json", "--output", "x.jpg"], "x.jpg must end in .png"),

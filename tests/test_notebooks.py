@@ -43,8 +43,9 @@ def test_notebooks_are_stored_with_the_outputs_of_one_run(path: Path) -> None:
 def test_the_stored_outputs_are_of_the_model_that_ships() -> None:
     cells = json.loads((ROOT / "notebooks" / "your-first-images.ipynb").read_text())["cells"]
     texts = [line for cell in cells for output in cell.get("outputs", ()) for line in output.get("text", ())]
-    config = json.loads((ROOT / "src" / "strait" / "shipped" / "config.json").read_text())
-    size, classes = config["model"]["image_size"], len((ROOT / "src/strait/shipped/classes.txt").read_text().splitlines())
+    shipped = ROOT / "src" / "strait" / "shipped"
+    size = json.loads((shipped / "config.json").read_text())["model"]["image_size"]
+    classes = len((shipped / "classes.txt").read_text().splitlines())
     assert any(line.startswith(f"{classes} classes, {size} pixels") for line in texts)
 
 
