@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from strait.model.config import ModelError
 from strait.runs import budget as budget_file
 from strait.runs.budget import Budget, share_of, with_steps
 from strait.tables.equal_cost import maskgit
+from strait.training.guard import NotFinite
 from strait.training.loop import Trainee
 from test_tables import TINY, words  # noqa: F401
 
@@ -68,6 +70,44 @@ def test_rehearsals_of_a_short_budget_are_short(tmp_path: Path, monkeypatch: pyt
     steps = budget.settle("tokenizer", config, [lambda: Quick(clock)]).tokenizer_training.steps
     assert clock[0] == 3 * 0.25 + 1.0
     assert clock[0] + 0.25 * steps == pytest.approx(20, abs=0.25)
+
+
+@pytest.mark.parametrize(("steps", "head_start"), [(4000, 200), (1000, 50), (4, 0), (1, 0)])
+def test_all_settings_in_steps_follow_the_budget(steps: int, head_start: int) -> None:
+    config = with_steps(TINY, "tokenizer", 2000)
+    adversarial = dataclasses.replace(config.tokenizer_training.adversarial, weight=0.1, start=0.0, head_start=100)
+    training = dataclasses.replace(config.tokenizer_training, adversarial=adversarial)
+    config = dataclasses.replace(config, tokenizer_training=training)
+    assert with_steps(config, "tokenizer", steps).tokenizer_training.adversarial.head_start == head_start
+
+
+class Diverging(Sleeper):
+    """Every step but some is not finite."""
+
+    def __init__(self, clock: list[float], finite: int) -> None:
+        super().__init__(clock)
+        self.finite = finite
+
+    def step(self, step: int) -> dict:
+        super().step(step)
+        self.finite -= 1
+        if self.finite < 0:
+            raise NotFinite("the loss is not finite")
+        return {}
+
+
+def test_a_rehearsal_skips_what_training_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    config = with_steps(TINY, "tokenizer", 2000)
+    budget = Budget(tmp_path, 30.0)
+    budget.divide(["tokenizer", "top", "bottom"], config)
+    with pytest.raises(ValueError, match="--budget: no step of the rehearsal had a finite loss"):
+        budget.settle("tokenizer", config, [lambda: Diverging(clock, 0)])
+    # 600 s at half a second a step, less what both rehearsals took.
+    clock[0] = 0.0
+    settled = budget.settle("tokenizer", config, [lambda: Diverging(clock, 4)])
+    assert settled.tokenizer_training.steps == 2 * (600 - 180 - 20)
 
 
 def test_shares_of_a_budget_add_up() -> None:

@@ -9,7 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from strait.cli import main
+from strait.data.images import in_order
+from strait.data.sources import FolderSource
 from strait.decoding.config import DecodingConfig
+from strait.evaluation.features import open_features
+from strait.evaluation.generation import Judge, reconstruction
 from strait.model.config import ModelConfig
 from strait.model.strait import random_model
 from strait.tokenizer.build import build_tokenizer
@@ -92,3 +96,26 @@ def test_trained_apart_from_the_command_line(photo_folder: Path, tmp_path: Path)
         assert torch.equal(found[f"coarse.{name}"], value), name
     assert any(name.startswith("fine.") for name in found)
     assert main(["evaluate", "reconstruction", "--model", str(both), "--data", str(photo_folder), "--json"]) == 0
+
+
+def test_images_of_the_top_alone_are_compared_with_its_reconstructions(images: torch.Tensor) -> None:
+    tokenizer = cascade()
+    tokens = tokenizer.encode(images)
+    assert torch.equal(reconstruction(tokenizer, images, 2), tokenizer.decode(tokens))
+    assert torch.equal(reconstruction(tokenizer, images, 1), tokenizer.decode(tokens, levels=1))
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_judge_of_fewer_levels_has_their_reconstructions(photo_folder: Path, tmp_path: Path, levels: int) -> None:
+    class Pixels(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1)
+
+    torch.jit.script(Pixels()).save(str(tmp_path / "network.pt"))
+    model = random_model(ModelConfig(16, CONFIG, SMALL, SMALL), ["a", "b"])
+    source = FolderSource(photo_folder)
+    judge = Judge(model, source, open_features(str(tmp_path / "network.pt"), torch.device("cpu")), "all", levels)
+    batch = next(in_order(source, 16, len(source)))
+    through = model.tokenizer.decode(model.tokenizer.encode(batch.images("cpu")), levels)
+    pixels = torch.nn.functional.adaptive_avg_pool2d(((through + 1) * 127.5).round().clamp(0, 255), (2, 2)).flatten(1)
+    assert judge.reconstructed.values == pytest.approx(pixels.double().numpy(), abs=1.0)

@@ -176,6 +176,26 @@ def test_training_with_noise_sees_other_pixels_in_the_same_way_each_time(accumul
     assert losses[1] == losses[2]
 
 
+def test_noise_belongs_to_the_sample_and_the_step() -> None:
+    """The same in one piece and in two; other noise for each sample and at each step."""
+    config = dataclasses.replace(CONFIG, adversarial=AdversarialConfig(weight=0.0), code_noise=0.8)
+    whole, halves = (trainee(dataclasses.replace(config, accumulate=pieces)) for pieces in (1, 2))
+    for step in (0, 1):
+        (one,), two = whole._noise(step, 1), halves._noise(step, 2)
+        assert one is not None
+        assert torch.equal(one.keys, torch.cat([noise.keys for noise in two if noise is not None]))
+        assert torch.equal(one.shares, torch.cat([noise.shares for noise in two if noise is not None]))
+        assert len(set(one.keys.tolist())) == len(PIXELS)
+    (first,), (second,) = whole._noise(0, 1), whole._noise(1, 1)
+    assert first is not None
+    assert second is not None
+    assert set(first.keys.tolist()).isdisjoint(second.keys.tolist())
+    whole.begin(0)
+    halves.begin(0)
+    losses = [float(learner.step(0)["pixel"]) for learner in (whole, halves)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

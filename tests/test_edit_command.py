@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import make_photograph
 from strait.cli import main
+from strait.commands.class_names_in_files import class_slugs
+from strait.data.classes import ClassNames
 from strait.editing.edits import Edit, transfer_picture
 from strait.editing.placing import resized
 from strait.editing.process import frames, random_grids, redrawings
@@ -450,3 +454,48 @@ def test_an_infilling_under_two_classes_stands_on_a_sheet(photo: Path, tmp_path:
         for column, wanted in enumerate((original, hidden, *results)):
             assert np.array_equal(cell(row, column), np.asarray(to_pictures(as_images([wanted], side))[0]))
     assert not np.array_equal(cell(0, 2), cell(1, 2))
+
+
+ALIKE = ["n02012849 crane", "n03126707 crane", "lemon", "crane 1", "Lemon!", "犬", "猫", "5"]
+
+
+def test_classes_have_different_names_in_files() -> None:
+    slugs = class_slugs(ClassNames(ALIKE))
+    assert slugs == ["crane-0", "crane-1", "lemon-2", "crane-1-3", "lemon-4", "5", "6", "5-7"]
+    assert class_slugs(ClassNames(["red apple", "sea"])) == ["red-apple", "sea"]
+
+
+@given(st.lists(st.text("ab-1 2", max_size=4), min_size=1, max_size=9, unique=True))
+def test_no_two_classes_share_a_name(names: list[str]) -> None:
+    classes = [f"n{index:08d} {name}" if name.strip() else f"n{index:08d}" for index, name in enumerate(names)]
+    slugs = class_slugs(ClassNames(classes))
+    assert len(set(slugs)) == len(slugs)
+    assert all(slugs)
+
+
+@pytest.fixture
+def alike(small: StraIT, tmp_path: Path) -> Path:
+    random_model(small.config, ALIKE).save_pretrained(tmp_path / "alike")
+    return tmp_path / "alike"
+
+
+@pytest.mark.parametrize("action", [["infill", "--box", "10,10,50,60"], ["transfer", "--keep", "0.5"]])
+@pytest.mark.parametrize("stem", ["photo", "x" * 200, "犬" * 70])
+def test_no_class_is_lost_from_files_or_the_sheet(photo: Path, alike: Path, action: list[str], stem: str) -> None:
+    source, output = photo.with_name(f"{stem}.png"), alike.parent / "out"
+    photo.rename(source)
+    words = ["edit", action[0], source, *action[1:], "--model", alike, "--output", output, *QUICK]
+    assert run(*words, "--label", "n02012849,n03126707,lemon") == 0
+    files = sorted(output.iterdir())
+    (sheet,) = [file for file in files if "-sheet-" in file.name]
+    assert len(files) == 4
+    labels = [json.loads(Image.open(file).info["strait"])["label"] for file in files if file != sheet]
+    assert sorted(labels) == sorted(ALIKE[:3])
+    if action[0] == "infill":
+        assert Image.open(sheet).size[1] == 3 * (16 + 2 + 16) + 2, "a row for each class, titles alike or not"
+
+
+def test_generated_classes_are_not_written_over_each_other(alike: Path) -> None:
+    output = alike.parent / "out"
+    assert run("generate", "--model", alike, "--labels", "#1,#3,#5,#7", "--output", output, *QUICK) == 0
+    assert len(list(output.iterdir())) == 4

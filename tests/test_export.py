@@ -331,6 +331,7 @@ def test_labels_with_commas_and_other_spellings_are_those_of_the_package(
         (["--guidance", "nan"], "--guidance and --temperature must be finite"),
         (["--temperature", "inf"], "--guidance and --temperature must be finite"),
         (["--temperature", "-1"], "--guidance and --temperature must be finite"),
+        (["--temperature", "1+2"], "--temperature: give one number, or 1, one for each level"),
     ],
 )
 def test_the_written_program_refuses_what_the_package_refuses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from strait.decoding.config import DecodingConfig
 from strait.decoding.guidance import Guided, ramped
 from strait.decoding.iterative import decode_level, decode_step
 from strait.decoding.stratified import final_tokens, level_sampling, stratified_decode
+from strait.export import generate as numpy_side
 from strait.randomness import image_seeds
 from strait.transformer.bottom import BottomTransformer
 from strait.transformer.top import TopTransformer
@@ -189,3 +191,15 @@ def test_stratified_decoding_heeds_scale_and_ramp():
         assert not torch.equal(strong[level], growing[level])
         # The row without a class has nothing to be guided by.
         assert torch.equal(plain[level][3], strong[level][3])
+
+
+@pytest.mark.parametrize("num_steps", [10, 18, 24, 50, 64])
+def test_guidance_starts_after_its_share_of_the_steps_in_both_programs(num_steps: int) -> None:
+    """Against fractions, which are exact; 0.58 of 50 steps are 29, and less than that in floating point."""
+    for hundredths in range(100):
+        late = [Fraction(index + 1, num_steps) > Fraction(hundredths, 100) for index in range(num_steps)]
+        steps, start = torch.arange(num_steps), hundredths / 100
+        ours = ramped(torch.ones(num_steps), steps, torch.full_like(steps, num_steps), "constant", start)
+        assert ours.bool().tolist() == late
+        decoding = {"guidance_ramp": "constant", "guidance_start": start}
+        assert [bool(numpy_side.ramp(decoding, index, num_steps)) for index in range(num_steps)] == late

@@ -231,3 +231,13 @@ def test_a_pipeline_moves_and_the_model_before_stays(model: StraIT, tmp_path: Pa
     assert torch.equal(StraITPipeline(packed)("teddy", generator=1, output_type="pt").images, before)
     with pytest.raises(ValueError, match="device: nowhere is not available here"):
         loaded.to("nowhere")
+
+
+def test_a_list_of_seeds_has_one_for_each_image(model: StraIT, pipe: StraITPipeline) -> None:
+    images = pipe(["teddy", "goldfish"], generator=[3, 8], output_type="pt").images
+    for row, (label, seed) in enumerate((("teddy", 3), ("goldfish", 8))):
+        assert torch.equal(images[row : row + 1], model.generate([label], seed=seed))
+    mixed = pipe(["teddy", "goldfish"], generator=[3, torch.Generator().manual_seed(1)], output_type="pt").images
+    assert torch.equal(mixed[0], images[0])
+    with pytest.raises(ValueError, match="generator: 9223372036854775808 does not fit into 64 bits"):
+        pipe(["teddy"], generator=[2**63])

@@ -115,6 +115,9 @@ def test_the_command_writes_pictures_of_the_size(
     assert all(
         sum(json.loads(Image.open(file).info["strait"])["passes"]) > 2 for file in (tmp_path / "auto").iterdir()
     )
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("forward passes")]
+    most = [3 * count for count in model.default_decoding().steps]  # a window at each end, and one between them
+    assert line.endswith("of at most " + "+".join(map(str, most)))
 
 
 def test_the_upsampler_draws_no_other_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,5 +126,10 @@ def test_the_upsampler_draws_no_other_sizes(tmp_path: Path, capsys: pytest.Captu
     words = ["generate", "--model", str(tmp_path / "m"), "--labels", "1", "--size", f"{2 * SIDE}x{SIDE}"]
     assert main([*words, "--steps", "2+2+1+1", "--output", str(tmp_path / "a")]) == 2
     assert "--size: the upsampler" in capsys.readouterr().err
+    for number, more in enumerate(([], ["--steps", "auto"], ["--steps", "2+2"], ["--quality", "0.9"])):
+        assert main([*words, *more, "--output", str(tmp_path / f"b{number}")]) == 0
+        (file,) = (tmp_path / f"b{number}").iterdir()
+        assert Image.open(file).size == (2 * SIDE, SIDE)
+        assert len(json.loads(Image.open(file).info["strait"])["decoding"]["steps"]) == 2, "those that were drawn"
     assert main([*words, "--output", str(tmp_path / "b")]) == 0
     assert Image.open(next((tmp_path / "b").iterdir())).size == (2 * SIDE, SIDE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from strait.nn.dropout import Dropout
 from strait.nn.recompute import recompute_in_backward
 from strait.randomness import image_seeds
 from strait.runs.bench import PARTS, Bench, Machine
+from strait.runs.noise import random_trainee, tokenizer_networks
 from strait.runs.run_folder import runnable
 from strait.runtime import devices
 from strait.tokenizer.config import TokenizerConfig
@@ -356,6 +358,17 @@ def test_the_command_prints_one_object(config: list[str], capfd: pytest.CaptureF
     assert (report["part"], report["model"], report["batch"]) == ("top", "smoke", 1)
     model = read_config(config_path("smoke")).model
     assert report["flops"] == 2 * describe(model, 1000)["parts"]["top"]["multiply_adds"]
+
+
+@pytest.mark.parametrize("changes", [{"perceptual": "classifier"}, {"only_decoder": True}])
+def test_every_tokenizers_training_is_measured(changes: dict[str, Any], tmp_path: Path):
+    """Neither a trained classifier nor a trained encoder is needed to time a step."""
+    adversarial = AdversarialConfig(weight=0.0)
+    training = TokenizerTrainingConfig(perceptual="none", adversarial=adversarial, batch_size=2)
+    config = Config(**vars(CONFIG), tokenizer_training=dataclasses.replace(training, **changes))
+    with random_trainee(config, "tokenizer", 2, 3, torch.device("cpu"), *tokenizer_networks(config)) as trainee:
+        trainee.begin(0)
+        assert math.isfinite(float(trainee.step(0)["loss"]))
 
 
 @pytest.mark.parametrize(

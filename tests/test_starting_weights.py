@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from strait.cli import main
 from strait.config import config_path, read_config
@@ -19,6 +19,8 @@ from strait.model.hub import find_folder
 from strait.model.parts import build_part
 from strait.model.strait import StraIT, random_model
 from strait.runs.starting_weights import fitting_configs, start_from
+from strait.tokenizer.classifier import Classifier
+from strait.tokenizer.config import ClassifierConfig
 from strait.types import Canvas, Condition
 from test_model_folder import CLASSES, CONFIG
 
@@ -46,6 +48,27 @@ def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(source: str
     for own, other in ((0, model.classes.find(names[0])), (1, -1), (2, model.classes.find(names[2])), (-1, -1)):
         assert torch.equal(logits(module, own), logits(theirs, other))
     assert not torch.equal(logits(module, 0), logits(module, 1))
+
+
+@pytest.mark.parametrize("names", [["lemon", "Teddy", "0"], ["teddy", "goldfish"]])
+def test_a_classifier_keeps_the_logits_of_known_classes(names: list[str], tmp_path: Path) -> None:
+    """The other has three classes: of another number of classes, and of one in another order."""
+    theirs = ["goldfish", "teddy", "lemon"][: 5 - len(names)]
+    random_model(CONFIG, theirs).save_pretrained(tmp_path)
+    config = ClassifierConfig(channels=8, multipliers=(1, 2))
+    torch.manual_seed(1)
+    source, module = Classifier(config, len(theirs)), Classifier(config, len(names))
+    save_file(source.state_dict(), tmp_path / "classifier.safetensors")
+    unknown = module.head.weight.detach().clone()
+    start_from(tmp_path, "classifier", module, CONFIG, names)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        before, after = source(images), module(images)
+    for column, name in enumerate(names):
+        if name.casefold() in theirs:
+            assert torch.equal(after[:, column], before[:, theirs.index(name.casefold())])
+        else:
+            assert torch.equal(module.head.weight[column], unknown[column])
 
 
 def test_weights_of_another_shape_are_refused_by_name() -> None:

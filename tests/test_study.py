@@ -26,6 +26,7 @@ from strait.apps.study.results import read_results, results_chart, results_table
 from strait.apps.study.results_page import results_page
 from strait.apps.study.storage import CHANGES, Refused, Study, create
 from strait.cli import main
+from strait.pictures.reading import read_picture
 from strait.pictures.recipe import png_bytes
 
 CLASSES = ("alp", "n04399382 teddy", "goldfish")
@@ -536,3 +537,14 @@ def test_the_verb_makes_a_study_and_counts_it(
     ):
         assert main(["study", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_raters_see_a_picture_as_every_command_reads_it(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    deep = Image.fromarray(np.full((8, 8), 20000, np.uint16))
+    for number, picture in enumerate((clear, deep)):
+        picture.save(tmp_path / f"{number}.png")
+        stored = PictureStore(tmp_path / "store").add(tmp_path / f"{number}.png")
+        expected = read_picture(tmp_path / f"{number}.png").rgb()
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "store" / stored)), np.asarray(expected))
+    assert np.asarray(read_picture(tmp_path / "0.png").rgb()).min() == 255

@@ -45,7 +45,14 @@ TINY = {
     "top": {"layers": 2, "width": 32, "mlp": 40, "heads": 4},
     "bottom": {"layers": 1, "width": 16, "mlp": 16, "heads": 2},
     "upsampler": {"layers": 1, "width": 16, "mlp": 16, "heads": 2},
-    "decoding": {"steps": [5, 3, 2, 2], "temperature": [2, 2, 2, 2], "guidance": 1.5, "guidance_ramp": "linear"},
+    "decoding": {
+        "steps": [5, 3, 2, 2],
+        "temperature": [2, 2, 2, 2],
+        "guidance": 1.5,
+        "guidance_ramp": "linear",
+        "guidance_start": 0.5,
+        "quality": 0.9,
+    },
     "tokenizer_training": {"bottom_dropout": 0.25, "adversarial": {"weight": 0.0}, "perceptual": "none"},
 }
 SAMPLES, BATCH = 6, 4
@@ -223,7 +230,7 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
         model: StraIT, labels: torch.Tensor, seed: int, indices: torch.Tensor, decoding: DecodingConfig
     ) -> Iterator[DecodingStep]:
         recorder.images.setdefault(recorder.row, set()).update((seed, int(index)) for index in indices)
-        assert decoding.guidance_ramp == "constant"
+        assert (decoding.guidance_ramp, decoding.guidance_start, decoding.quality) == ("constant", 0.0, 1.0)
         yield from recorder.steps(model, decode(model, labels, seed, indices, decoding), decoding)
 
     def recorded_levels(model: StraIT) -> list[Level]:

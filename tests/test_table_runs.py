@@ -268,3 +268,18 @@ def test_ctrl_c_ends_a_table_with_a_line(of_small: list[str], tmp_path: Path) ->
     assert "saved; rerun the command to resume" in said
     assert "Traceback" not in said
     assert out == ""
+
+
+class Features(torch.nn.Module):
+    """A network without logits."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, (2, 2)).flatten(1) / 255
+
+
+def test_a_search_needs_no_logits(of_small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.jit.script(Features()).save(str(tmp_path / "network.pt"))
+    assert main(["table", "3", *of_small]) == 0
+    for row in json.loads(capsys.readouterr().out)["rows"]:
+        assert row["scores"]["inception_score"] is None
+        assert row["scores"]["fid"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -678,3 +679,11 @@ def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixtu
     assert "relative to the paper" not in text
     assert main(["table", "8", "--config", "imagenet256", "--rows", "--search-steps"]) == 0
     assert "searched for rows that do not fix them: steps, temperature" in capsys.readouterr().out
+
+
+def test_the_score_at_the_best_fid_has_its_own_error() -> None:
+    scores = {"inception_score": 5.0, "inception_score_std": 1.0}
+    scores |= {"inception_score_at_best_fid": 4.0, "inception_score_at_best_fid_std": 2.0}
+    found = means(find_table(3), [{"row": "StraIT, no guidance", "scores": scores}])["StraIT, no guidance"]
+    assert found["inception_score"].error == pytest.approx(1 / math.sqrt(10))
+    assert found["inception_score_at_best_fid"].error == pytest.approx(2 / math.sqrt(10))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from strait.data.config import DataConfig
 from strait.data.encoding import Encoding, build_token_cache
@@ -252,6 +253,38 @@ def test_damaged_images_are_left_out(
     encode = CountingEncoder()
     build(folder, source, encode, config)
     assert encode.images == 0
+
+
+class Flaky(FolderSource):
+    """Reading some images fails once: the first time (the first variant) or the second."""
+
+    def __init__(self, folder: Path, failures: dict[int, int]) -> None:
+        super().__init__(folder)
+        self.failures, self.reads = failures, dict.fromkeys(failures, 0)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        if index in self.failures:
+            self.reads[index] += 1
+            if self.reads[index] == self.failures[index]:
+                raise OSError("the disk is tired")
+        return super().read(index)
+
+
+@pytest.mark.parametrize("failures", [{2: 1}, {3: 2}, {2: 1, 3: 2}, {0: 1, 1: 2, 2: 2, 3: 1, 4: 1, 5: 2, 6: 2}])
+def test_an_image_that_fails_once_is_left_out_of_every_variant(
+    photo_folder: Path, folder: Path, failures: dict[int, int]
+) -> None:
+    source = Flaky(photo_folder, failures)
+    cache = build(folder, source, CountingEncoder(), DataConfig(cache_variants=2))
+    kept = [index for index in range(len(source)) if index not in failures]
+    assert len(cache) == len(kept)
+    plain = FolderSource(photo_folder)
+    for variant in (0, 1):
+        levels, labels = cache.read(np.full(len(kept), variant), np.arange(len(kept)))
+        for row, index in enumerate(kept):
+            either = [by_hand(plain, index, mirrored) for mirrored in (False, True)]
+            assert [level[row].tolist() for level in levels] in either
+            assert int(labels[row]) == plain.read(index)[1]
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path, folder: Path) -> None:

@@ -58,6 +58,7 @@ STAGE1 = TokenizerTrainingConfig(
     learning_rate=3e-5,  # small: what rounding leaves grows tenfold a step at the usual ones
     perceptual="none",
     bottom_dropout=0.4,
+    code_noise=0.4,
     ema_decay=0.9,
     adversarial=AdversarialConfig(
         weight=0.1, start=0.3, ramp=0.2, r1_every=2, lecam_weight=0.05, channels=8, max_channels=16

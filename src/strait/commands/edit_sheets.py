@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from strait.commands.class_names_in_files import class_slugs
 from strait.commands.edited_files import settings_of, write_results
 from strait.editing.edits import Edit
 from strait.pictures.as_images import as_images
 from strait.pictures.reading import Picture
 from strait.pictures.recipe import png_bytes
 from strait.pictures.sheets import contact_sheet
-from strait.runtime.files import write_new
+from strait.runtime.files import usable_stem, write_new
 
 Results = Iterable[np.ndarray]
 _GREY = 128
+_LONGEST_STEM, _LONGEST_CLASS = 90, 59  # bytes and letters: with a hyphen 150, the limit of usable_stem
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,23 @@ class EditSheet:
         return [replace(self.edit, label=label) for label in self.labels]
 
     def write_results(self, edit: Edit, results: Results) -> Iterator[Path]:
-        letters = (letter if letter.isalnum() else "-" for letter in edit.model.classes[edit.label])
-        stem, settings = f"{self.stem}-{''.join(letters)}", settings_of(edit, self.action, self.options)
+        # The picture's name is cut here, so that a long one leaves room for the class.
+        slug = class_slugs(edit.model.classes)[edit.label][:_LONGEST_CLASS]
+        stem, settings = (
+            f"{usable_stem(self.stem, _LONGEST_STEM)}-{slug}",
+            settings_of(edit, self.action, self.options),
+        )
         yield from write_results(results, self.output, stem, settings, self.overwrite)
 
-    def write(self, rows: dict[str, list[np.ndarray]]) -> Path:
-        """Write the sheet, with pictures in rows by title."""
+    def write(self, rows: Sequence[tuple[str, list[np.ndarray]]]) -> Path:
+        """Write the sheet: rows of a title, which need not be unique, and pictures."""
         model = self.edit.model
-        cells = [cell for row in rows.values() for cell in row]
-        columns = len(next(iter(rows.values())))
-        sheet = contact_sheet(as_images(cells, model.config.image_size), columns, list(rows))
+        cells = [cell for _, row in rows for cell in row]
+        columns = len(rows[0][1])
+        sheet = contact_sheet(as_images(cells, model.config.image_size), columns, [title for title, _ in rows])
         classes = [model.classes[label] for label in self.labels]
         settings = {**settings_of(self.edit, self.action, self.options), "label": classes}
-        path = self.output / f"{self.stem}-{self.action}-sheet-seed{self.edit.seed}.png"
+        path = self.output / f"{usable_stem(self.stem)}-{self.action}-sheet-seed{self.edit.seed}.png"
         write_new(path, png_bytes(sheet, settings), self.overwrite)
         return path
 
@@ -84,9 +90,9 @@ def write_transfers(sheet: EditSheet, picture: Picture, transfer: Callable[..., 
         FileExistsError: if a file exists with different content, unless ``overwrite`` is set.
     """
     source = np.asarray(picture.rgb())
-    rows = {"bottom re-predicted": [source], "bottom kept": [source]}
+    rows = [("bottom re-predicted", [source]), ("bottom kept", [source])]
     for edit in sheet.edits():
-        for cells, keep_bottom in zip(rows.values(), (False, True), strict=True):
+        for (_, cells), keep_bottom in zip(rows, (False, True), strict=True):
             results = list(transfer(edit, picture, keep_bottom=keep_bottom))
             cells.append(results[0])
             if keep_bottom == sheet.options["keep_bottom"]:
@@ -110,9 +116,9 @@ def write_infillings(
     """
     source = np.asarray(picture.rgb())
     known = np.where(fill[..., None], _GREY, source).astype(np.uint8)
-    rows: dict[str, list[np.ndarray]] = {}
+    rows: list[tuple[str, list[np.ndarray]]] = []
     for edit in sheet.edits():
         results = list(infill(edit))
         yield from sheet.write_results(edit, results)
-        rows[edit.model.classes.title(edit.label)] = [source, known, *results]
+        rows.append((edit.model.classes.title(edit.label), [source, known, *results]))
     yield sheet.write(rows)

@@ -56,7 +56,10 @@ def run(argv: list[str]) -> int:
     model = inference_model(args)
     decoding = chosen_decoding(model.default_decoding(), model.config.tokenizer.num_levels, args)
     labels = None if args.labels is None else split_labels(args.labels, model.classes)
-    if size is not None and args.steps is not None and len(decoding.steps) > model.config.tokenizer.num_levels:
+    levels = model.config.tokenizer.num_levels
+    if size is not None and args.steps in (None, "auto"):
+        decoding = decoding.first(levels)
+    if size is not None and len(decoding.steps) > levels:
         raise ValueError("--size: the upsampler does not draw other sizes; give --steps for the levels before it")
     request = Request(labels, args.count, args.seed, decoding, args.batch_size, size)
     for path in generate_files(model, request, output, grid, args.overwrite):

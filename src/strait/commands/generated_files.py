@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from strait.commands.class_names_in_files import class_slugs
 from strait.decoding.adaptive import PassCount
 from strait.decoding.config import DecodingConfig
 from strait.model.strait import StraIT
@@ -66,7 +66,7 @@ def generate_files(
         indices = list(range(request.count)) * len(request.labels)
     labels, positions = torch.tensor(numbers, dtype=torch.int64), torch.tensor(indices, dtype=torch.int64)
     squares = 1 if request.size is None else _count_windows(model, request.size)
-    digest = model.weights_hash()
+    digest, slugs = model.weights_hash(), class_slugs(model.classes)
     batches: list[Images] = []
     limit = None if request.batch_size is None else min(request.batch_size, len(labels))
     size = model.batch_size(limit, request.decoding)
@@ -86,12 +86,15 @@ def generate_files(
                 settings = _settings(model, request, label, index, digest)
                 if request.decoding.quality < 1:
                     settings["passes"] = count
-                path = output / f"{_slug(model, label)}-seed{request.seed}-{index:04d}.png"
+                path = (
+                    output / f"{'image' if label == NULL_LABEL else slugs[label]}-seed{request.seed}-{index:04d}.png"
+                )
                 write_new(path, png_bytes(picture, settings), overwrite)
                 yield path
     if request.decoding.quality < 1:
         means = "+".join(f"{sum(level) / len(passes):.1f}" for level in zip(*passes, strict=True))
-        most = "+".join(map(str, request.decoding.passes))
+        drawn = request.decoding.first(len(passes[0]))  # windows are drawn without an upsampler
+        most = "+".join(str(count * squares) for count in drawn.passes)
         print(f"forward passes an image: {means} on average, of at most {most}", file=sys.stderr)
     if grid is not None:
         titled = request.labels is not None
@@ -150,15 +153,3 @@ def _settings(model: StraIT, request: Request, label: int | None, index: int | N
     if request.size is not None:
         fields["size"] = list(request.size[::-1])
     return recipe(digest, request.seed, dataclasses.asdict(request.decoding), **fields)
-
-
-def _slug(model: StraIT, label: int) -> str:
-    if label == NULL_LABEL:
-        return "image"
-    slugs = [_plain(model.classes.title(index)) for index in range(len(model.classes))]
-    slug = slugs[label]
-    return slug if slug and slugs.count(slug) == 1 else f"{slug}-{label}".strip("-")
-
-
-def _plain(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:150].strip("-")

@@ -65,7 +65,6 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
     model.require("tokenizer", "top", "bottom")
     network = open_features(args.features, device)
     start = model.default_decoding()
-    upsampled = len(start.steps) > model.config.tokenizer.num_levels
     sample_set = SampleSet(args.samples, args.seed, start, args.batch_size)
     say = partial(print, file=sys.stderr, flush=True) if ranks.first else lambda line: None
     with orderly_stop(None) as stop:
@@ -81,7 +80,7 @@ def _sweep(args: Namespace, ranks: Any, device: Any) -> int:
 
         with contextlib.suppress(Stopped):
             photographs = open_images(args.data, args.split)
-            judge = Judge(model, photographs, network, args.split, upsampled, ranks, stop.wanted)
+            judge = Judge(model, photographs, network, args.split, len(start.steps), ranks, stop.wanted)
             done = sweep(trials(judge, "trials", args.seed), start, model.config.grids, 60 * args.budget, say)
             if done:
                 # Not part of the budget: on the samples that selected it, the front looks better than it is.

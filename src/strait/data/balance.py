@@ -18,7 +18,8 @@ def epoch_order(length: int, labels: np.ndarray | None, balance: float, *parts: 
         length: number of images, and of draws in an epoch.
         labels: int ``[length]``, -1 for an image without a class; None for data without classes.
         balance: 0 draws each image once; 1 draws every class equally often; between, a class of n images is drawn in
-            proportion to n^(1 - balance). Draws of two images of one class differ by one at most.
+            proportion to n^(1 - balance). Draws of two images of one class differ by one at most. An image without a
+            class is drawn once: those images are not a class that could be rare.
         parts: keys of the random order: the seed, the purpose, the epoch.
 
     Returns:
@@ -32,6 +33,13 @@ def epoch_order(length: int, labels: np.ndarray | None, balance: float, *parts: 
 
 def _repeated(labels: np.ndarray, balance: float, seed: int) -> np.ndarray:
     """Image indices int64 ``[length]``, those of each class repeated up to its share of the epoch."""
+    with_class, without = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    return np.concatenate([without, with_class[_repeated_classes(labels[with_class], balance, seed)]])
+
+
+def _repeated_classes(labels: np.ndarray, balance: float, seed: int) -> np.ndarray:
+    if not len(labels):
+        return np.zeros(0, dtype=np.int64)
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes.astype(np.float64) ** (1 - balance)
     exact = len(labels) * shares / shares.sum()

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,28 @@ def _is_unhashed(folder: Path) -> bool:
 
 
 @dataclass(frozen=True)
+class _Cut:
+    """One variant of a few images: those that could be read, and their tokens of each level."""
+
+    indices: np.ndarray
+    labels: np.ndarray
+    levels: tuple[np.ndarray, ...]
+
+
+def _in_all(cuts: Sequence[_Cut]) -> list[_Cut]:
+    """The images that could be read for every variant, so that row k of each variant is the same image; a disk or a
+    hub can fail for one of them. Empty if there are none."""
+    common = reduce(np.intersect1d, (cut.indices for cut in cuts))
+    if not len(common):
+        return []
+    rows = [np.isin(cut.indices, common) for cut in cuts]
+    return [
+        _Cut(cut.indices[kept], cut.labels[kept], tuple(level[kept] for level in cut.levels))
+        for cut, kept in zip(cuts, rows, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
 class _Pieces:
     """A folder of encoded pieces of an unfinished cache."""
 
@@ -215,6 +237,7 @@ class _Pieces:
         variants = range(self.encoding.config.cache_variants)
         labels: list[int] = []
         tokens: list[list[tuple[np.ndarray, ...]]] = [[] for _ in variants]
+        cuts: list[_Cut] = []
         # Each variant reads its picture again: cheap beside encoding, and few batches are held in memory.
         parts = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
         reads = [(part, variant) for part in parts for variant in variants]
@@ -223,15 +246,20 @@ class _Pieces:
         workers = 0 if streaming else default_workers(self.encoding.config, job.device, os.cpu_count() or 1)
         for (_, variant), batch in zip(reads, batches_ahead(calls, workers), strict=True):
             job.bad_files.note(batch.bad)
-            if not len(batch.indices):
+            levels: tuple[np.ndarray, ...] = ()
+            if len(batch.indices):
+                encoded = self.encoding.encode(batch.images(job.device)).levels
+                levels = tuple(level.cpu().numpy().astype(np.uint16) for level in encoded)
+                progress(len(batch.indices))
+                if job.stop.wanted():
+                    raise Stopped(job.stop.signal_number or 0)
+            cuts.append(_Cut(batch.indices.numpy(), batch.labels.numpy(), levels))
+            if variant < len(variants) - 1:
                 continue
-            levels = self.encoding.encode(batch.images(job.device)).levels
-            tokens[variant].append(tuple(level.cpu().numpy().astype(np.uint16) for level in levels))
-            progress(len(batch.indices))
-            if job.stop.wanted():
-                raise Stopped(job.stop.signal_number or 0)
-            if variant == 0:
-                labels += batch.labels.tolist()
+            cuts, whole = [], _in_all(cuts)
+            for place, cut in enumerate(whole):
+                tokens[place].append(cut.levels)
+            labels += whole[0].labels.tolist() if whole else []
         arrays = {"labels": np.array(labels, dtype=np.int32)}
         for level, name in enumerate(self.encoding.names if labels else ()):
             arrays[name] = np.stack([np.concatenate([batch[level] for batch in batches]) for batches in tokens])

@@ -69,4 +69,5 @@ def ramped(scale: Tensor, step: Tensor, num_steps: Tensor, ramp: str, start: flo
         values = scale * (1 - torch.cos(math.pi * ((step + 1) / num_steps) ** POWER)) / 2
     else:
         values = scale
-    return values if start == 0 else values.masked_fill(step + 1 <= start * num_steps, 0.0)
+    # A margin for rounding: a product that is exactly an integer may be rounded below it.
+    return values if start == 0 else values.masked_fill(step + 1 <= start * num_steps + 1e-4, 0.0)

@@ -49,6 +49,10 @@ def upsample(
             "imagenette128-cpu"
         )
     model.require("upsampler")
+    settings = decoding or model.default_decoding()
+    if len(settings.steps) != len(model.config.grids):
+        levels = len(model.config.grids)
+        raise ValueError(f"decoding.steps: {settings.steps} must give {levels} numbers, one for each of the levels")
     low = model.encode(images).levels
     high = model.config.grids[len(low) :]
     canvases = [
@@ -56,4 +60,4 @@ def upsample(
         *(Canvas.blank(len(labels), grid, model.device) for grid in high),
     ]
     positions = torch.arange(len(images)) if indices is None else indices
-    return finish(model, canvases, labels, seed, positions, decoding or model.default_decoding(), watch)
+    return finish(model, canvases, labels, seed, positions, settings, watch)

@@ -30,7 +30,8 @@ from strait.evaluation.reference import ReferenceSet, features_of, reference_fea
 from strait.model.strait import StraIT
 from strait.runtime.messages import aligned, figure
 from strait.runtime.ranks import ALONE, Ranks
-from strait.types import NULL_LABEL, Images
+from strait.tokenizer.build import AnyTokenizer
+from strait.types import NULL_LABEL, Images, Tokens
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def generated(model: StraIT, sample_set: SampleSet, ranks: Ranks = ALONE) -> Ite
         yield model.decode(final_tokens(steps))
 
 
+def reconstruction(tokenizer: AnyTokenizer, images: Images, levels: int) -> Images:
+    """Images after the tokenizer, from their first ``levels`` levels."""
+    return tokenizer.decode(Tokens(tokenizer.encode(images).levels[:levels]), levels)
+
+
 class Judge:
     """Compares generated images of a model with photographs.
 
@@ -72,7 +78,8 @@ class Judge:
         photographs: the reference.
         network: computes the features.
         split: name of the reference's split, for the report.
-        upsampled: whether the images have twice the model's base size.
+        levels: levels that the images are drawn from: fewer than the tokenizer's are decoded, and compared with
+            reconstructions, without the others; more are images of twice the base size. None for the tokenizer's.
         ranks: the processes that share the work; scores do not depend on their number.
         stopped: called between batches.
 
@@ -87,19 +94,23 @@ class Judge:
         photographs: ImageSource,
         network: FeatureNetwork,
         split: str,
-        upsampled: bool = False,
+        levels: int | None = None,
         ranks: Ranks = ALONE,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model, self.network, self.ranks, self.stopped = model, network, ranks, stopped
         self.weights = model.weights_hash()
-        self.reference = ReferenceSet(photographs, split, model.config.image_size * (2 if upsampled else 1))
+        full = model.config.tokenizer.num_levels
+        self.reference = ReferenceSet(
+            photographs, split, model.config.image_size * (2 if (levels or full) > full else 1)
+        )
+        decoded = min(levels or full, full)
         self.real = Summary(self._features(self.reference))
         self.reconstructed = Summary(
             self._features(
                 self.reference,
-                lambda images: model.tokenizer.decode(model.tokenizer.encode(images)),
-                f"reconstructed by {self.weights}",
+                lambda images: reconstruction(model.tokenizer, images, decoded),
+                f"reconstructed by {self.weights}" + (f", {decoded} levels" if decoded < full else ""),
             )
         )
         self._logit_of_class = logit_of_class(self.real.features, model.classes, photographs.classes)
@@ -257,8 +268,7 @@ def evaluate_generation(
         ``reconstruction_fid``, ``recognised_of`` (the recognised shares of photographs and reconstructions) and
         ``provenance``.
     """
-    upsampled = len(sample_set.decoding.steps) > model.config.tokenizer.num_levels
-    judge = Judge(model, photographs, network, split, upsampled, ranks)
+    judge = Judge(model, photographs, network, split, len(sample_set.decoding.steps), ranks)
     report = judge.scores(sample_set)
     if sample_set.decoding.guidance != 0:
         unguided = dataclasses.replace(sample_set.decoding, guidance=0.0)

@@ -104,7 +104,7 @@ def halton_scores(height: int, width: int) -> np.ndarray:
 def ramp(decoding: dict[str, Any], step: int, num_steps: int) -> float:
     """The share of the guidance at a step."""
     progress = (step + 1) / num_steps
-    if step + 1 <= decoding.get("guidance_start", 0) * num_steps:
+    if step + 1 <= decoding.get("guidance_start", 0) * num_steps + 1e-4:  # a product that is an integer is rounded
         return 0.0
     shapes = {"constant": 1.0, "linear": progress, "power_cosine": (1 - math.cos(math.pi * progress**3)) / 2}
     return shapes[decoding["guidance_ramp"]]
@@ -314,6 +314,8 @@ def main() -> int:
     temperature = decoding["temperature"]
     if args.temperature:
         temperature = [float(part) for part in args.temperature.split("+")]
+        if len(temperature) not in (1, len(steps)):
+            raise ValueError(f"--temperature: give one number, or {len(steps)}, one for each level")
     if len(temperature) == 1:
         temperature = list(temperature) * levels
     guidance = decoding["guidance"] if args.guidance is None else args.guidance

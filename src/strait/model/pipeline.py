@@ -94,7 +94,7 @@ class StraITPipeline:
         guidance_scale: float | None = None,
         temperature: float | Sequence[float] | None = None,
         num_images_per_label: int = 1,
-        generator: int | torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: int | torch.Generator | Sequence[int | torch.Generator] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
@@ -112,9 +112,9 @@ class StraITPipeline:
             temperature: of the noise on the confidences, for all levels or for each.
             num_images_per_label: consecutive images of each label; without labels, the total number.
             generator: source of the seed. An integer is the seed, as for ``StraIT.generate``. From a
-                ``torch.Generator`` a seed is drawn, so the next call gives other images. A list has one generator for
-                each image, which then depends only on its generator and label; without labels, its class too. By
-                default every call draws a new seed.
+                ``torch.Generator`` a seed is drawn, so the next call gives other images. A list has one seed or
+                generator for each image, which then depends only on that and its label; without labels, its class
+                too. By default every call draws a new seed.
             output_type: ``pil``, ``np`` or ``pt``: see ``PipelineOutput``.
             return_dict: False returns ``(images,)``.
             callback_on_step_end: called as ``callback(pipe, step, timestep, values)`` after every step: ``step``
@@ -187,16 +187,23 @@ def _device(name: str | torch.device) -> torch.device:
         raise ValueError(f"device: {name} is not available here ({first_line(error)})") from error
 
 
-def _seeds(generator: int | torch.Generator | Sequence[torch.Generator] | None, count: int) -> tuple[Tensor, Tensor]:
+def _seeds(
+    generator: int | torch.Generator | Sequence[int | torch.Generator] | None, count: int
+) -> tuple[Tensor, Tensor]:
     """For each image, its seed and its index under that seed: int64 ``[count]`` each."""
     if generator is None or isinstance(generator, SupportsIndex | torch.Generator):
-        seed = operator.index(generator) if isinstance(generator, SupportsIndex) else _drawn(generator)
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"generator: {seed} does not fit into 64 bits")
-        return torch.full((count,), seed, dtype=torch.int64), torch.arange(count)
+        return torch.full((count,), _seed(generator), dtype=torch.int64), torch.arange(count)
     if len(generator) != count:
         raise ValueError(f"generator: {len(generator)} generators were given for {count} images")
-    return torch.tensor([_drawn(item) for item in generator]), torch.zeros(count, dtype=torch.int64)
+    return torch.tensor([_seed(item) for item in generator], dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
+
+
+def _seed(generator: int | torch.Generator | None) -> int:
+    """A seed itself, or one that is drawn from a generator."""
+    seed = operator.index(generator) if isinstance(generator, SupportsIndex) else _drawn(generator)
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"generator: {seed} does not fit into 64 bits")
+    return seed
 
 
 def _drawn(generator: torch.Generator | None) -> int:

@@ -5,6 +5,7 @@ A learning rate schedule needs the number of steps at the start, and a resumed r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,6 +18,7 @@ from strait.config import Config
 from strait.model.config import ModelError
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
+from strait.training.guard import NotFinite
 from strait.training.loop import Trainee
 from strait.training.pace import wait_for_gpu
 
@@ -114,20 +116,37 @@ def with_steps(config: Config, part: str, steps: int) -> Config:
     if part == "tokenizer":
         start = min(round(training.codebook.start * scale), steps - 1)
         changes["codebook"] = dataclasses.replace(training.codebook, start=start)
+        head_start = min(round(training.adversarial.head_start * scale), steps - 1)
+        changes["adversarial"] = dataclasses.replace(training.adversarial, head_start=head_start)
     return dataclasses.replace(config, **{f"{part}_training": dataclasses.replace(training, **changes)})
 
 
 def _seconds_per_step(trainee: Trainee, first: int, seconds: float, ranks: Ranks) -> float:
+    """The mean time of a step. Training skips a step that is not finite, so its time counts, too.
+
+    Raises:
+        ValueError: if no step is finite.
+    """
+    finite = 0
+
+    def take(step: int) -> None:
+        nonlocal finite
+        with contextlib.suppress(NotFinite):
+            trainee.step(first + step)
+            finite += 1
+
     trainee.begin(first)
     for step in range(_WARM_UP):  # includes compiling
-        trainee.step(first + step)
+        take(step)
     wait_for_gpu()
     start, taken, done = time.perf_counter(), 0, False
     while not done:
-        trainee.step(first + _WARM_UP + taken)
+        take(_WARM_UP + taken)
         taken += 1
         if taken % _FEWEST == 0:
             wait_for_gpu()
             elapsed = time.perf_counter() - start
             done = ranks.on_first(lambda elapsed=elapsed: elapsed >= seconds)
+    if not finite:
+        raise ValueError("--budget: no step of the rehearsal had a finite loss; lower the learning rate")
     return (time.perf_counter() - start) / taken

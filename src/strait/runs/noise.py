@@ -20,6 +20,7 @@ from strait.data.token_cache import TokenCache, array_hash
 from strait.model.config import ModelConfig
 from strait.model.parts import build_part, level_networks
 from strait.tokenizer.build import TrainableTokenizer, build_tokenizer, trainable_networks
+from strait.tokenizer.classifier import Classifier
 from strait.training.loop import Trainee
 from strait.training.tokenizer_loop import TokenizerImages, TokenizerTrainee
 from strait.training.transformer_loop import Preview, TrainingTokens, TransformerTrainee
@@ -46,7 +47,7 @@ def random_trainee(
         network: the network of the tokenizer to train; a cascade has two.
     """
     if network is not None:
-        yield _tokenizer_trainee(config, network, images, device)
+        yield _tokenizer_trainee(config, network, images, classes, device)
         return
     training = replace(
         getattr(config, f"{part}_training"), batch_size=images, accumulate=1, condition_augmentation=0.0
@@ -63,7 +64,9 @@ def tokenizer_networks(config: Config) -> list[TrainableTokenizer]:
     return list(trainable_networks(build_tokenizer(config.tokenizer)).values())
 
 
-def _tokenizer_trainee(config: Config, network: TrainableTokenizer, images: int, device: torch.device) -> Trainee:
+def _tokenizer_trainee(
+    config: Config, network: TrainableTokenizer, images: int, classes: int, device: torch.device
+) -> Trainee:
     draw = torch.Generator().manual_seed(0)
     size = config.tokenizer_training.crop or config.image_size
     pixels = torch.randint(256, (images, size, size, 3), generator=draw, dtype=torch.uint8)
@@ -75,7 +78,11 @@ def _tokenizer_trainee(config: Config, network: TrainableTokenizer, images: int,
 
     training = replace(config.tokenizer_training, batch_size=images, accumulate=1)
     seen = TokenizerImages(size, batches, batch.images(device)[:1])
-    return TokenizerTrainee(network, training, config.run, seen, Job(device))
+    # Weights do not matter for the time, so neither an encoder nor a classifier needs to be trained.
+    classifier = Classifier(config.classifier, classes) if training.perceptual == "classifier" else None
+    return TokenizerTrainee(
+        network, training, config.run, seen, Job(device), pretrained=training.only_decoder, classifier=classifier
+    )
 
 
 def _nothing() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from strait.model.parts import build_part
 from strait.runs.run_folder import file_hash
 from strait.runtime.files import write_bytes
 from strait.tokenizer.build import build_tokenizer
+from strait.tokenizer.classifier import Classifier
 from strait.transformer.embedding import TokenEmbedding
 
 
@@ -54,7 +56,7 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
     """Copy a part's weights from another model.
 
     In a transformer, the embedding of a class is copied from the class with the same name (in any case) or WordNet id;
-    a class that the other model does not have starts as its null class.
+    a class that the other model does not have starts as its null class, in a classifier from random weights.
 
     Args:
         folder: of the other model.
@@ -68,6 +70,9 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
     """
     embeddings = {name: child for name, child in module.named_modules() if isinstance(child, TokenEmbedding)}
     source_classes = ClassNames(read_description(folder)[1])
+    if isinstance(module, Classifier):
+        _start_classifier(folder, part, module, source_classes, classes)
+        return
     if not embeddings or list(source_classes) == list(classes):
         check_part(folder, part, module)
         load_part(folder, part, module)
@@ -81,6 +86,22 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
         if embedding.class_token:
             weights[f"{name}.ids.weight"] = embedding.for_classes(weights[f"{name}.ids.weight"], labels)
     module.load_state_dict(weights)
+
+
+def _start_classifier(
+    folder: Path, part: str, module: Classifier, source_classes: ClassNames, classes: Sequence[str]
+) -> None:
+    source = copy.deepcopy(module)
+    source.head = nn.Linear(module.head.in_features, len(source_classes))
+    check_part(folder, part, source)
+    load_part(folder, part, source)
+    head = copy.deepcopy(module.head)
+    with torch.no_grad():
+        for row, label in enumerate(source_classes.named(name) for name in classes):
+            if label is not None:
+                head.weight[row], head.bias[row] = source.head.weight[label], source.head.bias[label]
+    source.head = head
+    module.load_state_dict(source.state_dict())
 
 
 def keep_tokenizer(source: Path, folder: Path, config: ModelConfig) -> None:

@@ -117,7 +117,7 @@ def _mean(name: str, scores: Sequence[Mapping[str, Any]]) -> Mean | None:
 
 def _sampling_error(name: str, score: Mapping[str, Any]) -> float | None:
     if name in ("inception_score", "inception_score_at_best_fid"):
-        spread = score.get("inception_score_std")
+        spread = score.get(f"{name}_std")
         return None if spread is None else spread / math.sqrt(10)  # a deviation over ten splits of the samples
     if name in ("precision", "recall") and score.get(name) is not None:
         return math.sqrt(max(score[name] * (1 - score[name]), 0.0) / score["samples"])

@@ -83,7 +83,7 @@ class TableRun:
         self.table, self.network, self.measuring, self.trainer = table, network, measuring, trainer
         self.config, self.model, self.ranks = config, model, trainer.ranks
         self.folder = output / table.slug
-        self._judge: tuple[StraIT, bool, Judge] | None = None
+        self._judge: tuple[StraIT, int, Judge] | None = None
 
     @cached_property
     def photographs(self) -> ImageSource:
@@ -236,12 +236,15 @@ class TableRun:
         if self.measuring.search_samples:
             trials = Trials(path.with_suffix(".trials.jsonl"), search_scores, self.ranks, self.trainer.stop.wanted)
             best = best_decoding(trials, start, fixed, grids, self.measuring.search_by)
-            # The paper sweeps the temperature for the best FID and for the best IS.
-            best_for_is = best_decoding(trials, best, {*fixed, "steps"}, grids, "inception_score")
+            best_for_is = best
+            # The paper sweeps the temperature for the best FID and for the best IS, which needs a network with logits.
+            if trials(best)["inception_score"] is not None:
+                best_for_is = best_decoding(trials, best, {*fixed, "steps"}, grids, "inception_score")
         samples = SampleSet(self.measuring.samples, seed, best, self.measuring.batch_size)
         scores = judge.scores(samples, row.name)
         provenance = judge.provenance(samples)
-        scores["inception_score_at_best_fid"] = scores["inception_score"]
+        for name in ("", "_std"):
+            scores[f"inception_score_at_best_fid{name}"] = scores[f"inception_score{name}"]
         if best_for_is != best:
             is_samples = dataclasses.replace(samples, decoding=best_for_is)
             is_scores = judge.scores(is_samples, f"{row.name}, for its best IS")
@@ -254,11 +257,10 @@ class TableRun:
 
     def _judged(self, model: StraIT, levels: int) -> Judge:
         """The judge of a model's images from ``levels`` levels, at their size."""
-        upsampled = levels > model.config.tokenizer.num_levels
-        if self._judge is None or self._judge[0] is not model or self._judge[1] != upsampled:
+        if self._judge is None or self._judge[0] is not model or self._judge[1] != levels:
             stop = self.trainer.stop.wanted
-            judge = Judge(model, self.photographs, self.network, self.split, upsampled, self.ranks, stop)
-            self._judge = (model, upsampled, judge)
+            judge = Judge(model, self.photographs, self.network, self.split, levels, self.ranks, stop)
+            self._judge = (model, levels, judge)
         return self._judge[2]
 
 

@@ -218,7 +218,10 @@ def starting_point(
     """
     if row.levels is not None:
         start = start.first(row.levels)
-    start = dataclasses.replace(start, guidance_ramp="constant", **row.decoding)
+    # The paper's protocol, whatever else a model does by default.
+    papers = {"guidance_ramp": "constant", "guidance_start": 0.0, "quality": 1.0}
+    papers |= {"revise": DecodingConfig.revise, "revise_share": 0.0, "revise_passes": 0}
+    start = dataclasses.replace(start, **{**papers, **row.decoding})
     fixed = set(row.decoding)
     if row.steps is not None and not (row.steps_open and search_steps):
         steps = steps_here(row.steps, grids)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from strait.data.sources import FolderSource
-from strait.pictures.reading import open_picture
+from strait.pictures.reading import read_picture
 from strait.pictures.recipe import recipe_in
 from strait.randomness import permutation
 
@@ -96,8 +96,5 @@ class PictureStore:
 
 
 def _plain(path: Path) -> Image.Image:
-    try:
-        with open_picture(path) as picture:
-            return Image.fromarray(np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not an image, or damaged ({error})") from error
+    """The picture as every other command reads it."""
+    return read_picture(path).rgb()
