@@ -18,7 +18,8 @@ from strait.model.folder import SHIPPED, write_description
 from strait.model.hub import find_folder
 from strait.model.parts import build_part
 from strait.model.strait import StraIT, random_model
-from strait.runs.starting_weights import fitting_configs, start_from
+from strait.runs.starting_weights import fitting_configs, start_from, start_with_what_fits
+from strait.tokenizer.build import build_tokenizer
 from strait.tokenizer.classifier import Classifier
 from strait.tokenizer.config import ClassifierConfig
 from strait.types import Canvas, Condition
@@ -69,6 +70,21 @@ def test_a_classifier_keeps_the_logits_of_known_classes(names: list[str], tmp_pa
             assert torch.equal(after[:, column], before[:, theirs.index(name.casefold())])
         else:
             assert torch.equal(module.head.weight[column], unknown[column])
+
+
+@pytest.mark.parametrize("kind", ["vqgan2-r", "vqgan2-c-deep", "vqgan", "cascade"])
+def test_a_tokenizer_of_another_kind_starts_with_the_weights_that_fit(kind: str, tmp_path: Path) -> None:
+    random_model(CONFIG, CLASSES, seed=1).save_pretrained(tmp_path)
+    theirs = load_file(tmp_path / "tokenizer.safetensors")
+    tokenizer = build_tokenizer(dataclasses.replace(CONFIG.tokenizer, kind=kind))
+    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    others = start_with_what_fits(tmp_path, "tokenizer", tokenizer)
+    assert (others == []) == (kind in ("vqgan2-r", "vqgan"))
+    for name, value in tokenizer.state_dict().items():
+        plain = name.split(".", 1)[1] if kind == "cascade" else name
+        fits = plain in theirs and theirs[plain].shape == value.shape
+        assert fits == (name not in others)
+        assert torch.equal(value, theirs[plain] if fits else before[name])
 
 
 def test_weights_of_another_shape_are_refused_by_name() -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from strait.cli import main
+from strait.config import config_path, read_config
 from strait.data.sources import open_images
 from strait.evaluation.features import open_features
 from strait.evaluation.fidelity import frechet_distance
@@ -283,3 +285,34 @@ def test_a_search_needs_no_logits(of_small: list[str], tmp_path: Path, capsys: p
     for row in json.loads(capsys.readouterr().out)["rows"]:
         assert row["scores"]["inception_score"] is None
         assert row["scores"]["fid"] > 0
+
+
+def test_tokenizers_start_with_the_weights_of_a_model(
+    words: list[str],  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With next to no learning rate, what was copied stays."""
+    source = tmp_path / "source"
+    random_model(read_config(config_path("smoke")).model, ["a", "b"], seed=5).save_pretrained(source)
+    still = ["--tokenizer_training.learning_rate", "1e-12", "--tokenizer_training.adversarial.weight", "0"]
+    assert main(["table", "1", *words, *still, "--init-from", str(source)]) == 0
+    capsys.readouterr()
+    page = (tmp_path / "tables" / "table-1.md").read_text()
+    assert "tokenizers start with those weights of another that fit them" in page
+    theirs = load_file(source / "tokenizer.safetensors")
+    copied = {}
+    for folder in (tmp_path / "tables" / "models").iterdir():
+        ours = load_file(folder / "tokenizer.safetensors")
+        kernels = [name for name in ours if name.endswith("weight") and ours[name].ndim == 4]
+        fitting = [name for name in kernels if name in theirs and theirs[name].shape == ours[name].shape]
+        same = [name for name in fitting if torch.allclose(ours[name], theirs[name], atol=1e-6)]
+        assert same == fitting
+        copied[json.loads((folder / "config.json").read_text())["model"]["tokenizer"]["kind"]] = len(same) / len(
+            kernels
+        )
+    assert copied["vqgan2-r"] == 1
+    assert 0.5 < copied["vqgan2-c-deep"] < 1
+    (tmp_path / "empty").mkdir()
+    assert main(["table", "1", *words, "--init-from", str(tmp_path / "empty")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

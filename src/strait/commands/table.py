@@ -32,6 +32,10 @@ def parser() -> ArgumentParser:
         type=float,
         help="minutes of training per tokenizer, each trained once for all seeds; --budget is then the transformers'",
     )
+    parser.add_argument(
+        "--init-from",
+        help="a model with whose weights every row's tokenizer starts, where they fit; shipped: the package's model",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="models (or sets of samples) per row")
     parser.add_argument("--samples", type=int, default=10_000, help="images to score a row; the paper uses 50000")
     parser.add_argument("--search-samples", type=int, default=1000, help="images to score a setting; 0: no search")
@@ -143,6 +147,7 @@ def _speed(args: Namespace, settings: Config | None) -> int:
 
 def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) -> int:
     from strait.evaluation.features import open_features
+    from strait.model.hub import find_folder
     from strait.model.strait import StraIT
     from strait.runtime.ranks import Stopped
     from strait.runtime.stop import orderly_stop
@@ -163,6 +168,13 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
             raise ValueError("--tokenizer-budget: also give --budget, the minutes for the transformers")
         if not 0 < args.tokenizer_budget < math.inf:
             raise ValueError(f"--tokenizer-budget: {args.tokenizer_budget} must be above 0 minutes, and finite")
+    init_from = None
+    if args.init_from is not None:
+        if settings is None:
+            raise ValueError("--init-from: nothing is trained without --config")
+        init_from = find_folder(args.init_from)
+        if not (init_from / "tokenizer.safetensors").exists():
+            raise ValueError(f"--init-from: {args.init_from} has no tokenizer")
     output = new_folder("--output", args.output)
     network = open_features(args.features, device)
     measuring = Measuring(
@@ -171,7 +183,15 @@ def _measure(args: Namespace, settings: Config | None, ranks: Any, device: Any) 
     with orderly_stop(None) as stop:
         seed = 0 if settings is None else settings.run.seed
         trainer = Trainer(
-            output / "models", args.data, device, args.budget, stop, ranks, args.tokenizer_budget, tokenizer_seed=seed
+            output / "models",
+            args.data,
+            device,
+            args.budget,
+            stop,
+            ranks,
+            args.tokenizer_budget,
+            tokenizer_seed=seed,
+            init_from=init_from,
         )
         model = None if settings is not None else StraIT.from_pretrained(args.model, device)
         if model is not None:

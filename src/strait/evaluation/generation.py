@@ -110,7 +110,8 @@ class Judge:
             self._features(
                 self.reference,
                 lambda images: reconstruction(model.tokenizer, images, decoded),
-                f"reconstructed by {self.weights}" + (f", {decoded} levels" if decoded < full else ""),
+                # Models that share a tokenizer share its reconstructions.
+                f"reconstructed by {model.weights_hash('tokenizer')}, {decoded} levels",
             )
         )
         self._logit_of_class = logit_of_class(self.real.features, model.classes, photographs.classes)

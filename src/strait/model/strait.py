@@ -291,10 +291,11 @@ class StraIT(nn.Module):
         give_back_memory()  # the original weights were freed one by one
         return self
 
-    def weights_hash(self) -> str:
-        """Twelve hexadecimal digits that identify the weights, whatever their device or folder."""
+    def weights_hash(self, part: str | None = None) -> str:
+        """Twelve hexadecimal digits that identify the weights, of all parts or of one, whatever their device or
+        folder."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
+        for name, value in sorted((self if part is None else self.part(part)).state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]

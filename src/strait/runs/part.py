@@ -15,7 +15,7 @@ from strait.data.job import Job
 from strait.data.sources import ImageSource
 from strait.data.summary import changes
 from strait.model.folder import write_description
-from strait.runs.starting_weights import start_from
+from strait.runs.starting_weights import start_from, start_with_what_fits
 from strait.training.loop import Trainee
 
 
@@ -52,6 +52,7 @@ class ModelRun:
         validation: validation photographs, if there are any.
         classes: of the photographs.
         init_from: folder of a model whose weights parts start from.
+        partly: only the tokenizer starts from it, and only with the weights that fit.
         job: the device, the processes and the stop request.
     """
 
@@ -61,6 +62,7 @@ class ModelRun:
     validation: ImageSource | None
     classes: list[str]
     init_from: Path | None
+    partly: bool
     job: Job
 
     def run_folder(self, network: str) -> Path:
@@ -80,7 +82,11 @@ class ModelRun:
         write_description(self.folder, config.model, self.classes, config.decoding)
         self.run_folder(network).mkdir(parents=True, exist_ok=True)
 
-    def start_weights(self, part: str, module: nn.Module, config: Config) -> None:
-        """Copy a part's weights from ``init_from``, if that has this part."""
-        if self.init_from is not None and (self.init_from / f"{part}.safetensors").exists():
-            start_from(self.init_from, part, module, config.model, self.classes)
+    def start_weights(self, part: str, module: nn.Module, config: Config) -> bool:
+        """Copy a part's weights from ``init_from``, if that has this part; whether all of them were copied."""
+        if self.init_from is None or not (self.init_from / f"{part}.safetensors").exists():
+            return False
+        if self.partly:
+            return part == "tokenizer" and not start_with_what_fits(self.init_from, part, module)
+        start_from(self.init_from, part, module, config.model, self.classes)
+        return True

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from strait.config import config_names, config_path, read_config
@@ -86,6 +87,25 @@ def start_from(folder: Path, part: str, module: nn.Module, config: ModelConfig, 
         if embedding.class_token:
             weights[f"{name}.ids.weight"] = embedding.for_classes(weights[f"{name}.ids.weight"], labels)
     module.load_state_dict(weights)
+
+
+def start_with_what_fits(folder: Path, part: str, module: nn.Module) -> list[str]:
+    """Copy those weights of a part from another model that have the same name and shape; the others stay random.
+
+    A network of a cascade takes those of a tokenizer that is no cascade, whose names lack its prefix.
+
+    Returns:
+        The names of the module's weights that stay random.
+    """
+    theirs, ours = load_file(folder / f"{part}.safetensors"), module.state_dict()
+    others = []
+    for name, value in ours.items():
+        source = theirs.get(name, theirs.get(name.removeprefix("coarse.").removeprefix("fine.")))
+        if source is not None and source.shape == value.shape:
+            value.copy_(source)
+        else:
+            others.append(name)
+    return others
 
 
 def _start_classifier(

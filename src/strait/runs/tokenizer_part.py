@@ -40,7 +40,7 @@ class TokenizerPart:
         run, training = self.run, config.tokenizer_training
         torch.manual_seed(config.run.seed)
         tokenizer = build_tokenizer(config.tokenizer)
-        run.start_weights("tokenizer", tokenizer, config)
+        pretrained = run.start_weights("tokenizer", tokenizer, config)
         classifier = None
         if training.perceptual == "classifier":
             classifier = load_classifier(run.folder, config, len(run.classes), run.data)
@@ -52,7 +52,7 @@ class TokenizerPart:
             config.run,
             self._images(config),
             run.job,
-            pretrained=run.init_from is not None,
+            pretrained=pretrained,
             classifier=classifier,
         )
 

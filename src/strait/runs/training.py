@@ -55,6 +55,7 @@ class ModelTraining:
         init_from: a model whose weights parts start from.
         budget: minutes of training for all parts together, converted to numbers of steps; None uses the settings'.
         keeps_tokenizer: whether to keep the tokenizer of ``init_from`` unchanged and train only the transformers.
+        partly: start only the tokenizer from ``init_from``, and only with the weights that fit.
 
     Raises:
         ModelError: if the folder does not fit the settings, or ``init_from`` is missing for ``keeps_tokenizer``.
@@ -69,6 +70,7 @@ class ModelTraining:
         init_from: str | None = None,
         budget: float | None = None,
         keeps_tokenizer: bool = False,
+        partly: bool = False,
     ) -> None:
         if keeps_tokenizer and init_from is None:
             raise ModelError("--keep-tokenizer: name the model with this tokenizer with --init-from")
@@ -85,7 +87,7 @@ class ModelTraining:
             validation = ClassesOf(open_source(data, "validation", unlabelled), photographs.classes)
         classes = settled_classes(folder, list(photographs.classes))
         init_folder = None if init_from is None else find_folder(init_from)
-        self.model = ModelRun(folder, str(data), photographs, validation, classes, init_folder, job)
+        self.model = ModelRun(folder, str(data), photographs, validation, classes, init_folder, partly, job)
 
     def parts(self) -> list[str]:
         """The parts to train, in order: the classifier first if the settings use one, and no tokenizer if it is
@@ -159,7 +161,7 @@ class ModelTraining:
 
     def _refuse(self, names: Sequence[str]) -> None:
         """Refuse parts that cannot be trained, before anything is written."""
-        init_from = self.model.init_from
+        init_from = None if self.model.partly else self.model.init_from
         for part in names:
             if self.keeps_tokenizer and part in ("classifier", "tokenizer"):
                 raise ModelError(f"--keep-tokenizer: the {part} cannot be trained with this option; omit one of them")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strait.evaluation.provenance import photographs_in_words, provenance_lines
+from strait.runs.run_folder import file_hash
 from strait.runtime.files import write_bytes, write_text
 from strait.tables.plots import table_plot
 from strait.tables.report import markdown, means, verdicts
@@ -62,6 +63,9 @@ def _about(run: TableRun, results: Sequence[Mapping[str, Any]], floor: Mapping[s
         if trainer.tokenizer_budget is not None:
             training = f"each row's transformers trained for {steps}, its tokenizer, shared by all seeds, for "
             training += f"{trainer.tokenizer_budget:g} minutes"
+        if trainer.init_from is not None:
+            digest = file_hash(trainer.init_from / "tokenizer.safetensors")[:12]
+            training += f"; tokenizers start with those weights of another that fit them ({digest})"
     searched = ""
     if not run.table.tokenizer_alone and measuring.search_samples:
         by = "" if measuring.search_by == "fid" else " by the distance to reconstructions"

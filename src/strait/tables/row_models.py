@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from strait.config import Config
 from strait.data.job import Job
 from strait.data.sources import open_images
 from strait.runs.budget import share_of
-from strait.runs.run_folder import is_finished
+from strait.runs.run_folder import file_hash, is_finished
 from strait.runs.training import ModelTraining
 from strait.runtime.files import read_json, write_text
 from strait.runtime.ranks import ALONE, Ranks
@@ -46,6 +46,7 @@ class Trainer:
         tokenizer_budget: minutes of training for each tokenizer, which is then trained once for all seeds; ``budget``
             is that of the transformers alone. None trains a tokenizer for each seed, within ``budget``.
         tokenizer_seed: of such a tokenizer.
+        init_from: folder of a model whose weights each tokenizer starts from, as far as they fit.
     """
 
     models: Path
@@ -56,6 +57,7 @@ class Trainer:
     ranks: Ranks = ALONE
     tokenizer_budget: float | None = None
     tokenizer_seed: int = 0
+    init_from: Path | None = None
 
     def train(self, name: str, config: Config, parts: Sequence[str]) -> Path | None:
         """Train the missing parts of a row's model and return its folder; None if stopped first."""
@@ -64,13 +66,15 @@ class Trainer:
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(name, keys))
         # All rows share the classifier, like a pretrained network: it does not count in their equal budgets.
-        training = partial(ModelTraining, folder, config, self.data, self._job())
+        training = self._training(folder, config)
         if _SHARED in parts and not self._is_separate(_SHARED) and not training().run([_SHARED]):
             return None
         return folder if training(budget=self.budget).run(self._budgeted(parts)) else None
 
-    def _job(self) -> Job:
-        return Job(self.device, self.ranks, self.stop)
+    def _training(self, folder: Path, config: Config) -> Callable[..., ModelTraining]:
+        source = None if self.init_from is None else str(self.init_from)
+        job = Job(self.device, self.ranks, self.stop)
+        return partial(ModelTraining, folder, config, self.data, job, init_from=source, partly=source is not None)
 
     def _tokenizer(self, config: Config) -> bool:
         """Train the tokenizer of a row, and make its tokens, in a folder of its own; False if stopped first."""
@@ -78,7 +82,7 @@ class Trainer:
         parts = list(config.tokenizer_parts)
         keys = self.part_keys(config, parts)
         folder = self.ranks.on_first(lambda: self._prepared(f"tokenizer-{config.tokenizer.kind}", keys))
-        training = partial(ModelTraining, folder, config, self.data, self._job())
+        training = self._training(folder, config)
         if _SHARED in parts and not training().run([_SHARED]):
             return False
         done = training(budget=self.tokenizer_budget).run(["tokenizer"])
@@ -125,6 +129,8 @@ class Trainer:
                 "precision": config.run.precision,
                 "minutes": self._minutes(part, parts),
             }
+            if part == "tokenizer" and self.init_from is not None:
+                made_from["init_from"] = file_hash(self.init_from / "tokenizer.safetensors")
             if part == "tokenizer" and "classifier" in keys:
                 made_from["classifier"] = keys["classifier"]
             if part not in ("classifier", "tokenizer"):
