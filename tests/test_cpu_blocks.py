@@ -244,9 +244,13 @@ def test_gelu_within_a_packed_product_is_rounded_once():
 @pytest.mark.parametrize(
     ("queries", "keys", "pieces"), [(65, 65, 1), (7, 600, 1), (150, 150, 6), (260, 257, 12), (8, 8, 0)]
 )
-def test_attention_in_bfloat16_is_attention(monkeypatch: pytest.MonkeyPatch, queries: int, keys: int, pieces: int):
-    """Beside a softmax in double precision, for an image by itself as among others."""
+@pytest.mark.parametrize("amx", [False, True])
+def test_attention_in_bfloat16_is_attention(
+    monkeypatch: pytest.MonkeyPatch, queries: int, keys: int, pieces: int, amx: bool
+):
+    """Beside a softmax in double precision, for an image by itself as among others; torch's own where there is AMX."""
     monkeypatch.setattr("strait.nn.attention._PIECE", 2**16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     torch.manual_seed(0)
     # As a projection leaves them: heads are not contiguous.
     query, key, value = (torch.randn(2, length, 6, 24).transpose(1, 2).bfloat16() for length in (queries, keys, keys))
@@ -257,7 +261,7 @@ def test_attention_in_bfloat16_is_attention(monkeypatch: pytest.MonkeyPatch, que
     monkeypatch.setattr(torch, "baddbmm", lambda *args, **options: products.append(1) or product(*args, **options))
     with torch.no_grad():
         found = attend(query, key, value)
-        assert len(products) == pieces
+        assert len(products) == (0 if amx else pieces)
         alone = [attend(query[i : i + 1], key[i : i + 1], value[i : i + 1]) for i in range(2)]
     assert found.dtype == torch.bfloat16
     assert found.shape == (2, queries, 144)

@@ -30,9 +30,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]`` (keys and values can have another length) ->
     ``[batch, length, heads * d]``.
 
-    Usually torch's attention. On a CPU that is slow in two cases. In bfloat16 without gradients, long sequences are
-    computed a few heads at a time, with scores rounded to bfloat16, and short ones in float32 (docs/performance.md).
-    With gradients, scores are kept in memory unless the sequences are too long. ``dropout``: rate on the weights.
+    Usually torch's attention. On a CPU that is slow in two cases. In bfloat16 without gradients, on a processor without
+    a unit for matrix products (AMX), long sequences are computed a few heads at a time, with scores rounded to
+    bfloat16, and short ones in float32 (docs/performance.md). With gradients, scores are kept in memory unless the sequences are too long. ``dropout``: rate on the weights.
     """
     if query.device.type == "cpu" and (dropout or _short_with_gradients(query, key)):
         weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
@@ -51,6 +51,8 @@ def _short_with_gradients(query: Tensor, key: Tensor) -> bool:
 
 def _half_without_gradients(*tensors: Tensor) -> bool:
     if torch.is_grad_enabled() or torch.compiler.is_compiling():  # compiling would unroll the loop over pieces
+        return False
+    if torch.cpu._is_amx_tile_supported():  # torch's attention uses it, and is up to twice as fast as ours
         return False
     return all(tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 for tensor in tensors)
 
