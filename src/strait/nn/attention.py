@@ -30,9 +30,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     """softmax(query key^T / sqrt(d)) value: ``[batch, heads, length, d]`` (keys and values can have another length) ->
     ``[batch, length, heads * d]``.
 
-    Usually torch's attention. On a CPU that is slow in two cases. In bfloat16 without gradients, on a processor without
-    a unit for matrix products (AMX), long sequences are computed a few heads at a time, with scores rounded to
-    bfloat16, and short ones in float32 (docs/performance.md). With gradients, scores are kept in memory unless the sequences are too long. ``dropout``: rate on the weights.
+    Usually torch's attention. On a CPU that is slow in two cases. In bfloat16 without gradients, unless the processor
+    has a unit for matrix products (AMX), long sequences are computed a few heads at a time, with scores rounded to
+    bfloat16, and short ones in float32 (docs/performance.md). With gradients, scores are kept in memory unless the
+    sequences are too long. ``dropout``: rate on the weights.
     """
     if query.device.type == "cpu" and (dropout or _short_with_gradients(query, key)):
         weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
