@@ -178,7 +178,7 @@ def test_no_file_starts_another_program(tmp_path: Path, monkeypatch: pytest.Monk
     for read in (lambda: read_picture(path), lambda: read_mask(path, (8, 8))):
         with pytest.raises(PictureError, match=r"is not a picture, or is damaged \(supported formats: JPEG, PNG"):
             read()
-    with pytest.raises(ValueError, match="is not an image, or damaged"):
+    with pytest.raises(ValueError, match="is not a picture, or is damaged"):
         PictureStore(tmp_path / "store").add(path)
     assert started == []
 
