@@ -572,9 +572,10 @@ def test_the_other_tables_run(number: int, words: list[str], capsys: pytest.Capt
         (["table", "8"], "--config: the rows of this table are trained"),
         (
             ["table", "4", "--config", "smoke"],
-            "--config: table 4 needs StraIT's own tokenizer and an upsampler, as in imagenet512, imagenette128-cpu\n",
+            "--config: table 4 needs StraIT's own tokenizer and an upsampler, "
+            "as in imagenet512, imagenette128-cpu, nature64-cpu\n",
         ),
-        (["table", "4"], "give a configuration: imagenet512, imagenette128-cpu"),
+        (["table", "4"], "give a configuration: imagenet512, imagenette128-cpu, nature64-cpu"),
         (["table", "2", "--config", "cascade-imagenet256"], "table 2 needs StraIT's own tokenizer"),
         (["table", "6", "--config", "maskgit-imagenet256"], "table 6 needs two levels of tokens, as in cascade-"),
         (["table", "7", "--config", "maskgit-imagenet256", "--rows"], "table 7 needs two levels of tokens"),
