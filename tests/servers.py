@@ -26,7 +26,7 @@ class Server:
 
     def follow(self, pattern: str, seconds: float) -> None:
         """Read what the process says until it names its address."""
-        found = threading.Event()
+        ready = threading.Event()
 
         def read() -> None:
             assert self.process.stderr is not None
@@ -35,11 +35,11 @@ class Server:
                 match = re.search(pattern, line)
                 if match and not self.url:
                     self.url = match.group(1)
-                    found.set()
+                    ready.set()
 
         threading.Thread(target=read, daemon=True).start()
         end = time.monotonic() + seconds
-        while not found.wait(0.1):
+        while not ready.wait(0.1):
             assert self.process.poll() is None, "".join(self.lines)
             assert time.monotonic() < end, "".join(self.lines)
 

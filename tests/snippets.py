@@ -47,16 +47,16 @@ class Snippet:
         """The words of each command, without what is said about it."""
         commands, open_quote = [], ""
         for line in self.text.replace("\\\n", " ").splitlines():
-            said = open_quote + line
+            text = open_quote + line
             if not open_quote:
                 # Behind four blanks a page says what the command is for; brackets hold what may be left out.
-                said = re.split(r"(?<=\S) {4,}", line)[0] if "\\" not in self.text else line
-                if said.startswith("strait"):
-                    said = re.sub(r"(?<=\s)\[([^\]]*)\]", r"\1", said)
+                text = re.split(r"(?<=\S) {4,}", line)[0] if "\\" not in self.text else line
+                if text.startswith("strait"):
+                    text = re.sub(r"(?<=\s)\[([^\]]*)\]", r"\1", text)
             try:
-                words = shlex.split(said, comments=True)
+                words = shlex.split(text, comments=True)
             except ValueError:
-                open_quote = said + "\n"
+                open_quote = text + "\n"
                 continue
             open_quote = ""
             if words:
@@ -67,7 +67,7 @@ class Snippet:
 
 def snippets() -> list[Snippet]:
     """Every block that somebody may type, page by page."""
-    found = []
+    blocks = []
     for page in PAGES:
         text = page.read_text()
         for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
@@ -75,8 +75,8 @@ def snippets() -> list[Snippet]:
             language = "python" if match[1] == "python" else "sh" if match[1] in _COMMANDS else match[1]
             if language not in _NOT_RUN:
                 assert language in ("python", "sh"), f"{name}:{line}: a block of {language!r} is neither run nor known"
-                found.append(Snippet(name, line, language, match[2]))
-    return found
+                blocks.append(Snippet(name, line, language, match[2]))
+    return blocks
 
 
 class _Colours(nn.Module):
@@ -103,8 +103,8 @@ UPSAMPLING = "UPSAMPLING"
 def make_stand_ins(folder: Path, photographs: Path) -> None:
     """Everything that pages name, under its own name: data, models, networks for scores, a picture and its mask."""
     for name in _DATA:
-        for given, wanted in zip(sorted(path for path in photographs.iterdir()), CLASSES, strict=True):
-            shutil.copytree(given, folder / name / wanted)
+        for given, class_name in zip(sorted(path for path in photographs.iterdir()), CLASSES, strict=True):
+            shutil.copytree(given, folder / name / class_name)
     smoke = read_config(config_path("smoke"))
     for seed, name in enumerate(_MODELS):
         random_model(smoke.model, CLASSES, seed).save_pretrained(folder / name)

@@ -117,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "tree":
             return self._send(200, [_entry(path, content) for path, content in files.items()])
         if what == "preupload":
-            wanted = [entry["path"] for entry in json.loads(body)["files"]]
-            modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in wanted}
+            paths = [entry["path"] for entry in json.loads(body)["files"]]
+            modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in paths}
             return self._send(
                 200, {"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]}
             )
@@ -143,11 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
         self.hub.created.append(wanted)
-        there = name in self.hub.models
-        if not there:
+        exists = name in self.hub.models
+        if not exists:
             self.hub.models[name] = Repository()
             self.hub.models[name].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
-        self._send(409 if there else 200, {"url": f"{self.hub.url}/{name}", "id": name})
+        self._send(409 if exists else 200, {"url": f"{self.hub.url}/{name}", "id": name})
 
     def _validate(self, wanted: dict[str, Any]) -> None:
         lines = wanted["content"].splitlines()

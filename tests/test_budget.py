@@ -157,7 +157,7 @@ def test_methods_at_equal_cost_share_one_classifier_and_models_with_their_guided
     for name, folder in folders.items():
         assert folders[name.removesuffix(", guided")] == folder
         minutes = {
-            part: found["minutes"] for part, found in json.loads((folder / "runs/budget.json").read_text()).items()
+            part: budget["minutes"] for part, budget in json.loads((folder / "runs/budget.json").read_text()).items()
         }
         assert sum(minutes.values()) == pytest.approx(0.003)
         assert "classifier" not in minutes

@@ -30,9 +30,9 @@ SMALL = TransformerConfig(layers=1, width=16, mlp=24, heads=2)
 
 def cascade(config: TokenizerConfig = CONFIG) -> CascadeTokenizer:
     torch.manual_seed(0)
-    found = build_tokenizer(config)
-    assert isinstance(found, CascadeTokenizer)
-    return found.eval()
+    tokenizer = build_tokenizer(config)
+    assert isinstance(tokenizer, CascadeTokenizer)
+    return tokenizer.eval()
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_nothing_is_shared_and_the_fine_one_stops_a_resolution_earlier() -> None
 
 def test_the_same_loop_decodes_it() -> None:
     model = random_model(ModelConfig(16, CONFIG, SMALL, SMALL), seed=1)
-    made = model.generate(count=3, seed=2, decoding=DecodingConfig(steps=(3, 2), temperature=(1.0, 1.0)))
-    assert made.shape == (3, 3, 16, 16)
+    samples = model.generate(count=3, seed=2, decoding=DecodingConfig(steps=(3, 2), temperature=(1.0, 1.0)))
+    assert samples.shape == (3, 3, 16, 16)
 
 
 def test_trained_apart_from_the_command_line(photo_folder: Path, tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_trained_apart_from_the_command_line(photo_folder: Path, tmp_path: Path)
         "[1]",
     ]
     assert main([*words, str(alone), *single]) == 0
-    found, expected = load_file(both / "tokenizer.safetensors"), load_file(alone / "tokenizer.safetensors")
-    assert {name for name in found if name.startswith("coarse.")} == {f"coarse.{name}" for name in expected}
+    weights, expected = load_file(both / "tokenizer.safetensors"), load_file(alone / "tokenizer.safetensors")
+    assert {name for name in weights if name.startswith("coarse.")} == {f"coarse.{name}" for name in expected}
     for name, value in expected.items():
-        assert torch.equal(found[f"coarse.{name}"], value), name
-    assert any(name.startswith("fine.") for name in found)
+        assert torch.equal(weights[f"coarse.{name}"], value), name
+    assert any(name.startswith("fine.") for name in weights)
     assert main(["evaluate", "reconstruction", "--model", str(both), "--data", str(photo_folder), "--json"]) == 0
 
 

@@ -38,13 +38,13 @@ def save(folder: Path, *steps: int, keep: int = 10) -> None:
 
 def loaded_step(folder: Path) -> int | None:
     """The step that comes back; its tensors must then be those of that step, bit for bit."""
-    found = load_checkpoint(folder)
-    if found is None:
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
         return None
-    step, tensors, notes = found
-    wanted = state(step)
-    assert tensors.keys() == wanted.keys()
-    for name, value in wanted.items():
+    step, tensors, notes = checkpoint
+    expected = state(step)
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
         assert tensors[name].dtype == value.dtype
         assert tensors[name].shape == value.shape
         assert torch.equal(tensors[name], value.detach())

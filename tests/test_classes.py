@@ -109,9 +109,9 @@ def test_where_classes_are_called_by_numbers_names_win_and_a_sign_means_the_inde
 ) -> None:
     classes = ClassNames(["1", "10", "2", "3"])
     assert [classes.find(label) for label in ("1", "10", "2", "3", 1, "#1", " #0 ", "#3")] == [0, 1, 2, 3, 1, 1, 0, 3]
-    said = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     # 10 is no index, 2 is of the class number 2, and 3 of the number 3: nothing to be said.
-    assert said == ["label: 1 is read as a class name; for the class with this index, type #1"]
+    assert lines == ["label: 1 is read as a class name; for the class with this index, type #1"]
     classes.find("1")
     assert capsys.readouterr().err == ""
     assert classes.numbers_as_names() == (
@@ -144,8 +144,8 @@ def test_what_people_write_differently_is_the_same(name: str, typed: str) -> Non
 def test_commas_within_names_are_found_in_any_case(names: list[str], text: str) -> None:
     classes = ClassNames(names)
     for typed in (text, text.upper(), text.replace(",", ", ")):
-        found = [classes.find(label) for label in split_labels(typed, classes)]
-        assert found == ([1, 0] if names[0] == "emu" else [0, 2])
+        indices = [classes.find(label) for label in split_labels(typed, classes)]
+        assert indices == ([1, 0] if names[0] == "emu" else [0, 2])
 
 
 def test_an_index_among_classes_that_are_called_by_numbers_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,19 +69,21 @@ def naive_features(network: Classifier, image: np.ndarray) -> list[np.ndarray]:
         return x / (1 + np.exp(-x))
 
     x = naive_convolution(image, weights["stem.weight"], stride=2) + weights["stem.bias"][:, None, None]
-    found = []
+    features = []
     for stage in range(len(network.stages)):
         if stage:
             x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-        own = {n.removeprefix(f"stages.{stage}.0."): v for n, v in weights.items() if n.startswith(f"stages.{stage}.")}
+        block = {
+            n.removeprefix(f"stages.{stage}.0."): v for n, v in weights.items() if n.startswith(f"stages.{stage}.")
+        }
         hidden = x
         for half in ("1", "2"):
             groups = len(hidden) // 4
-            hidden = swish(naive_group_norm(hidden, own[f"norm{half}.weight"], own[f"norm{half}.bias"], groups))
-            hidden = naive_convolution(hidden, own[f"conv{half}.weight"])
-        x = hidden + (naive_convolution(x, own["shortcut.weight"]) if "shortcut.weight" in own else x)
-        found.append(x)
-    return found
+            hidden = swish(naive_group_norm(hidden, block[f"norm{half}.weight"], block[f"norm{half}.bias"], groups))
+            hidden = naive_convolution(hidden, block[f"conv{half}.weight"])
+        x = hidden + (naive_convolution(x, block["shortcut.weight"]) if "shortcut.weight" in block else x)
+        features.append(x)
+    return features
 
 
 def naive_distance(network: Classifier, made: Tensor, images: Tensor) -> float:
@@ -91,8 +93,10 @@ def naive_distance(network: Classifier, made: Tensor, images: Tensor) -> float:
         for first, second in zip(made.double().numpy(), images.double().numpy(), strict=True):
             mine, goal = naive_features(network, first)[index], naive_features(network, second)[index]
             for place in np.ndindex(*mine.shape[1:]):
-                one, other = mine[(slice(None), *place)], goal[(slice(None), *place)]
-                squares.append(((one / np.sqrt((one**2).sum()) - other / np.sqrt((other**2).sum())) ** 2).sum())
+                vector, target = mine[(slice(None), *place)], goal[(slice(None), *place)]
+                squares.append(
+                    ((vector / np.sqrt((vector**2).sum()) - target / np.sqrt((target**2).sum())) ** 2).sum()
+                )
         stages.append(np.mean(squares))
     return float(np.mean(stages))
 
@@ -102,8 +106,8 @@ def test_the_distance_is_that_of_a_naive_second_implementation() -> None:
     with torch.no_grad():  # norms and biases that do something
         for value in network.parameters():
             value.add_(0.1 * torch.randn(value.shape))
-    found = StageDistance(network)(pictures(1), pictures(2))
-    assert float(found) == pytest.approx(naive_distance(network, pictures(1), pictures(2)), rel=1e-5)
+    distance = StageDistance(network)(pictures(1), pictures(2))
+    assert float(distance) == pytest.approx(naive_distance(network, pictures(1), pictures(2)), rel=1e-5)
     assert float(StageDistance(network)(pictures(1), pictures(1))) == 0
 
 
@@ -111,34 +115,36 @@ def test_the_gradient_reaches_the_images_and_not_the_classifier() -> None:
     network = classifier().train()
     distance = build_perceptual("classifier", torch.device("cpu"), network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    made, images = pictures(1).requires_grad_(), pictures(2).requires_grad_()
-    distance(made, images).backward()
-    assert made.grad is not None
-    assert all(float(gradient.abs().max()) > 0 for gradient in made.grad)
+    reconstructions, images = pictures(1).requires_grad_(), pictures(2).requires_grad_()
+    distance(reconstructions, images).backward()
+    assert reconstructions.grad is not None
+    assert all(float(gradient.abs().max()) > 0 for gradient in reconstructions.grad)
     assert images.grad is None
     assert not network.training
     assert all(not value.requires_grad and value.grad is None for value in network.parameters())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    nearer = distance(made.detach() - 0.01 * made.grad / made.grad.abs().max(), images)
-    assert float(nearer) < float(distance(made, images).detach())
+    nearer = distance(
+        reconstructions.detach() - 0.01 * reconstructions.grad / reconstructions.grad.abs().max(), images
+    )
+    assert float(nearer) < float(distance(reconstructions, images).detach())
 
 
 def test_the_distance_is_taken_in_float32_whatever_surrounds_it() -> None:
     distance = StageDistance(classifier())
-    wanted = distance(pictures(1), pictures(2))
+    expected = distance(pictures(1), pictures(2))
     with torch.autocast("cpu", torch.bfloat16):
-        found = distance(pictures(1), pictures(2))
-    assert found.dtype == torch.float32
-    assert float(found) == float(wanted)
+        value = distance(pictures(1), pictures(2))
+    assert value.dtype == torch.float32
+    assert float(value) == float(expected)
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
 def test_features_of_every_size_there_is_a_configuration_for(size: int) -> None:
     with torch.device("meta"):
         network, images = Classifier(ClassifierConfig(), 200), torch.zeros(2, 3, size, size)
-        found = network.features(images)
+        features = network.features(images)
         assert network(images).shape == (2, 200)
-    assert [tuple(stage.shape[1:]) for stage in found] == [
+    assert [tuple(stage.shape[1:]) for stage in features] == [
         (width, size // halving, size // halving) for width, halving in ((32, 2), (64, 4), (128, 8), (192, 16))
     ]
 
@@ -168,11 +174,11 @@ def test_crops_are_windows_of_the_image() -> None:
     ramp = torch.linspace(-1 + 1 / 64, 1 - 1 / 64, 64).expand(2000, 3, 64, 64)
     rows = random_crops(ramp, keys, 0.35)[:, 1, 17].double()
     places = (torch.arange(64) + 0.5) / 64
-    wanted = 2 * (right[:, None] + (places - 0.5) * width[:, None]) - 1
-    assert float((rows - wanted).abs().max()) < 0.02  # the border's half pixel
+    expected = 2 * (right[:, None] + (places - 0.5) * width[:, None]) - 1
+    assert float((rows - expected).abs().max()) < 0.02  # the border's half pixel
     columns = random_crops(ramp.transpose(2, 3), keys, 0.35)[:, 1, :, 17].double()
-    wanted = 2 * (down[:, None] + (places - 0.5) * height[:, None]) - 1
-    assert float((columns - wanted).abs().max()) < 0.02
+    expected = 2 * (down[:, None] + (places - 0.5) * height[:, None]) - 1
+    assert float((columns - expected).abs().max()) < 0.02
     assert random_crops(ramp, keys, 1.0) is ramp
 
 
@@ -256,8 +262,8 @@ def test_it_is_trained_before_the_tokenizer_that_asks_for_it(
     # Done is done.
     (tmp_path / "classifier.safetensors").rename(model / "classifier.safetensors")
     assert main(arguments) == 0
-    said = capsys.readouterr().err
-    assert all(f"{part}: already finished" in said for part in ("classifier", "tokenizer", "top", "bottom"))
+    messages = capsys.readouterr().err
+    assert all(f"{part}: already finished" in messages for part in ("classifier", "tokenizer", "top", "bottom"))
 
 
 def test_its_features_change_what_a_tokenizer_learns_and_nothing_else_does(
@@ -278,19 +284,19 @@ def test_its_features_change_what_a_tokenizer_learns_and_nothing_else_does(
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(arguments) == 2
-    *before, said = capsys.readouterr().err.strip().splitlines()
+    *before, message = capsys.readouterr().err.strip().splitlines()
     # What was found may have been said before; the error is one line, the last.
-    assert said.startswith("strait: ")
+    assert message.startswith("strait: ")
     assert not any(line.startswith("strait: ") for line in before)
-    return said
+    return message
 
 
 def test_a_missing_classifier_names_the_command(
     photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model"
-    said = refused(words(photo_folder, model, "tokenizer", *WANTED), capsys)
-    assert said.endswith(f"make it with: strait train classifier --data {photo_folder} --model {model}")
+    message = refused(words(photo_folder, model, "tokenizer", *WANTED), capsys)
+    assert message.endswith(f"make it with: strait train classifier --data {photo_folder} --model {model}")
     assert not model.exists()
 
 
@@ -302,10 +308,10 @@ def test_images_without_classes_are_refused(
         shutil.copy2(picture, tmp_path / "loose" / f"{number}.jpg")
     (tmp_path / "single").mkdir()
     shutil.copytree(photo_folder / "disc", tmp_path / "single" / "disc")
-    for data, found in (("loose", "no classes"), ("single", "one class")):
+    for data, classes in (("loose", "no classes"), ("single", "one class")):
         for part in ("classifier", "tokenizer"):
-            said = refused(words(tmp_path / data, tmp_path / "model", part, *WANTED), capsys)
-            assert f"have {found}, but it needs at least two" in said
+            message = refused(words(tmp_path / data, tmp_path / "model", part, *WANTED), capsys)
+            assert f"have {classes}, but it needs at least two" in message
     assert not (tmp_path / "model").exists()
 
 
@@ -315,15 +321,15 @@ def test_a_classifier_of_another_shape_is_refused(
     model = tmp_path / "model"
     shutil.copytree(learned, model)
     wider = ["--classifier.channels", "16", *WANTED]
-    said = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
-    assert "classifier differs from the settings" in said
+    message = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
+    assert "classifier differs from the settings" in message
     shutil.rmtree(model / "runs" / "classifier")
-    said = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
-    assert "classifier.safetensors does not fit" in said
+    message = refused(words(photo_folder, model, "tokenizer", *wider), capsys)
+    assert "classifier.safetensors does not fit" in message
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "said"),
+    ("setting", "value", "message"),
     [
         ("classifier.channels", "0", "must have channels, multipliers and res_blocks of at least 1"),
         ("classifier.multipliers", "[1,1,1,1,1,1]", "6 stages need images of at least 64 pixels, not 32"),
@@ -333,9 +339,9 @@ def test_a_classifier_of_another_shape_is_refused(
     ],
 )
 def test_settings_that_cannot_be_say_so(
-    setting: str, value: str, said: str, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setting: str, value: str, message: str, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refused(words(photo_folder, tmp_path / "model", "classifier", f"--{setting}", value), capsys)
+    assert message in refused(words(photo_folder, tmp_path / "model", "classifier", f"--{setting}", value), capsys)
 
 
 def test_what_is_to_be_trained_for_a_configuration() -> None:

@@ -111,10 +111,10 @@ def test_the_decoder_sees_the_noise_and_nothing_else_changes(levels: int) -> Non
             )
             for inputs in seen
         ]
-        for one, other in zip(*gradients, strict=True):
-            assert (one is None) == (other is None)
-            if one is not None:
-                torch.testing.assert_close(one, other)
+        for gradient, noisy_gradient in zip(*gradients, strict=True):
+            assert (gradient is None) == (noisy_gradient is None)
+            if gradient is not None:
+                torch.testing.assert_close(gradient, noisy_gradient)
 
 
 CONFIG = TokenizerTrainingConfig(
@@ -181,11 +181,11 @@ def test_noise_belongs_to_the_sample_and_the_step() -> None:
     config = dataclasses.replace(CONFIG, adversarial=AdversarialConfig(weight=0.0), code_noise=0.8)
     whole, halves = (trainee(dataclasses.replace(config, accumulate=pieces)) for pieces in (1, 2))
     for step in (0, 1):
-        (one,), two = whole._noise(step, 1), halves._noise(step, 2)
-        assert one is not None
-        assert torch.equal(one.keys, torch.cat([noise.keys for noise in two if noise is not None]))
-        assert torch.equal(one.shares, torch.cat([noise.shares for noise in two if noise is not None]))
-        assert len(set(one.keys.tolist())) == len(PIXELS)
+        (whole_noise,), two = whole._noise(step, 1), halves._noise(step, 2)
+        assert whole_noise is not None
+        assert torch.equal(whole_noise.keys, torch.cat([noise.keys for noise in two if noise is not None]))
+        assert torch.equal(whole_noise.shares, torch.cat([noise.shares for noise in two if noise is not None]))
+        assert len(set(whole_noise.keys.tolist())) == len(PIXELS)
     (first,), (second,) = whole._noise(0, 1), whole._noise(1, 1)
     assert first is not None
     assert second is not None

@@ -267,10 +267,10 @@ def test_damaged_images_are_named_skipped_and_counted(
     (data / "words.png").write_text("these are words")
     command = ("train", "tokenizer", "--config", "smoke", "--data", tmp_path / "data", *SMALL)
     assert run(*command, "--model", tmp_path / "model") == 0
-    said = capsys.readouterr().err
-    assert said.count("cut.jpg") == 1
-    assert said.count("words.png") == 1
-    assert "2 unreadable images were skipped" in said
+    messages = capsys.readouterr().err
+    assert messages.count("cut.jpg") == 1
+    assert messages.count("words.png") == 1
+    assert "2 unreadable images were skipped" in messages
     for file in data.glob("?.jpg"):
         file.write_bytes(b"gone")
     assert run(*command, "--model", tmp_path / "other") == 2
@@ -278,7 +278,7 @@ def test_damaged_images_are_named_skipped_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["paint"], "no verb 'paint'"),
         (["generate"], "--output"),
@@ -297,12 +297,12 @@ def test_damaged_images_are_named_skipped_and_counted(
     ],
 )
 def test_errors_are_one_line_that_names_the_cause(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -337,8 +337,8 @@ def test_training_says_once_that_classes_are_called_by_numbers(
         shutil.copytree(folder, tmp_path / "data" / name)
     words = ("train", "--config", "smoke", "--data", tmp_path / "data", "--model", tmp_path / "model", *SMALL)
     assert run(*words, "--stop-after", "0") == 0
-    said = capsys.readouterr().err
-    assert said.count("class names are numbers: label 1 means the class with this name; #1 means class") == 1
+    messages = capsys.readouterr().err
+    assert messages.count("class names are numbers: label 1 means the class with this name; #1 means class") == 1
 
 
 def test_a_missing_part_says_which_command_makes_it(

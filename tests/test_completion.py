@@ -15,10 +15,10 @@ from strait.config import config_names
 
 
 def script(shell: str) -> str:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         assert main(["completion", shell]) == 0
-    return said.getvalue()
+    return output.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def offered(bash: Path, line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    ("line", "completions"),
     [
         ("strait gen", ["generate"]),
         ("strait edit tra", ["transfer"]),
@@ -60,8 +60,8 @@ def offered(bash: Path, line: str) -> list[str]:
         ("strait generate --output ", []),  # then bash offers files
     ],
 )
-def test_bash_offers_what_the_words_before_allow(bash: Path, line: str, wanted: list[str]) -> None:
-    assert offered(bash, line) == wanted
+def test_bash_offers_what_the_words_before_allow(bash: Path, line: str, completions: list[str]) -> None:
+    assert offered(bash, line) == completions
 
 
 def test_bash_offers_every_verb(bash: Path) -> None:

@@ -54,11 +54,11 @@ def true_tokens(batch: int) -> Tensor:
 def test_so_many_tokens_of_each_sample_are_predicted_and_the_others_stay(share: float, count: int) -> None:
     tokens, labels = true_tokens(8), torch.arange(8)
     top = Certain(CODES - 1)
-    found = augmented_condition(top.bind, tokens, GRID, labels, share, key(3, torch.arange(8)))
+    augmented_tokens = augmented_condition(top.bind, tokens, GRID, labels, share, key(3, torch.arange(8)))
     assert torch.equal(top.labels, labels)
     assert top.canvas.masked.sum(-1).tolist() == [count] * 8
-    assert torch.equal(found == CODES - 1, top.canvas.masked)
-    assert torch.equal(found[~top.canvas.masked], tokens[~top.canvas.masked])
+    assert torch.equal(augmented_tokens == CODES - 1, top.canvas.masked)
+    assert torch.equal(augmented_tokens[~top.canvas.masked], tokens[~top.canvas.masked])
 
 
 def test_the_choice_depends_on_the_key_alone() -> None:
@@ -67,9 +67,10 @@ def test_the_choice_depends_on_the_key_alone() -> None:
     labels = torch.tensor([0, 1, 2, -1, 0, 1])
     together = augmented_condition(top.bind, tokens, GRID, labels, 0.5, keys)
     for row in range(6):
-        one = slice(row, row + 1)
+        row_slice = slice(row, row + 1)
         assert torch.equal(
-            augmented_condition(top.bind, tokens[one], GRID, labels[one], 0.5, keys[one]), together[one]
+            augmented_condition(top.bind, tokens[row_slice], GRID, labels[row_slice], 0.5, keys[row_slice]),
+            together[row_slice],
         )
     others = augmented_condition(top.bind, tokens, GRID, labels, 0.5, key(6, torch.arange(6)))
     assert not torch.equal(others, together)
@@ -83,8 +84,8 @@ def test_draws_follow_the_tops_distribution() -> None:
 
     tokens = torch.zeros(1000, LENGTH, dtype=torch.int64)
     labels = torch.zeros(1000, dtype=torch.int64)
-    found = augmented_condition(bind, tokens, GRID, labels, 1.0, key(0, torch.arange(1000)))
-    shares = torch.bincount(found.flatten(), minlength=3) / found.numel()
+    draws = augmented_condition(bind, tokens, GRID, labels, 1.0, key(0, torch.arange(1000)))
+    shares = torch.bincount(draws.flatten(), minlength=3) / draws.numel()
     # 20,000 draws: a standard error of 0.0035 at most.
     assert torch.allclose(shares, p, atol=0.015)
 
@@ -94,9 +95,9 @@ def test_what_stood_under_the_mask_has_no_say() -> None:
     tokens, keys, labels = true_tokens(4), key(5, torch.arange(4)), torch.full((4,), -1)
     probe = Certain(CODES - 1)
     augmented_condition(probe.bind, tokens, GRID, labels, 0.5, keys)
-    other = torch.where(probe.canvas.masked, (tokens + 3) % CODES, tokens)
+    altered_tokens = torch.where(probe.canvas.masked, (tokens + 3) % CODES, tokens)
     first = augmented_condition(top.bind, tokens, GRID, labels, 0.5, keys)
-    assert torch.equal(augmented_condition(top.bind, other, GRID, labels, 0.5, keys), first)
+    assert torch.equal(augmented_condition(top.bind, altered_tokens, GRID, labels, 0.5, keys), first)
 
 
 def small_cache(photo_folder: Path, folder: Path) -> TokenCache:
@@ -136,9 +137,9 @@ def test_equation_6(photo_folder: Path, tmp_path: Path, reduction: str) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     def augment(tokens: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        found = augmented_condition(top.bind, tokens, (2, 2), labels, 0.5, keys)
-        seen.append((tokens, found))
-        return found
+        augmented_tokens = augmented_condition(top.bind, tokens, (2, 2), labels, 0.5, keys)
+        seen.append((tokens, augmented_tokens))
+        return augmented_tokens
 
     settings = TransformerTrainingConfig(
         steps=2, batch_size=6, label_smoothing=0.0, loss=reduction, condition_augmentation=0.5
@@ -147,10 +148,10 @@ def test_equation_6(photo_folder: Path, tmp_path: Path, reduction: str) -> None:
     tokens, job, preview = TrainingTokens(cache), Job(torch.device("cpu")), Preview(no_preview)
     trainee = TransformerTrainee(network, {1: network}, settings, run, tokens, job, preview, augment)
     metrics = trainee.step(0)
-    (condition, canvas, logits), (true, found) = network.passes[0], seen[0]
-    assert torch.equal(condition.context[0].flatten(1), found)
-    assert ((found != true).sum(-1) == 2).all()
-    assert (found != true).eq(found == CODES - 1).all()
+    (condition, canvas, logits), (true, augmented_tokens) = network.passes[0], seen[0]
+    assert torch.equal(condition.context[0].flatten(1), augmented_tokens)
+    assert ((augmented_tokens != true).sum(-1) == 2).all()
+    assert (augmented_tokens != true).eq(augmented_tokens == CODES - 1).all()
     total = 0.0
     of_masked = iter(logits)
     for row in range(6):

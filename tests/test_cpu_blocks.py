@@ -67,8 +67,8 @@ def test_packed_convolutions_are_the_same_convolutions():
     assert all(isinstance(layer, PackedConvolution) for layer in net)
     assert_same_weights(net.state_dict(), before)
     with torch.no_grad():
-        for x, wanted in zip(pictures, expected, strict=True):
-            torch.testing.assert_close(net(x), wanted, atol=1e-5, rtol=1e-5)
+        for x, reference in zip(pictures, expected, strict=True):
+            torch.testing.assert_close(net(x), reference, atol=1e-5, rtol=1e-5)
     with pytest.raises(RuntimeError, match=r"no gradient.*pack=False"):
         net(torch.zeros(1, 3, 8, 8, requires_grad=True))
 
@@ -99,8 +99,8 @@ def test_a_packed_model_is_for_inference(shipped: StraIT):
     tokens = shipped.encode(torch.zeros(2, 3, 128, 128))
     images = packed.tokenizer.decoder(*(packed.tokenizer.codebook(0).embed(grid) for grid in tokens.levels))
     assert not images.requires_grad  # without no_grad, since nobody asks for a gradient
-    made = packed.decode(tokens)
-    assert made.is_contiguous()
+    pixels = packed.decode(tokens)
+    assert pixels.is_contiguous()
     assert packed.generate(count=1, decoding=QUICK).view(1, -1).shape == (1, 3 * 128 * 128)
     for attempt in (copy.deepcopy, pickle.dumps, lambda model: model.load_state_dict(shipped.state_dict())):
         with pytest.raises(RuntimeError, match="pack=False"):
@@ -117,8 +117,8 @@ def test_attention_is_not_unrolled_where_it_is_compiled():
 
     query = torch.randn(1, 2, 70, 8).bfloat16()
     with torch.no_grad():
-        found = torch.compile(attend, backend=keep)(query, query, query)
-        torch.testing.assert_close(found, attend(query, query, query), atol=0.02, rtol=0.02)
+        output = torch.compile(attend, backend=keep)(query, query, query)
+        torch.testing.assert_close(output, attend(query, query, query), atol=0.02, rtol=0.02)
     assert len(graphs) == 1
     assert "baddbmm" not in graphs[0].code
 
@@ -126,8 +126,8 @@ def test_attention_is_not_unrolled_where_it_is_compiled():
 def test_a_packed_tokenizer_finds_the_same_tokens(shipped: StraIT):
     images = shipped.generate(count=4, seed=5, decoding=QUICK)
     packed = copy.deepcopy(shipped).pack()
-    tokens, found = shipped.encode(images), packed.encode(images)
-    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, found.levels, strict=True))
+    tokens, packed_tokens = shipped.encode(images), packed.encode(images)
+    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, packed_tokens.levels, strict=True))
     torch.testing.assert_close(packed.decode(tokens), shipped.decode(tokens), atol=1e-4, rtol=0)
 
 
@@ -215,9 +215,9 @@ def test_gelu_leaves_its_argument_alone_where_there_are_gradients():
     before = x.detach().clone()
     gelu(x).sum().backward()
     assert torch.equal(x.detach(), before)
-    other = before.requires_grad_()
-    F.gelu(other, approximate="tanh").sum().backward()
-    assert torch.equal(x.grad, other.grad)  # type: ignore[arg-type]
+    reference = before.requires_grad_()
+    F.gelu(reference, approximate="tanh").sum().backward()
+    assert torch.equal(x.grad, reference.grad)  # type: ignore[arg-type]
 
 
 def test_long_gelu_is_taken_in_pieces():
@@ -234,11 +234,11 @@ def test_gelu_within_a_packed_product_is_rounded_once():
     net = nn.Sequential(layer)
     pack_layers(net)
     with torch.no_grad():
-        found = linear_gelu(net[0], x)
+        output = linear_gelu(net[0], x)
         after = gelu(net[0](x))
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), exact, atol=1e-3, rtol=2**-8)
-    assert (found.double() - exact).abs().mean() < (after.double() - exact).abs().mean()
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.double(), exact, atol=1e-3, rtol=2**-8)
+    assert (output.double() - exact).abs().mean() < (after.double() - exact).abs().mean()
 
 
 @pytest.mark.parametrize(
@@ -260,13 +260,13 @@ def test_attention_in_bfloat16_is_attention(
     product = torch.baddbmm
     monkeypatch.setattr(torch, "baddbmm", lambda *args, **options: products.append(1) or product(*args, **options))
     with torch.no_grad():
-        found = attend(query, key, value)
+        output = attend(query, key, value)
         assert len(products) == (0 if amx else pieces)
         alone = [attend(query[i : i + 1], key[i : i + 1], value[i : i + 1]) for i in range(2)]
-    assert found.dtype == torch.bfloat16
-    assert found.shape == (2, queries, 144)
-    torch.testing.assert_close(found.double(), exact, atol=0.02, rtol=0.02)
-    assert torch.equal(torch.cat(alone), found)
+    assert output.dtype == torch.bfloat16
+    assert output.shape == (2, queries, 144)
+    torch.testing.assert_close(output.double(), exact, atol=0.02, rtol=0.02)
+    assert torch.equal(torch.cat(alone), output)
 
 
 @pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="this processor has no bfloat16")

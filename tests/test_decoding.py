@@ -259,12 +259,12 @@ CONFIG = DecodingConfig(steps=(4, 3), temperature=(4.5, 2.0))
 
 def partly_known(batch: int, seed: int = 1) -> list[Canvas]:
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    known_canvases = []
     for grid, codes in ((TOP_GRID, CONTEXT_CODES), ((4, 6), CODES)):
         shape = (batch, grid[0] * grid[1])
         tokens = torch.randint(codes, shape, generator=generator)
-        found.append(Canvas(tokens, torch.rand(shape, generator=generator) < 0.6, grid))
-    return found
+        known_canvases.append(Canvas(tokens, torch.rand(shape, generator=generator) < 0.6, grid))
+    return known_canvases
 
 
 @pytest.mark.parametrize("keep", KEEPS)
@@ -310,8 +310,10 @@ def test_what_stands_under_the_mask_never_matters(guidance: float):
     first = partly_known(6)
     hidden = [dataclasses.replace(canvas, tokens=torch.where(canvas.masked, 10**6, canvas.tokens)) for canvas in first]
     config = dataclasses.replace(CONFIG, guidance=guidance)
-    one, other = (list(stratified_decode(levels_of(), LABELS, SEEDS, config, start)) for start in (first, hidden))
-    for a, b in zip(one, other, strict=True):
+    steps, hidden_steps = (
+        list(stratified_decode(levels_of(), LABELS, SEEDS, config, start)) for start in (first, hidden)
+    )
+    for a, b in zip(steps, hidden_steps, strict=True):
         assert torch.equal(a.canvas.tokens, b.canvas.tokens)
         assert torch.equal(a.canvas.masked, b.canvas.masked)
         assert torch.equal(a.confidence, b.confidence)
@@ -344,8 +346,8 @@ def test_seeds_and_labels_make_different_images():
     seeds = image_seeds(1, torch.arange(40))
     by_class = [decode(torch.full((40,), label), seeds) for label in (*range(CLASSES), NULL_LABEL)]
     for level in range(2):
-        for index, one in enumerate(by_class):
-            assert not any(torch.equal(one[level], other[level]) for other in by_class[index + 1 :])
+        for index, tokens in enumerate(by_class):
+            assert not any(torch.equal(tokens[level], later_tokens[level]) for later_tokens in by_class[index + 1 :])
 
 
 def decode(labels: Tensor, seeds: Tensor, config: DecodingConfig = CONFIG) -> tuple[Tensor, ...]:
@@ -372,9 +374,9 @@ def test_draws_differ_by_level_and_step_and_from_the_choice():
     logits, sampling = torch.zeros(1, 64, 50), settings_of_rows([0], [4], [1.0], 5)
     later = dataclasses.replace(sampling, step=torch.tensor([1]))
     drawn = [draw(logits, *of)[0] for of in ((sampling, 0), (sampling, 1), (later, 0), (later, 1))]
-    for index, one in enumerate(drawn):
-        for other in drawn[index + 1 :]:
-            assert (one == other).float().mean() < 0.15  # 1 in 50 by chance
+    for index, ids in enumerate(drawn):
+        for later_ids in drawn[index + 1 :]:
+            assert (ids == later_ids).float().mean() < 0.15  # 1 in 50 by chance
 
 
 def test_noise_of_the_choice_fades_to_nothing():
@@ -401,10 +403,10 @@ def test_lowest_takes_the_lowest_masked_and_the_first_of_equals(
     scores = torch.tensor([[float(score) for score, _ in row] for row in rows])
     masked = torch.tensor([[hidden for _, hidden in row] for row in rows])
     counts = [data.draw(st.integers(0, sum(hidden for _, hidden in row))) for row in rows]
-    found = lowest(scores, masked, torch.tensor(counts))
+    selection = lowest(scores, masked, torch.tensor(counts))
     for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
         places = sorted((score, place) for place, (score, hidden) in enumerate(row) if hidden)[:count]
-        assert found[index].nonzero().flatten().tolist() == sorted(place for _, place in places)
+        assert selection[index].nonzero().flatten().tolist() == sorted(place for _, place in places)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 5), (5, 1), (2, 3), (4, 4), (4, 6), (8, 8), (16, 16), (9, 9), (6, 18)])
@@ -422,9 +424,9 @@ def test_halton_finds_tokens_in_its_order():
     config = DecodingConfig(steps=(4,), temperature=(4.5,), schedule="cosine", keep="halton")
     counts = []
     for step in stratified_decode(levels_of()[:1], LABELS, SEEDS, config):
-        found = [set((~row).nonzero().flatten().tolist()) for row in step.canvas.masked]
-        counts.append(len(found[0]))
-        assert found == [set(order[: counts[-1]])] * 6
+        places = [set((~row).nonzero().flatten().tolist()) for row in step.canvas.masked]
+        counts.append(len(places[0]))
+        assert places == [set(order[: counts[-1]])] * 6
     assert counts == [1, 2, 4, 6]  # 6 less 6 cos(pi r / 2), rounded down, at 1/4, 1/2, 3/4 and 1
 
 
@@ -459,7 +461,7 @@ def test_bottom_is_guided_by_the_finished_top():
     )
     assert torch.equal(list(alone)[-1].canvas.tokens, bottom.tokens)
     # And not under another.
-    other = decode_level(
+    flipped_steps = decode_level(
         Guided(real_bottom().bind, Condition(LABELS, (top.as_grid().flip(0),)), False),
         Canvas.blank(6, (4, 6)),
         level_sampling(SEEDS, CONFIG, 1),
@@ -467,7 +469,7 @@ def test_bottom_is_guided_by_the_finished_top():
         1,
         CONFIG,
     )
-    assert not torch.equal(list(other)[-1].canvas.tokens, bottom.tokens)
+    assert not torch.equal(list(flipped_steps)[-1].canvas.tokens, bottom.tokens)
 
 
 def test_a_third_level_is_guided_by_all_before_it():
@@ -489,8 +491,8 @@ def test_a_third_level_is_guided_by_all_before_it():
 def test_a_known_top_is_handed_on_as_it_is():
     top = torch.randint(CONTEXT_CODES, (6, *TOP_GRID), generator=torch.Generator().manual_seed(2))
     canvases = [Canvas.known(top), Canvas.blank(6, (4, 6))]
-    found = final_tokens(stratified_decode(levels_of(), LABELS, SEEDS, CONFIG, canvases)).levels
-    assert torch.equal(found[0], top)
+    grids = final_tokens(stratified_decode(levels_of(), LABELS, SEEDS, CONFIG, canvases)).levels
+    assert torch.equal(grids[0], top)
     alone = decode_level(
         Guided(real_bottom().bind, Condition(LABELS, (top,)), False),
         canvases[1],
@@ -499,7 +501,7 @@ def test_a_known_top_is_handed_on_as_it_is():
         1,
         CONFIG,
     )
-    assert torch.equal(list(alone)[-1].canvas.as_grid(), found[1])
+    assert torch.equal(list(alone)[-1].canvas.as_grid(), grids[1])
 
 
 def test_final_tokens_are_each_levels_last_canvas_coarse_to_fine():

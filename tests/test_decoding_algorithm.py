@@ -37,8 +37,8 @@ def sines(codes: int, salt: float) -> Scores:
     """Every known token, the label and every coarser token have their part in every logit."""
 
     def scores(seen: list[int | None], label: int, context: list[int]) -> list[list[float]]:
-        known = sum((place + 1) * (token + 1) for place, token in enumerate(seen) if token is not None)
-        phase = salt + 0.71 * known + 1.9 * label + sum(0.43 * (place + 1) * t for place, t in enumerate(context))
+        total = sum((place + 1) * (token + 1) for place, token in enumerate(seen) if token is not None)
+        phase = salt + 0.71 * total + 1.9 * label + sum(0.43 * (place + 1) * t for place, t in enumerate(context))
         return [
             [2 * math.sin(phase + 1.3 * place + 2.1 * code) for code in range(codes)] for place in range(len(seen))
         ]
@@ -98,7 +98,7 @@ def naive_level(
             scale = row.guidance * ((index + 1) / num_steps if config.guidance_ramp == "linear" else 1)
             null = scores(seen, NULL_LABEL, context)
             logits = [
-                [one + scale * (one - other) for one, other in zip(*pair, strict=True)]
+                [logit + scale * (logit - null_logit) for logit, null_logit in zip(*pair, strict=True)]
                 for pair in zip(logits, null, strict=True)
             ]
         steps.append(
@@ -162,7 +162,7 @@ def test_the_whole_algorithm_equals_naive(data: st.DataObject):
         for name, grid, count, scores in zip(("top", "bottom"), grids, codes, networks, strict=True)
     ]
     first = [data.draw(canvases(batch, grid, count)) for grid, count in zip(grids, codes, strict=True)]
-    found = list(stratified_decode(levels, torch.tensor(labels), seeds, configs, first))
+    steps = list(stratified_decode(levels, torch.tensor(labels), seeds, configs, first))
     for index, (label, config) in enumerate(zip(labels, configs, strict=True)):
         context: list[int] = []
         expected: list[NaiveStep] = []
@@ -172,10 +172,10 @@ def test_the_whole_algorithm_equals_naive(data: st.DataObject):
             of_level = naive_level(scores, tokens, masked, context, row, config, level, canvas.grid)
             context = of_level[-1].tokens
             # Where others of the batch have more to find, a row that has ended stays as it is.
-            waiting = sum(step.level == ("top", "bottom")[level] for step in found) - len(of_level)
+            waiting = sum(step.level == ("top", "bottom")[level] for step in steps) - len(of_level)
             still = NaiveStep(context, [False] * len(context), [0.0] * len(context))
             expected += of_level + [still] * waiting
-        for step, naive in zip(found, expected, strict=True):
+        for step, naive in zip(steps, expected, strict=True):
             assert step.drawn[index].tolist() == step.canvas.tokens[index].tolist() == naive.tokens
             assert step.canvas.masked[index].tolist() == naive.masked
             assert step.confidence[index].tolist() == pytest.approx(naive.log_p, abs=1e-4)
@@ -214,14 +214,14 @@ def test_rows_of_different_settings_equal_naive(data: st.DataObject, schedule: s
     )
     condition = Condition(torch.tensor([row.label for row in rows]))
     network = Guided(as_network(BOTTOM), condition, guided=True)
-    found = list(decode_level(network, first, sampling, "level", level, config))
+    steps = list(decode_level(network, first, sampling, "level", level, config))
     unknown = first.masked.sum(-1).tolist()
-    assert len(found) == max(min(row.num_steps, max(1, start)) for row, start in zip(rows, unknown, strict=True))
+    assert len(steps) == max(min(row.num_steps, max(1, start)) for row, start in zip(rows, unknown, strict=True))
     for index, row in enumerate(rows):
         tokens, masked = first.tokens[index].tolist(), first.masked[index].tolist()
         expected = naive_level(BOTTOM, tokens, masked, [], row, config, level, grid)
         # A row that has taken all its steps stays as it is while others go on.
-        for step, naive in zip(found, expected + expected[-1:] * (len(found) - len(expected)), strict=True):
+        for step, naive in zip(steps, expected + expected[-1:] * (len(steps) - len(expected)), strict=True):
             assert step.canvas.tokens[index].tolist() == naive.tokens
             assert step.canvas.masked[index].tolist() == naive.masked
 

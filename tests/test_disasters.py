@@ -40,16 +40,16 @@ def refused_here(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The same of a run in this process."""
     capsys.readouterr()
     assert main(words[words.index("strait.cli") + 1 :]) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line.startswith("strait: ")]
+    messages = capsys.readouterr().err
+    assert "Traceback" not in messages
+    (line,) = [line for line in messages.splitlines() if line.startswith("strait: ")]
     return line
 
 
 def step_of(model: Path) -> int:
-    found = load_checkpoint(model / "runs" / "tokenizer" / "checkpoints")
-    assert found is not None
-    return found[0]
+    checkpoint = load_checkpoint(model / "runs" / "tokenizer" / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint[0]
 
 
 @pytest.fixture(scope="module")

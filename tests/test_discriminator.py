@@ -123,8 +123,8 @@ def test_r1_is_measured_on_images_from_0_to_1() -> None:
     judge = LinearJudge()
     unit = torch.rand(2, 3, 4, 4).requires_grad_()
     (gradient,) = torch.autograd.grad(judge(2 * unit - 1).sum(), unit)
-    wanted = gradient.square().sum((1, 2, 3)).mean()
-    torch.testing.assert_close(r1_penalty(judge, 2 * unit.detach() - 1), wanted)
+    expected = gradient.square().sum((1, 2, 3)).mean()
+    torch.testing.assert_close(r1_penalty(judge, 2 * unit.detach() - 1), expected)
 
 
 def test_r1_averages_over_images() -> None:
@@ -140,12 +140,12 @@ def test_r1_does_not_round_under_autocast() -> None:
     torch.manual_seed(0)
     judge, images = Discriminator(8, 4, 8, True), torch.rand(2, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        found = r1_penalty(judge, images)
-    assert found.dtype == torch.float32
+        penalty = r1_penalty(judge, images)
+    assert penalty.dtype == torch.float32
     leaf = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(judge(leaf).sum(), leaf)
-    torch.testing.assert_close(found, 4 * gradient.square().sum((1, 2, 3)).mean())
-    found.backward()
+    torch.testing.assert_close(penalty, 4 * gradient.square().sum((1, 2, 3)).mean())
+    penalty.backward()
     # The last bias shifts the logits alone; everything else shapes the gradient.
     grown = {name for name, p in judge.named_parameters() if p.grad is not None and bool(p.grad.any())}
     assert {"conv_in.weight", "blocks.0.conv1.weight", "hidden.weight", "logit.weight"} <= grown
@@ -173,8 +173,8 @@ def test_the_non_saturating_losses() -> None:
 
 def test_the_hinge_losses() -> None:
     real, fake = torch.tensor(REAL), torch.tensor(FAKE)
-    wanted = mean([max(0, 1 - x) for x in REAL]) + mean([max(0, 1 + x) for x in FAKE])
-    assert float(discriminator_loss(real, fake, "hinge")) == pytest.approx(wanted)
+    expected = mean([max(0, 1 - x) for x in REAL]) + mean([max(0, 1 + x) for x in FAKE])
+    assert float(discriminator_loss(real, fake, "hinge")) == pytest.approx(expected)
     assert float(generator_loss(fake, "hinge")) == pytest.approx(-mean(FAKE))
     assert float(discriminator_loss(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0]), "hinge")) == 0
 
@@ -205,16 +205,16 @@ def test_the_ramp_never_falls(start: float, ramp: float, first: float, second: f
 
 def test_lecam_holds_logits_near_the_other_sides_mean() -> None:
     real_mean, fake_mean = 0.5, -1.0
-    wanted = mean([max(0, x - fake_mean) ** 2 for x in REAL]) + mean([max(0, real_mean - x) ** 2 for x in FAKE])
-    found = lecam_penalty(torch.tensor(REAL), torch.tensor(FAKE), torch.tensor(real_mean), torch.tensor(fake_mean))
-    assert float(found) == pytest.approx(wanted)
+    expected = mean([max(0, x - fake_mean) ** 2 for x in REAL]) + mean([max(0, real_mean - x) ** 2 for x in FAKE])
+    penalty = lecam_penalty(torch.tensor(REAL), torch.tensor(FAKE), torch.tensor(real_mean), torch.tensor(fake_mean))
+    assert float(penalty) == pytest.approx(expected)
 
 
 def test_pixel_losses_are_those_of_images_from_0_to_1() -> None:
-    made, images = torch.tensor([[-1.0, 0.5]]), torch.tensor([[1.0, 0.0]])
-    assert float(pixel_loss(made, images, "l1")) == pytest.approx((1 + 0.25) / 2)
-    assert float(pixel_loss(made, images, "l2")) == pytest.approx((1 + 0.0625) / 2)
-    assert pixel_loss(made.bfloat16(), images.bfloat16(), "l2").dtype == torch.float32
+    reconstructions, images = torch.tensor([[-1.0, 0.5]]), torch.tensor([[1.0, 0.0]])
+    assert float(pixel_loss(reconstructions, images, "l1")) == pytest.approx((1 + 0.25) / 2)
+    assert float(pixel_loss(reconstructions, images, "l2")) == pytest.approx((1 + 0.0625) / 2)
+    assert pixel_loss(reconstructions.bfloat16(), images.bfloat16(), "l2").dtype == torch.float32
 
 
 def test_the_bottom_is_dropped_as_often_as_asked() -> None:

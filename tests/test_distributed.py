@@ -170,9 +170,9 @@ def test_shards_are_stopped_and_one_process_goes_on(photo_folder: Path, tmp_path
     process = started(photo_folder, model, *SHORT, "--run.parallel", "fsdp", "--run.sample_every", "5")
     wait_for(model, "runs/top/samples/step-00000010.png", process)
     process.send_signal(signal.SIGTERM)  # which torchrun passes on
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode
-    assert said.count("rerun the command to resume") == 1  # the first process speaks for both
+    assert messages.count("rerun the command to resume") == 1  # the first process speaks for both
     assert list(model.glob("runs/top/checkpoints/step-*"))
     finish(command(photo_folder, model, *SHORT, "--run.sample_every", "0", "--top_training.steps", "60"))
     assert logged_steps(model, "top") == list(range(10, 61, 10))
@@ -188,12 +188,12 @@ def test_the_death_of_one_process_is_a_line_and_costs_nothing(photo_folder: Path
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(max(map(int, table.stdout.split())), signal.SIGKILL)
-    _, said = process.communicate(timeout=120)
+    _, messages = process.communicate(timeout=120)
     assert process.returncode
-    own = [line for line in said.splitlines() if line.startswith("strait: ")]
-    assert len(own) <= 1  # torchrun may end the other before it notices
-    assert all(re.search("another process of this run has died", line) for line in own)
-    assert "strait/cli.py" not in said
+    lines = [line for line in messages.splitlines() if line.startswith("strait: ")]
+    assert len(lines) <= 1  # torchrun may end the other before it notices
+    assert all(re.search("another process of this run has died", line) for line in lines)
+    assert "strait/cli.py" not in messages
     finish(command(photo_folder, model, *SHORT, "--top_training.steps", "60"))
     assert logged_steps(model, "top")[-1] >= 60
 
@@ -240,17 +240,17 @@ def exit_codes(photos: Path, out: Path, sender: int | None, *settings: str) -> t
 
 
 def test_a_signal_to_one_process_is_everybody_s_exit_status(photo_folder: Path, tmp_path: Path) -> None:
-    codes, said = exit_codes(photo_folder, tmp_path, 1, "--tokenizer_training.steps", "100000")
+    codes, messages = exit_codes(photo_folder, tmp_path, 1, "--tokenizer_training.steps", "100000")
     assert codes == [str(128 + signal.SIGTERM)] * 2
-    assert said.count("rerun the command to resume") == 1
+    assert messages.count("rerun the command to resume") == 1
 
 
 def test_training_that_cannot_go_on_is_said_once(photo_folder: Path, tmp_path: Path) -> None:
     """Such a rate leaves no numbers after a step or two."""
     settings = ("--tokenizer_training.learning_rate", "1e30", "--run.skip_at_most", "1")
-    codes, said = exit_codes(photo_folder, tmp_path, None, *settings)
+    codes, messages = exit_codes(photo_folder, tmp_path, None, *settings)
     assert codes == ["2", "2"]
-    assert said.count("run.skip_at_most") == 1
+    assert messages.count("run.skip_at_most") == 1
 
 
 def test_what_is_said_of_the_data_is_said_once(photo_folder: Path, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_what_is_said_of_the_data_is_said_once(photo_folder: Path, tmp_path: Pat
     shutil.copytree(photo_folder, data)
     (data / "notes.txt").write_text("no picture")
     settings = ("--tokenizer_training.steps", "2", "--tokenizer_training.codebook.start", "0")
-    codes, said = exit_codes(data, tmp_path, None, *settings, "--run.sample_every", "0")
+    codes, messages = exit_codes(data, tmp_path, None, *settings, "--run.sample_every", "0")
     assert codes == ["0", "0"]
-    assert said.count("ignored 1 files that are not pictures (.txt 1)") == 1
-    assert said.count("for training, none for validation") == 1
+    assert messages.count("ignored 1 files that are not pictures (.txt 1)") == 1
+    assert messages.count("for training, none for validation") == 1

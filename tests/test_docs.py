@@ -31,8 +31,8 @@ def test_tests_that_the_paper_map_names_exist() -> None:
         file = path or file
         named |= {(file, test)} if test else set()
     assert len(named) > 100
-    there = {file: set(re.findall(r"def (test_\w+)", (ROOT / file).read_text())) for file, _ in named}
-    assert sorted((file, test) for file, test in named if test not in there[file]) == []
+    tests = {file: set(re.findall(r"def (test_\w+)", (ROOT / file).read_text())) for file, _ in named}
+    assert sorted((file, test) for file, test in named if test not in tests[file]) == []
 
 
 def test_every_equation_line_table_and_figure_is_on_the_paper_map() -> None:

@@ -158,8 +158,8 @@ def test_a_real_training_is_healthy_and_shuffled_labels_are_named(
     capsys.readouterr()
     assert main(["doctor", str(tmp_path / "model true")]) == 0
     assert main(["doctor", str(tmp_path / "model shuffled"), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
-    assert [(f["part"], f["check"]) for f in found if not f["healthy"]] == [("top", "labels")]
+    findings = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    assert [(f["part"], f["check"]) for f in findings if not f["healthy"]] == [("top", "labels")]
 
 
 def _photographs(folder: Path, count: int) -> Path:

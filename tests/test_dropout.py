@@ -17,11 +17,11 @@ from strait.runtime.devices import can_compile
 def test_elements_are_dropped_at_the_rate_and_scaled(rate: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     count = 400_003
-    made = dropout(torch.ones(count, dtype=dtype), rate)
-    dropped = (made == 0).double().mean().item()
-    assert made.dtype == dtype
+    output = dropout(torch.ones(count, dtype=dtype), rate)
+    dropped = (output == 0).double().mean().item()
+    assert output.dtype == dtype
     assert dropped == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / count) + 2**-17)
-    kept = made[made != 0].unique()
+    kept = output[output != 0].unique()
     assert kept.tolist() == pytest.approx([1 / (1 - rate)], rel=2**-8 if dtype == torch.bfloat16 else 1e-3)
 
 
@@ -30,10 +30,10 @@ def test_the_four_elements_of_one_draw_are_independent() -> None:
     torch.manual_seed(1)
     draws = 200_000
     dropped = (dropout(torch.ones(draws, 4), 0.3) == 0).long()
-    found = torch.bincount((dropped * torch.tensor([8, 4, 2, 1])).sum(-1), minlength=16).double()
+    tally = torch.bincount((dropped * torch.tensor([8, 4, 2, 1])).sum(-1), minlength=16).double()
     ones = torch.tensor([bin(number).count("1") for number in range(16)], dtype=torch.float64)
     expected = draws * 0.3**ones * 0.7 ** (4 - ones)
-    assert ((found - expected).square() / expected).sum().item() < 44.3  # chi-squared, 15 degrees, one in ten thousand
+    assert ((tally - expected).square() / expected).sum().item() < 44.3  # chi-squared, 15 degrees, one in ten thousand
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 7), (2, 3, 4, 5), (0, 4)])
@@ -44,10 +44,10 @@ def test_any_shape_keeps_it(shape: tuple[int, ...]) -> None:
 def test_the_gradient_is_that_of_what_was_kept() -> None:
     torch.manual_seed(2)
     x = torch.randn(1001, requires_grad=True)
-    made = dropout(x, 0.25)
-    made.sum().backward()
+    output = dropout(x, 0.25)
+    output.sum().backward()
     assert x.grad is not None
-    torch.testing.assert_close(x.grad * x, made.detach(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(x.grad * x, output.detach(), atol=1e-6, rtol=1e-6)
 
 
 def test_it_repeats_with_torchs_seed() -> None:
@@ -87,12 +87,12 @@ def test_attention_drops_weights(dtype: torch.dtype) -> None:
     scores = query.double() @ key.double().mT / math.sqrt(8)
     exact = scores.softmax(-1) @ value.double()
     torch.manual_seed(5)
-    found = attend(query, key, value, 0.4)
+    output = attend(query, key, value, 0.4)
     torch.manual_seed(5)
     kept = dropout(torch.ones(2, 3, 5, 9), 0.4).double()
     by_hand = ((scores.softmax(-1) * kept) @ value.double()).transpose(1, 2).flatten(-2)
     close = 0.05 if dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(found.double(), by_hand, atol=close, rtol=close)
+    torch.testing.assert_close(output.double(), by_hand, atol=close, rtol=close)
     mean = torch.stack([attend(query, key, value, 0.4).double() for _ in range(3000)]).mean(0)
     torch.testing.assert_close(mean, exact.transpose(1, 2).flatten(-2), atol=0.08, rtol=0)
 

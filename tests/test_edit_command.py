@@ -62,13 +62,13 @@ def test_infill_writes_each_result_and_keeps_the_rest(photo: Path, mask: Path, t
     names = [f"photo-infill-seed7-000{index}.png" for index in range(2)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     kept = pixels_of(mask) == 0
-    made = [pixels_of(tmp_path / "out" / name) for name in names]
-    for result in made:
+    results = [pixels_of(tmp_path / "out" / name) for name in names]
+    for result in results:
         assert np.array_equal(result[kept], pixels_of(photo)[kept])
-    assert not np.array_equal(made[0], made[1])
-    said = json.loads(Image.open(tmp_path / "out" / names[1]).info["strait"])
-    assert (said["edit"], said["seed"], said["index"], said["label"]) == ("infill", 7, 1, "lemon")
-    assert (said["strength"], said["margin"], said["composite"]) == (1.0, 0, True)
+    assert not np.array_equal(results[0], results[1])
+    settings = json.loads(Image.open(tmp_path / "out" / names[1]).info["strait"])
+    assert (settings["edit"], settings["seed"], settings["index"], settings["label"]) == ("infill", 7, 1, "lemon")
+    assert (settings["strength"], settings["margin"], settings["composite"]) == (1.0, 0, True)
     assert run(*words, "--box", "30,20,68,50", "--output", tmp_path / "box") == 2
     words = ("edit", "infill", photo, "--box", "30,20,68,50", "--label", "lemon", "--seed", 7, *QUICK)
     assert run(*words, "--output", tmp_path / "box") == 0
@@ -114,8 +114,8 @@ def test_relabel_is_infilling_under_the_new_class(photo: Path, mask: Path, tmp_p
     words = (photo, "--mask", mask, "--label", "daisy", *QUICK, "--output", tmp_path)
     assert run("edit", "infill", *words) == 0
     assert run("edit", "relabel", *words) == 0
-    one, other = (pixels_of(tmp_path / f"photo-{action}-seed0-0000.png") for action in ("infill", "relabel"))
-    assert np.array_equal(one, other)
+    infilled, relabelled = (pixels_of(tmp_path / f"photo-{action}-seed0-0000.png") for action in ("infill", "relabel"))
+    assert np.array_equal(infilled, relabelled)
 
 
 def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_extend_and_transfer_write_their_settings(photo: Path, tmp_path: Path) -
     assert run(*words, "--keep", 0.25, "--choose", "confidence") == 0
     moved = Image.open(tmp_path / "photo-transfer-seed0-0000.png")
     assert moved.size == (70, 70)
-    said = json.loads(moved.info["strait"])
-    assert (said["keep"], said["choose"], said["keep_bottom"]) == (0.25, "confidence", False)
+    settings = json.loads(moved.info["strait"])
+    assert (settings["keep"], settings["choose"], settings["keep_bottom"]) == (0.25, "confidence", False)
 
 
 def test_an_empty_mask_is_said(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,12 +170,12 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
         words = ("edit", "infill", photo, "--mask", mask, "--label", 3, *QUICK, option)
         assert run(*words, huge, "--output", tmp_path / f"huge{option}") == 0
         assert run(*words, largest, "--output", tmp_path / f"most{option}") == 0
-        made = pixels_of(tmp_path / f"huge{option}" / name)
-        assert np.array_equal(made, pixels_of(tmp_path / f"most{option}" / name)), option
+        pixels = pixels_of(tmp_path / f"huge{option}" / name)
+        assert np.array_equal(pixels, pixels_of(tmp_path / f"most{option}" / name)), option
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("paint",), "edit: there is no action 'paint'"),
         (("infill", "PHOTO"), "--mask: give the part to fill"),
@@ -204,13 +204,13 @@ def test_settings_of_any_size_act_as_the_largest_that_matters(photo: Path, mask:
     ],
 )
 def test_errors_are_one_line(
-    words: tuple[str, ...], said: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], message: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = [str(photo) if word == "PHOTO" else word for word in words]
     assert run("edit", *named, "--output", tmp_path / "out") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
     assert not (tmp_path / "out").exists()
 
 
@@ -253,16 +253,16 @@ def small_folder(small: StraIT, tmp_path: Path) -> Path:
 def test_frames_are_the_top_on_a_fixed_random_bottom_then_the_bottom(model: StraIT) -> None:
     labels, decoding = torch.tensor([3]), replace(model.decoding, steps=(6, 3))
     steps = list(model.decoding_steps(labels, seed=2, decoding=decoding))
-    made = list(frames(model, steps, seed=2))
-    assert [(frame.level, frame.index) for frame in made] == [(step.level, step.index) for step in steps]
+    sequence = list(frames(model, steps, seed=2))
+    assert [(frame.level, frame.index) for frame in sequence] == [(step.level, step.index) for step in steps]
     stand_in = random_grids(model, 1, 2)[1]
     assert 0 <= int(stand_in.min()) < int(stand_in.max()) < 2048
-    for frame, step in zip(made, steps, strict=True):
+    for frame, step in zip(sequence, steps, strict=True):
         if step.level == "top":
             expected = model.decode(Tokens((step.drawn.view(1, 8, 8), stand_in)))
             assert torch.equal(frame.image, expected)
-    assert torch.equal(made[-1].image, model.generate([3], seed=2, decoding=decoding))
-    assert torch.equal(made[4].confidence.flatten(), steps[4].confidence.exp().flatten())
+    assert torch.equal(sequence[-1].image, model.generate([3], seed=2, decoding=decoding))
+    assert torch.equal(sequence[4].confidence.flatten(), steps[4].confidence.exp().flatten())
 
 
 def test_the_stand_in_for_the_bottom_is_random(model: StraIT) -> None:
@@ -287,8 +287,8 @@ def test_each_token_is_counted_at_the_step_that_kept_it(small: StraIT) -> None:
     labels = torch.tensor([3])
     masked = torch.zeros(1, 4, 4, dtype=torch.bool)
     masked[0, 1:] = True
-    known = random_grids(model, 1, 0)
-    canvases = [Canvas.known(known[0], masked), Canvas.blank(1, (8, 8))]
+    grids = random_grids(model, 1, 0)
+    canvases = [Canvas.known(grids[0], masked), Canvas.blank(1, (8, 8))]
     decoding = replace(model.decoding, steps=(12, 6))
     steps = list(model.decoding_steps(labels, decoding=decoding, canvases=canvases))
     for level, its, start in zip(
@@ -296,9 +296,9 @@ def test_each_token_is_counted_at_the_step_that_kept_it(small: StraIT) -> None:
     ):
         for place in range(start.masked.shape[1]):
             kept = [step.index for step in its if not step.canvas.masked[0, place]]
-            wanted = kept[0] if start.masked[0, place] else -1
-            assert int(level.kept_at.flatten()[place]) == wanted
-            sure = 1.0 if wanted < 0 else float(its[wanted].confidence[0, place].exp())
+            kept_at = kept[0] if start.masked[0, place] else -1
+            assert int(level.kept_at.flatten()[place]) == kept_at
+            sure = 1.0 if kept_at < 0 else float(its[kept_at].confidence[0, place].exp())
             assert float(level.confidence.flatten()[place]) == pytest.approx(sure)
         assert ((level.change >= 0) & (level.change <= 1)).all()
 
@@ -333,9 +333,9 @@ def test_the_process_is_written_with_a_frame_a_step(
 ) -> None:
     words = ("edit", "process", photo, "--box", "30,20,70,50", "--format", kind, "--output", tmp_path, "--json")
     assert run(*words, "--steps", "5+3", "--label", 3, "--cover", 0, "--model", small_folder) == 0
-    said = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     name = "photo-process-seed0-0000"
-    assert [Path(path).name for path in said["files"]] == [
+    assert [Path(path).name for path in report["files"]] == [
         f"{name}-strip.png",
         f"{name}.{kind}",
         f"{name}-redrawn.png",
@@ -345,7 +345,8 @@ def test_the_process_is_written_with_a_frame_a_step(
     assert moving.size == (2 * 192, 192)
     assert Image.open(tmp_path / f"{name}-strip.png").size == (8 * 18 + 2, 2 * 34 + 2)
     counts = {
-        level: sum(row["tokens"] for row in said["redrawing"] if row["level"] == level) for level in ("top", "bottom")
+        level: sum(row["tokens"] for row in report["redrawing"] if row["level"] == level)
+        for level in ("top", "bottom")
     }
     assert counts == {"top": 16, "bottom": 64}
 
@@ -371,8 +372,8 @@ def test_frames_know_how_many_steps_their_level_takes(model: StraIT) -> None:
     masked[0, 0, :3] = True
     top, bottom = random_grids(model, 1, 0)
     canvases = [Canvas.known(top), Canvas.known(bottom, masked)]
-    made = list(frames(model, model.decoding_steps(torch.tensor([3]), canvases=canvases)))
-    assert [(frame.level, frame.index, frame.num_steps) for frame in made] == [
+    sequence = list(frames(model, model.decoding_steps(torch.tensor([3]), canvases=canvases)))
+    assert [(frame.level, frame.index, frame.num_steps) for frame in sequence] == [
         ("top", 0, 1),
         *(("bottom", index, 3) for index in range(3)),
     ]
@@ -389,9 +390,9 @@ def test_the_process_of_generation_needs_no_picture(
 
 
 def test_animations_of_other_kinds_are_refused(small: StraIT) -> None:
-    made = list(frames(small, small.decoding_steps(torch.tensor([3]))))
+    sequence = list(frames(small, small.decoding_steps(torch.tensor([3]))))
     with pytest.raises(ValueError, match=r"format: 'mp4' is not one of gif, webp"):
-        animation(made, 64, "mp4")
+        animation(sequence, 64, "mp4")
 
 
 def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: Path) -> None:
@@ -399,8 +400,8 @@ def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: P
     words = ["edit", "transfer", str(photo), *QUICK]
     assert main([*words, "--label", "lemon,7", "--count", "2", "--output", str(tmp_path)]) == 0
     model = StraIT.from_pretrained()
-    lemon, other = model.classes.find("lemon"), 7
-    names = ["".join(c if c.isalnum() else "-" for c in model.classes[label]) for label in (lemon, other)]
+    lemon, other_label = model.classes.find("lemon"), 7
+    names = ["".join(c if c.isalnum() else "-" for c in model.classes[label]) for label in (lemon, other_label)]
     results = [tmp_path / f"photo-{name}-transfer-seed0-{index:04d}.png" for name in names for index in (0, 1)]
     sheet = Image.open(tmp_path / "photo-transfer-sheet-seed0.png")
     assert {path.name for path in tmp_path.glob("photo-*.png")} == {path.name for path in results} | {
@@ -414,13 +415,13 @@ def test_several_classes_of_a_transfer_stand_on_a_sheet(photo: Path, tmp_path: P
         return np.asarray(sheet.crop((left, top, left + side, top + side)))
 
     assert np.array_equal(cell(0, 0), cell(1, 0))
-    for column, label in ((1, lemon), (2, other)):
+    for column, label in ((1, lemon), (2, other_label)):
         for row, keep_bottom in ((0, False), (1, True)):
             picture = read_picture(photo)
             edit = Edit(model, label, 1, 0, replace(model.decoding, steps=(3, 2)))
             (alone,) = transfer_picture(edit, picture, keep_bottom=keep_bottom)
-            wanted = to_pictures(as_images([alone], side))[0]
-            assert np.array_equal(cell(row, column), np.asarray(wanted))
+            expected = to_pictures(as_images([alone], side))[0]
+            assert np.array_equal(cell(row, column), np.asarray(expected))
         assert not np.array_equal(cell(0, column), cell(1, column))
         # One label alone gives the same first result.
         alone = tmp_path / f"alone{column}"
@@ -451,8 +452,8 @@ def test_an_infilling_under_two_classes_stands_on_a_sheet(photo: Path, tmp_path:
         results = [pixels_of(alone / f"photo-infill-seed0-{index:04d}.png") for index in (0, 1)]
         for index, result in enumerate(results):
             assert np.array_equal(pixels_of(tmp_path / f"photo-{name}-infill-seed0-{index:04d}.png"), result)
-        for column, wanted in enumerate((original, hidden, *results)):
-            assert np.array_equal(cell(row, column), np.asarray(to_pictures(as_images([wanted], side))[0]))
+        for column, expected in enumerate((original, hidden, *results)):
+            assert np.array_equal(cell(row, column), np.asarray(to_pictures(as_images([expected], side))[0]))
     assert not np.array_equal(cell(0, 2), cell(1, 2))
 
 

@@ -72,11 +72,11 @@ def test_every_mode_is_read_as_eight_bits(mode: str, tmp_path: Path) -> None:
     else:
         picture = Image.fromarray(np.stack([grey] * 3, -1)).convert(mode, palette=Image.Palette.ADAPTIVE)
     path = saved(tmp_path, picture, "picture.tif" if mode == "CMYK" else "picture.png")
-    found = read_picture(path).pixels
-    assert found.dtype == np.uint8
-    assert found.shape == (20, 50, 4 if mode in ("RGBA", "LA") else 3)
+    pixels = read_picture(path).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (20, 50, 4 if mode in ("RGBA", "LA") else 3)
     expected = grey if mode != "1" else np.asarray(picture.convert("L"))
-    assert np.abs(found[..., :3].astype(int) - expected[..., None]).max() <= (4 if mode == "P" else 1)
+    assert np.abs(pixels[..., :3].astype(int) - expected[..., None]).max() <= (4 if mode == "P" else 1)
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     exif[0x0112] = 6  # a quarter turn
     pixels = np.zeros((4, 9, 3), np.uint8)
     pixels[0, 0] = 255
-    found = read_picture(saved(tmp_path, Image.fromarray(pixels), "turned.png", exif=exif)).pixels
-    assert found.shape == (9, 4, 3)
-    assert found[0, 3].tolist() == [255] * 3
+    turned_pixels = read_picture(saved(tmp_path, Image.fromarray(pixels), "turned.png", exif=exif)).pixels
+    assert turned_pixels.shape == (9, 4, 3)
+    assert turned_pixels[0, 3].tolist() == [255] * 3
 
 
 def test_transparent_pixels_are_white_for_the_model_and_unchanged_for_the_user() -> None:
@@ -98,9 +98,9 @@ def test_the_first_of_several_pictures_is_taken(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
     for name in ("many.gif", "many.tif", "many.webp"):
         path = saved(tmp_path, pages[0], name, save_all=True, append_images=pages[1:], lossless=True)
-        found = read_picture(path)
-        assert found.pages == 3
-        assert found.pixels[0, 0, :3].tolist() == [255, 0, 0]
+        picture = read_picture(path)
+        assert picture.pages == 3
+        assert picture.pixels[0, 0, :3].tolist() == [255, 0, 0]
 
 
 def test_files_that_are_no_pictures_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,13 +109,13 @@ def test_files_that_are_no_pictures_say_so(tmp_path: Path, monkeypatch: pytest.M
     buffer = io.BytesIO()
     make_photograph("disc", 0).save(buffer, format="PNG")
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    for name, said in (
+    for name, message in (
         ("missing.png", "there is no file"),
         ("empty.png", r"is empty \(0 bytes\)"),
         ("text.png", "is not a picture, or is damaged"),
         ("cut.png", r"cannot be read \("),
     ):
-        with pytest.raises(PictureError, match=rf"^picture: .*{said}") as caught:
+        with pytest.raises(PictureError, match=rf"^picture: .*{message}") as caught:
             read_picture(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
@@ -161,9 +161,9 @@ def test_a_mask_of_another_size_is_refused_by_its_head_alone(tmp_path: Path) -> 
 
 def test_a_mask_of_several_pages_says_how_many(tmp_path: Path) -> None:
     pages = [Image.new("L", (6, 4), grey) for grey in (255, 0)]
-    found = read_mask(saved(tmp_path, pages[0], "many.tif", save_all=True, append_images=pages[1:]), (4, 6))
-    assert found.pages == 2
-    assert found.fill.all()
+    mask = read_mask(saved(tmp_path, pages[0], "many.tif", save_all=True, append_images=pages[1:]), (4, 6))
+    assert mask.pages == 2
+    assert mask.fill.all()
 
 
 def test_no_file_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +189,9 @@ def test_floats_that_are_no_numbers_are_black_and_infinite_ones_white(tmp_path: 
         path = saved(tmp_path, Image.fromarray(values * np.float32(scale)), f"{scale}.tif")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = read_picture(path).pixels
+            pixels = read_picture(path).pixels
         middle = 255 if scale == 3e38 else 127
-        assert found[..., 0].tolist() == [[0, middle, 255], [0, 255, 0]]
+        assert pixels[..., 0].tolist() == [[0, middle, 255], [0, 255, 0]]
     nothing = saved(tmp_path, Image.fromarray(np.full((2, 2), np.nan, np.float32)), "nothing.tif")
     assert not read_picture(nothing).pixels.any()
 
@@ -264,11 +264,11 @@ def test_no_other_place_of_the_window_leaves_more_top_tokens_known(
         tall, wide = (seen.any(axis).float().reshape(4, 4).mean(1) for axis in (1, 0))
         return int((tall > cover).sum()), int((wide > cover).sum())
 
-    here = drawn(window)
+    counts = drawn(window)
     for place in range(max(0, rows[-1] + 1 - window.side), min(rows[0], height - window.side) + 1):
-        assert drawn(Window(place, window.left, window.side))[0] >= here[0]
+        assert drawn(Window(place, window.left, window.side))[0] >= counts[0]
     for place in range(max(0, columns[-1] + 1 - window.side), min(columns[0], width - window.side) + 1):
-        assert drawn(Window(window.top, place, window.side))[1] >= here[1]
+        assert drawn(Window(window.top, place, window.side))[1] >= counts[1]
 
 
 def test_a_box_between_tokens_leaves_the_picture_around_it_known(model: StraIT) -> None:
@@ -316,9 +316,9 @@ def test_what_lies_beyond_the_picture_is_unknown() -> None:
     window = window_around(mask, 16, 1.0, 4)
     assert window == Window(-12, 0, 32)
     images, masks = cut(Image.new("RGB", (32, 8), "red"), mask, window, 16)
-    known = (~masks[0]).nonzero()
+    places = (~masks[0]).nonzero()
     assert images.shape == (1, 3, 16, 16)
-    assert known[:, 0].unique().tolist() == [6, 8, 9]  # pixels 0-1, 4-7 of eight, by twos
+    assert places[:, 0].unique().tolist() == [6, 8, 9]  # pixels 0-1, 4-7 of eight, by twos
 
 
 def test_a_picture_of_the_models_size_is_not_resampled() -> None:
@@ -374,12 +374,12 @@ def test_pixels_outside_the_mask_come_back_bit_for_bit(model: StraIT, size: tupl
 
 def test_a_square_that_reaches_beyond_the_picture_comes_back_in_its_place() -> None:
     """A window of 8 over a picture of 4x8: two of its rows lie above, two below."""
-    made = torch.linspace(-1, 1, 8)[None, None, :, None].expand(1, 3, 8, 8)
+    image = torch.linspace(-1, 1, 8)[None, None, :, None].expand(1, 3, 8, 8)
     pixels, mask = np.zeros((4, 8, 3), np.uint8), np.ones((4, 8), bool)
-    result = put_back(pixels, made, mask, Window(-2, 0, 8), 0)
+    result = put_back(pixels, image, mask, Window(-2, 0, 8), 0)
     expected = [round(index * 255 / 7) for index in range(2, 6)]
     assert result[:, 3, 0].tolist() == expected
-    wide = put_back(pixels.transpose(1, 0, 2), made.transpose(2, 3), mask.T, Window(0, -2, 8), 0)
+    wide = put_back(pixels.transpose(1, 0, 2), image.transpose(2, 3), mask.T, Window(0, -2, 8), 0)
     assert wide[3, :, 0].tolist() == expected
 
 
@@ -404,11 +404,11 @@ def test_what_the_mask_hides_says_nothing_at_any_size(model: StraIT) -> None:
     picture, mask = photograph(150, 170), some_mask(150, 170)
     pixels = picture.pixels.copy()
     pixels[mask] = 255 - pixels[mask]
-    one, other = (
+    original, inverted = (
         list(infill_picture(Edit(model, 3, decoding=QUICK), seen, mask, EditConfig(feather=0)))
         for seen in (picture, Picture(pixels))
     )
-    assert np.array_equal(one[0], other[0])
+    assert np.array_equal(original[0], inverted[0])
 
 
 def test_without_compositing_the_model_draws_its_whole_square(model: StraIT) -> None:
@@ -434,9 +434,9 @@ def test_an_empty_mask_without_compositing_gives_the_reconstruction(model: StraI
 
 def test_an_all_black_picture_is_edited_like_any_other(model: StraIT) -> None:
     picture, mask = Picture(np.zeros((128, 128, 3), np.uint8)), np.ones((128, 128), bool)
-    for wanted in (mask, some_mask(128, 128)):
-        (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, wanted)
-        assert not result[~wanted].any()
+    for region in (mask, some_mask(128, 128)):
+        (result,) = infill_picture(Edit(model, 3, decoding=QUICK), picture, region)
+        assert not result[~region].any()
     edit = Edit(model, 3, decoding=QUICK)
     (wider,) = extend_picture(edit, picture, Sides(left=1))
     assert not wider[:, 16:].any()
@@ -456,8 +456,8 @@ def test_transfer_gives_the_middle_square(model: StraIT) -> None:
     picture = photograph(128, 180)
     region = np.zeros((128, 180), bool)
     region[:16] = True
-    (made,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture, 0.5)
-    assert made.shape == (128, 128, 3)
+    (moved,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture, 0.5)
+    assert moved.shape == (128, 128, 3)
     (same,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture, 1.0, keep_bottom=True)
     square = cut(picture.rgb(), region, Window(0, 26, 128), 128)[0]
     tokens = model.encode(square)
@@ -465,15 +465,15 @@ def test_transfer_gives_the_middle_square(model: StraIT) -> None:
     assert np.array_equal(same, ((expected + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
     by_region = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, region=region))
     by_confidence = list(transfer_picture(Edit(model, 3, 2, decoding=QUICK), picture, 0.5, "confidence"))
-    assert len({result.tobytes() for result in [made, *by_region, *by_confidence]}) == 5
+    assert len({result.tobytes() for result in [moved, *by_region, *by_confidence]}) == 5
 
 
 def test_transfer_keeps_the_transparency_of_its_square(model: StraIT) -> None:
     picture = photograph(64, 90, 4)
-    (made,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture)
+    (moved,) = transfer_picture(Edit(model, 3, decoding=QUICK), picture)
     (opaque,) = transfer_picture(Edit(model, 3, decoding=QUICK), Picture(np.asarray(picture.rgb())))
-    assert np.array_equal(made[..., 3], picture.pixels[:, 13:77, 3])
-    assert np.array_equal(made[..., :3], opaque)
+    assert np.array_equal(moved[..., 3], picture.pixels[:, 13:77, 3])
+    assert np.array_equal(moved[..., :3], opaque)
 
 
 # Extension
@@ -506,20 +506,20 @@ def test_an_extension_keeps_its_tokens_and_is_wider_than_the_training_size(
     model: StraIT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    own = model.encode(images)
+    image_tokens = model.encode(images)
     decoded = []
     monkeypatch.setattr(model, "decode", lambda tokens: decoded.append(tokens) or StraIT.decode(model, tokens))
-    made = extend(model, images, Sides(left=9, up=1), torch.tensor([3, 4]), seed=2, decoding=QUICK)
-    assert made.shape == (2, 3, 144, 336)
+    extended_images = extend(model, images, Sides(left=9, up=1), torch.tensor([3, 4]), seed=2, decoding=QUICK)
+    assert extended_images.shape == (2, 3, 144, 336)
     (tokens,) = decoded
     for level, factor in ((0, 1), (1, 2)):
         grid = tokens.levels[level]
         assert grid.shape == (2, 9 * factor, 21 * factor)
-        assert torch.equal(grid[:, factor:, 9 * factor :], own.levels[level])
+        assert torch.equal(grid[:, factor:, 9 * factor :], image_tokens.levels[level])
     alone = extend(
         model, images[1:], Sides(left=9, up=1), torch.tensor([4]), seed=2, indices=torch.tensor([1]), decoding=QUICK
     )
-    assert torch.equal(made[1:], alone)
+    assert torch.equal(extended_images[1:], alone)
 
 
 def test_each_window_is_given_what_is_already_there(model: StraIT, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,13 +535,13 @@ def test_each_window_is_given_what_is_already_there(model: StraIT, monkeypatch: 
     monkeypatch.setattr(model, "decoding_steps", watched)
     images = torch.zeros(1, 3, 128, 128)
     extend(model, images, Sides(right=8), torch.tensor([3]), decoding=QUICK)
-    (first, made), (second, _) = seen
+    (first, grids), (second, _) = seen
     for level, half in ((0, 4), (1, 8)):
         masked = first[level].masked.view(1, 2 * half, 2 * half)
         assert not masked[..., :half].any()
         assert masked[..., half:].all()
-        known = second[level].as_grid()[..., :half]
-        assert torch.equal(known, made[level][..., half:])
+        left = second[level].as_grid()[..., :half]
+        assert torch.equal(left, grids[level][..., half:])
         assert not second[level].masked.view(1, 2 * half, 2 * half)[..., :half].any()
 
 
@@ -549,12 +549,12 @@ def test_each_window_is_given_what_is_already_there(model: StraIT, monkeypatch: 
 def test_an_extended_picture_holds_the_old_one(model: StraIT, size: tuple[int, int], channels: int) -> None:
     picture = photograph(*size, channels)
     token = min(size) / 8
-    (made,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), feather=3)
+    (extended_pixels,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), feather=3)
     left, down = round(token), round(2 * token)
-    assert made.shape == (size[0] + down, size[1] + left, channels)
-    assert np.array_equal(made[: size[0], left:], picture.pixels)
+    assert extended_pixels.shape == (size[0] + down, size[1] + left, channels)
+    assert np.array_equal(extended_pixels[: size[0], left:], picture.pixels)
     (drawn,) = extend_picture(Edit(model, 3, decoding=QUICK), picture, Sides(left=1, down=2), composite=False)
-    assert drawn.shape == made.shape
+    assert drawn.shape == extended_pixels.shape
     assert not np.array_equal(drawn[: size[0], left:], picture.pixels)
 
 

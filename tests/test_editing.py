@@ -81,8 +81,8 @@ def test_a_token_is_known_only_if_none_of_its_pixels_is_masked(
     mask = torch.zeros(1, 16, 24, dtype=torch.bool)
     for y, x in spots:
         mask[0, y, x] = True
-    (found,) = token_masks(mask, [grid], margin)
-    assert found[0].tolist() == naive_token_mask(mask[0], grid, margin)
+    (token_mask,) = token_masks(mask, [grid], margin)
+    assert token_mask[0].tolist() == naive_token_mask(mask[0], grid, margin)
 
 
 @given(st.floats(0, 1), st.integers(0, 1000), st.sampled_from([0.0, 0.1, 0.25, 0.9]))
@@ -122,10 +122,10 @@ def test_depth_and_growth_are_the_distance_to_the_nearest_pixel(
     mask = torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed)) < share
     places = [(y, x) for y in range(height) for x in range(width)]
 
-    def nearest(image: Tensor, wanted: bool) -> list[list[float]]:
-        there = [(y, x) for y, x in places if bool(image[y, x]) == wanted]
+    def nearest(image: Tensor, value: bool) -> list[list[float]]:
+        matches = [(y, x) for y, x in places if bool(image[y, x]) == value]
         return [
-            [min((max(abs(y - v), abs(x - u)) for v, u in there), default=float("inf")) for x in range(width)]
+            [min((max(abs(y - v), abs(x - u)) for v, u in matches), default=float("inf")) for x in range(width)]
             for y in range(height)
         ]
 
@@ -166,11 +166,11 @@ def test_strength_is_the_share_of_top_tokens_and_the_bottom_follows(strength: fl
 
 
 def test_hidden_pixels_take_the_mean_of_the_others(images: Images, blob: Tensor) -> None:
-    found = hidden(images, blob)
+    filled_images = hidden(images, blob)
     for row in range(2):
         kept = images[row][:, ~blob[row]]
-        assert torch.equal(found[row][:, ~blob[row]], kept)
-        assert torch.allclose(found[row][:, blob[row]], kept.mean(1)[:, None].expand(3, int(blob[row].sum())))
+        assert torch.equal(filled_images[row][:, ~blob[row]], kept)
+        assert torch.allclose(filled_images[row][:, blob[row]], kept.mean(1)[:, None].expand(3, int(blob[row].sum())))
     assert not hidden(images, torch.ones_like(blob)).any()
 
 
@@ -193,8 +193,8 @@ def test_known_tokens_never_change_in_any_step(model: StraIT, images: Images, bl
 
 def test_a_mask_of_everything_is_generation(model: StraIT, images: Images) -> None:
     everything = torch.ones(2, 128, 128, dtype=torch.bool)
-    made = infill(model, images, everything, LABELS, seed=5)
-    assert torch.equal(made, model.generate(LABELS.tolist(), seed=5))
+    infilled_images = infill(model, images, everything, LABELS, seed=5)
+    assert torch.equal(infilled_images, model.generate(LABELS.tolist(), seed=5))
 
 
 def test_an_empty_mask_is_the_reconstruction(model: StraIT, images: Images) -> None:
@@ -204,13 +204,13 @@ def test_an_empty_mask_is_the_reconstruction(model: StraIT, images: Images) -> N
 
 def test_what_the_mask_hides_says_nothing(model: StraIT, images: Images, blob: Tensor) -> None:
     """The same infilling whatever stood under the mask, unless some of that is to stay."""
-    other = torch.where(blob[:, None], -images.flip(2), images)
+    changed_images = torch.where(blob[:, None], -images.flip(2), images)
     # The mean of the others is summed over all pixels: the last bit of it may depend on those hidden by zeros.
-    assert torch.allclose(hidden(images, blob), hidden(other, blob), atol=1e-6)
-    assert torch.equal(infill(model, images, blob, LABELS), infill(model, other, blob, LABELS))
+    assert torch.allclose(hidden(images, blob), hidden(changed_images, blob), atol=1e-6)
+    assert torch.equal(infill(model, images, blob, LABELS), infill(model, changed_images, blob, LABELS))
     weak = EditConfig(strength=0.5)
     assert not torch.equal(
-        infill(model, images, blob, LABELS, config=weak), infill(model, other, blob, LABELS, config=weak)
+        infill(model, images, blob, LABELS, config=weak), infill(model, changed_images, blob, LABELS, config=weak)
     )
 
 
@@ -224,9 +224,9 @@ def test_a_result_depends_on_its_own_index_alone(model: StraIT, images: Images, 
 def test_another_label_draws_something_else(model: StraIT, images: Images) -> None:
     half = torch.zeros(2, 128, 128, dtype=torch.bool)  # in a small hole the surroundings may settle every token
     half[:, :, 64:] = True
-    made = infill(model, images, half, LABELS)
+    infilled_images = infill(model, images, half, LABELS)
     relabelled = infill(model, images, half, LABELS + 1)
-    assert not torch.equal(made, relabelled)
+    assert not torch.equal(infilled_images, relabelled)
 
 
 def test_masks_that_do_not_fit_are_refused(model: StraIT, images: Images, blob: Tensor) -> None:
@@ -286,8 +286,8 @@ def test_keeping_everything_or_nothing(model: StraIT, images: Images) -> None:
     top, seeds = tokens.levels[0], image_seeds(0, torch.arange(2))
     assert random_kept(top, 1.0, seeds).all()
     assert not random_kept(top, 0.0, seeds).any()
-    made = transfer(model, images, LABELS, torch.zeros_like(top, dtype=torch.bool), seed=9)
-    assert torch.equal(made, model.generate(LABELS.tolist(), seed=9))
+    transferred_images = transfer(model, images, LABELS, torch.zeros_like(top, dtype=torch.bool), seed=9)
+    assert torch.equal(transferred_images, model.generate(LABELS.tolist(), seed=9))
     same = transfer(model, images, LABELS, torch.ones_like(top, dtype=torch.bool), keep_bottom=True)
     assert torch.equal(same, model.decode(tokens))
     with pytest.raises(ValueError, match=r"keep: 1.5 must lie between 0 and 1"):
@@ -306,8 +306,8 @@ def test_the_probability_given_all_others_equals_one_mask_at_a_time(model: StraI
             yes = top.bind(Condition(LABELS))(canvas)[:, place]
             no = top.bind(Condition(LABELS).without_label())(canvas)[:, place]
         chance = (yes + 0.7 * (yes - no)).softmax(-1)
-        own = chance.gather(1, tokens.flatten(1)[:, place][:, None])[:, 0]
-        assert torch.allclose(log_p.flatten(1)[:, place].exp(), own, rtol=1e-4)
+        probability = chance.gather(1, tokens.flatten(1)[:, place][:, None])[:, 0]
+        assert torch.allclose(log_p.flatten(1)[:, place].exp(), probability, rtol=1e-4)
         assert torch.allclose(agree.flatten(1)[:, place], (chance**2).sum(-1), rtol=1e-4)
 
 
@@ -328,15 +328,15 @@ def test_upsampling_keeps_the_pair_and_draws_the_rest() -> None:
     config = ModelConfig(16, replace(TOKENIZER, kind="vqgan2-r"), SMALL, SMALL, SMALL)
     model = random_model(config, ["disc", "square"], seed=1)
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    made = upsample(model, images, torch.tensor([0, 1]), seed=3)
-    assert made.shape == (2, 3, 32, 32)
+    upsampled_images = upsample(model, images, torch.tensor([0, 1]), seed=3)
+    assert upsampled_images.shape == (2, 3, 32, 32)
     low = model.encode(images).levels
     canvases = [*(Canvas.known(grid) for grid in low), *(Canvas.blank(2, grid) for grid in config.grids[2:])]
     grids: dict[str, Tensor] = {}
     for step in model.decoding_steps(torch.tensor([0, 1]), 3, canvases=canvases):
         grids[step.level] = step.canvas.as_grid()
     assert torch.equal(grids["bottom"], low[1])
-    assert torch.equal(made, model.decode(Tokens(tuple(grids.values()))))
+    assert torch.equal(upsampled_images, model.decode(Tokens(tuple(grids.values()))))
 
 
 def test_an_upsampled_picture_keeps_its_transparency() -> None:
@@ -345,12 +345,12 @@ def test_an_upsampled_picture_keeps_its_transparency() -> None:
     edit = Edit(random_model(config, ["disc", "square"], seed=1), 0, watch=seen.append)
     pixels = np.zeros((32, 48, 4), np.uint8)
     pixels[:16, :, 3] = 255
-    (made,) = upsample_picture(edit, Picture(pixels))
+    (result,) = upsample_picture(edit, Picture(pixels))
     assert list(dict.fromkeys(step.level for step in seen)) == list(config.level_names)
     (opaque,) = upsample_picture(edit, Picture(np.asarray(Picture(pixels).rgb())))
-    assert made.shape == (32, 32, 4)
-    assert np.array_equal(made[..., 3], pixels[:, 8:40, 3])  # the middle square, here of the result's own size
-    assert np.array_equal(made[..., :3], opaque)
+    assert result.shape == (32, 32, 4)
+    assert np.array_equal(result[..., 3], pixels[:, 8:40, 3])  # the middle square, here of the result's own size
+    assert np.array_equal(result[..., :3], opaque)
 
 
 def test_a_way_to_choose_that_is_none_is_refused(model: StraIT) -> None:
@@ -376,7 +376,7 @@ def test_a_single_level_is_infilled_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"strength": 0.0}, "strength: 0.0 must be above 0 and at most 1"),
         ({"strength": float("nan")}, "strength: nan must be"),
@@ -385,8 +385,8 @@ def test_a_single_level_is_infilled_as_well() -> None:
         ({"context": 0.5}, "context: 0.5 must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be_say_so(settings: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_cannot_be_say_so(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         EditConfig(**settings)  # type: ignore[arg-type]
 
 
@@ -400,10 +400,10 @@ def test_an_infilling_is_nearer_to_the_picture_than_another_ones_half(model: Str
     half = torch.zeros(len(labels), 128, 128, dtype=torch.bool)
     half[:, :, 64:] = True
     # Not with the noise that the pictures were drawn with.
-    made = infill(model, pictures, half, labels, seed=1, decoding=decoding)
+    infilled_images = infill(model, pictures, half, labels, seed=1, decoding=decoding)
 
     def inside(others: Images) -> Tensor:
         return peak_signal_to_noise(others[..., 64:], pictures[..., 64:])
 
-    nearer = inside(made) - inside(pictures.roll(1, 0))
+    nearer = inside(infilled_images) - inside(pictures.roll(1, 0))
     assert float(nearer.mean()) > 2 * float(nearer.std()) / len(labels) ** 0.5

@@ -50,8 +50,8 @@ def test_the_stages_are_those_of_the_packages_own_network(network: EfficientNetF
     assert [stage.shape[1] for stage in ours] == list(network.widths)
     if size == 64:
         assert [stage.shape[-1] for stage in ours] == [32, 16, 8, 4, 2]
-    for mine, wanted in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-3)
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-3)
 
 
 def test_it_is_frozen_and_stays_so(network: EfficientNetFeatures) -> None:

@@ -87,13 +87,13 @@ def network(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(photo_folder: Path, tmp_path: Path) -> Path:
     classes = sorted(path.name for path in photo_folder.iterdir())
-    found = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), classes, seed=1)
+    untrained_model = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), classes, seed=1)
     with torch.no_grad():  # As initialised, classes hardly move the logits, and guidance changes no token.
-        for name, weight in found.named_parameters():
+        for name, weight in untrained_model.named_parameters():
             if name.startswith(("top.", "bottom.")) and "norm" not in name:
                 weight.mul_(8)
-    found.decoding = DecodingConfig(steps=(2, 2), temperature=(1.0, 1.0))
-    found.save_pretrained(tmp_path / "model")
+    untrained_model.decoding = DecodingConfig(steps=(2, 2), temperature=(1.0, 1.0))
+    untrained_model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -288,11 +288,11 @@ def test_a_cache_that_reads_well_but_was_changed_is_made_again(
     assert torch.equal(again.values, first.values)
     assert file.read_bytes() == content
     # Nor is one set's file another's.
-    other = ReferenceSet(reference.source, "validation", 16, 13)
-    reference_features(other, features, CPU)
+    larger_set = ReferenceSet(reference.source, "validation", 16, 13)
+    reference_features(larger_set, features, CPU)
     (second,) = set(cache.glob("features-*")) - {file}
     second.write_bytes(content)
-    assert len(reference_features(other, features, CPU)) == 13
+    assert len(reference_features(larger_set, features, CPU)) == 13
     assert "its content does not match its hash" in capsys.readouterr().err
 
 
@@ -410,8 +410,8 @@ def test_tokenizers_side_by_side(
     photo_folder: Path, network: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each figure is what the tokenizer alone gets, and the Fréchet distance that of its own reconstructions."""
-    other = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), [], seed=2)
-    other.save_pretrained(tmp_path / "other")
+    rival = random_model(ModelConfig(16, TOKENIZER, SMALL, SMALL), [], seed=2)
+    rival.save_pretrained(tmp_path / "other")
     words = ["evaluate", "reconstruction", "--data", str(photo_folder), "--features", str(network), "--json"]
     alone = report_of([*words, "--model", str(model)], capsys)
     both = report_of(
@@ -424,7 +424,7 @@ def test_tokenizers_side_by_side(
     assert about["reference"]["fingerprint"] == FolderSource(photo_folder).fingerprint()
     assert about["reference"]["images"] == 40
     assert about["model"] == StraIT.from_pretrained(model).weights_hash()
-    assert both[str(tmp_path / "other")]["provenance"]["model"] == other.weights_hash()
+    assert both[str(tmp_path / "other")]["provenance"]["model"] == rival.weights_hash()
     assert both[str(tmp_path / "other")]["psnr"] != alone["psnr"]
     features = open_features(str(network), CPU)
     source = FolderSource(photo_folder)
@@ -436,7 +436,7 @@ def test_tokenizers_side_by_side(
         assert sheet.size == (columns * (16 + 2) + 2, rows * (16 + 2 + 16) + 2)
     assert main([*words[:-1], "--model", str(model), "--against", str(tmp_path / "other")]) == 0
     table = capsys.readouterr().out
-    for value in (about["features"]["digest"], about["reference"]["fingerprint"], "lanczos", other.weights_hash()):
+    for value in (about["features"]["digest"], about["reference"]["fingerprint"], "lanczos", rival.weights_hash()):
         assert value in table
 
 
@@ -484,10 +484,10 @@ def test_what_is_timed_has_been_done_before(
 
     monkeypatch.setattr(loaded, "decode", slow)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    wanted = SampleSet(12, 0, loaded.decoding, batch_size=6)
-    assert judge.scores(wanted)["seconds_per_image"] == pytest.approx(2 / 12)
+    sample_set = SampleSet(12, 0, loaded.decoding, batch_size=6)
+    assert judge.scores(sample_set)["seconds_per_image"] == pytest.approx(2 / 12)
     assert calls == [6, 6, 6]
-    judge.scores(wanted)
+    judge.scores(sample_set)
     assert calls == [6] * 5, "once is enough"
 
 
@@ -539,8 +539,8 @@ def test_photographs_in_both_splits_are_counted_aloud(
     words = ["evaluate", what, "--model", str(model), "--data", str(tmp_path / "data"), "--features", str(network)]
     words += ["--samples", "6", "--json"]
     assert main(words) == 0
-    said = capsys.readouterr().err
-    assert f"--data: 3 of the 7 validation images of {tmp_path / 'data'} are also training images" in said
+    messages = capsys.readouterr().err
+    assert f"--data: 3 of the 7 validation images of {tmp_path / 'data'} are also training images" in messages
     assert main([*words, "--split", "train"]) == 0
     assert "are among the training images" not in capsys.readouterr().err
     for number in range(5, 8):

@@ -63,12 +63,12 @@ def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path) -> None:
 def test_the_noise_is_the_same_to_the_bit() -> None:
     seeds = torch.tensor([0, 1, -1, 2**62, -(2**63)])
     keys = key(key(7, seeds)[:, None], 3, torch.arange(50))
-    found = numpy_side.key(numpy_side.key(7, seeds.numpy())[:, None], 3, np.arange(50))
-    assert np.array_equal(found.astype(np.int64), keys.numpy())
-    assert np.array_equal(numpy_side.uniform(found), uniform(keys).numpy())
-    assert np.array_equal(numpy_side.uniform_ids(found, 300), uniform_ids(keys, 300).numpy())
+    numpy_keys = numpy_side.key(numpy_side.key(7, seeds.numpy())[:, None], 3, np.arange(50))
+    assert np.array_equal(numpy_keys.astype(np.int64), keys.numpy())
+    assert np.array_equal(numpy_side.uniform(numpy_keys), uniform(keys).numpy())
+    assert np.array_equal(numpy_side.uniform_ids(numpy_keys, 300), uniform_ids(keys, 300).numpy())
     assert np.array_equal(numpy_side.key(-5, np.arange(4)).astype(np.int64), image_seeds(-5, torch.arange(4)).numpy())
-    noise = numpy_side.gumbel(numpy_side.uniform(found))
+    noise = numpy_side.gumbel(numpy_side.uniform(numpy_keys))
     np.testing.assert_allclose(noise, gumbel(uniform(keys)).numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -78,10 +78,10 @@ def test_the_schedule_leaves_as_many_masked(schedule: str) -> None:
         for steps in (1, 2, 5, 18):
             unknown = start
             for step in range(steps):
-                found = numpy_side.num_masked(schedule, step, steps, start, unknown)
+                remaining = numpy_side.num_masked(schedule, step, steps, start, unknown)
                 rows = [torch.tensor([value]) for value in (step, steps, start, unknown)]
-                assert found == int(num_masked(schedule, *rows))
-                unknown = found
+                assert remaining == int(num_masked(schedule, *rows))
+                unknown = remaining
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (3, 5), (8, 8)])
@@ -131,13 +131,13 @@ def compare(
 ) -> None:
     """Same tokens, and pixels within one of 255."""
     exported.about["decoding"] = dataclasses.asdict(decoding)
-    wanted = final_tokens(model.decoding_steps(torch.tensor(labels), seed, None, decoding))
+    tokens = final_tokens(model.decoding_steps(torch.tensor(labels), seed, None, decoding))
     grids = exported.tokens(labels, seed, range(len(labels)), decoding.steps, decoding.temperature, decoding.guidance)
-    assert len(grids) == len(wanted.levels)
-    for grid, own in zip(grids, wanted.levels, strict=True):
-        assert np.array_equal(grid, own.numpy())
+    assert len(grids) == len(tokens.levels)
+    for grid, level in zip(grids, tokens.levels, strict=True):
+        assert np.array_equal(grid, level.numpy())
     pixels = exported.pixels(grids).astype(int)
-    own_pixels = np.stack([np.asarray(picture) for picture in to_pictures(model.decode(wanted))]).astype(int)
+    own_pixels = np.stack([np.asarray(picture) for picture in to_pictures(model.decode(tokens))]).astype(int)
     assert pixels.shape == own_pixels.shape
     assert np.abs(pixels - own_pixels).max() <= 1
 
@@ -264,11 +264,11 @@ def test_without_torch_the_pictures_are_those_of_the_package(
     assert done.returncode == 0, done.stderr
     labels = torch.tensor(shipped.labels(["lemon", "lemon", "red apple", "red apple"], 0, 9))
     steps = shipped.decoding_steps(labels, 9, torch.tensor([0, 1, 0, 1]))
-    wanted = to_pictures(shipped.decode(final_tokens(steps)))
+    pictures = to_pictures(shipped.decode(final_tokens(steps)))
     paths = sorted(tmp_path.glob("*.png"))
     assert done.stdout.split() == [str(path) for path in paths]
-    for path, own in zip(paths, wanted, strict=True):
-        assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(own).astype(int)).max() <= 1
+    for path, picture in zip(paths, pictures, strict=True):
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(picture).astype(int)).max() <= 1
 
 
 @with_libraries
@@ -281,14 +281,14 @@ def test_the_written_program_replaces_no_other_picture(
     assert numpy_side.main() == 0
     assert numpy_side.main() == 0, "the same picture again"
     picture = tmp_path / "0000.png"
-    own = picture.read_bytes()
+    content = picture.read_bytes()
     picture.write_bytes(b"another")
     with pytest.raises(FileExistsError, match="pass --overwrite"):
         numpy_side.main()
     assert picture.read_bytes() == b"another"
     monkeypatch.setattr(sys, "argv", [*words, "--overwrite"])
     assert numpy_side.main() == 0
-    assert picture.read_bytes() == own
+    assert picture.read_bytes() == content
 
 
 @with_libraries
@@ -363,8 +363,8 @@ def test_the_verb_writes_the_files_and_replaces_none(
 def test_a_file_of_the_users_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / name).write_text("mine")
     assert main(["export", "--output", str(tmp_path)]) == 2
-    said = f"strait: {tmp_path / name} exists; choose another --output, or pass --overwrite\n"
-    assert capsys.readouterr().err == said
+    message = f"strait: {tmp_path / name} exists; choose another --output, or pass --overwrite\n"
+    assert capsys.readouterr().err == message
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
@@ -373,8 +373,8 @@ def test_a_library_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "--output", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert said == "strait: export needs the library onnx: pip install 'strait[export]'\n"
+    message = capsys.readouterr().err
+    assert message == "strait: export needs the library onnx: pip install 'strait[export]'\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -78,9 +78,9 @@ def test_gaussians_that_do_not_commute() -> None:
 
 
 def test_identical_sets_have_no_distance_and_the_distance_is_symmetric() -> None:
-    one, other = sample(200, 16, 1), sample(300, 16, 2, 1.5, 0.3)
-    assert frechet_distance(one, one) == pytest.approx(0.0, abs=1e-9)
-    assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=1e-9)
+    first, second = sample(200, 16, 1), sample(300, 16, 2, 1.5, 0.3)
+    assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(second, first), rel=1e-9)
 
 
 def test_fewer_images_than_dimensions() -> None:
@@ -143,10 +143,10 @@ def test_inception_is_loaded_and_called_as_the_library_wants(monkeypatch: pytest
     monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
     monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
     network = open_features("inception", torch.device("cpu"))
-    found = network(torch.rand(2, 3, 40, 40) * 2 - 1)
-    assert found.values.shape == (2, 2048)
-    assert found.logits is not None
-    assert found.logits.shape == (2, 1008)
+    features = network(torch.rand(2, 3, 40, 40) * 2 - 1)
+    assert features.values.shape == (2, 2048)
+    assert features.logits is not None
+    assert features.logits.shape == (2, 1008)
     assert network.name == "inception-v3-compat"
     # Known by its weights, not by the library that brought them.
     torch.manual_seed(0)
@@ -224,8 +224,8 @@ def naive_coverage(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
 @given(seed=st.integers(0, 1000), real=st.integers(5, 30), generated=st.integers(5, 30), k=st.integers(1, 4))
 def test_precision_and_recall_equal_plain_loops(seed: int, real: int, generated: int, k: int) -> None:
     a, b = sample(real, 3, seed), sample(generated, 3, seed + 1, 1.5, 0.5)
-    found = precision_and_recall(a, b, k, piece=7)
-    assert found == (naive_coverage(b.numpy(), a.numpy(), k), naive_coverage(a.numpy(), b.numpy(), k))
+    scores = precision_and_recall(a, b, k, piece=7)
+    assert scores == (naive_coverage(b.numpy(), a.numpy(), k), naive_coverage(a.numpy(), b.numpy(), k))
 
 
 def test_identical_and_disjoint_sets() -> None:
@@ -239,16 +239,16 @@ def test_identical_and_disjoint_sets() -> None:
 
 
 def test_all_four_with_their_names_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    real, made = Features(sample(50, 4, 1), sample(50, 10, 2)), Features(sample(40, 4, 3), sample(40, 10, 4))
-    report = fidelity(real, made)
+    real, generated = Features(sample(50, 4, 1), sample(50, 10, 2)), Features(sample(40, 4, 3), sample(40, 10, 4))
+    report = fidelity(real, generated)
     assert set(report) == {"fid", "inception_score", "inception_score_std", "precision", "recall", "samples"}
     assert report["samples"] == 40
     assert capsys.readouterr().err == ""
     few = fidelity(Features(sample(10, 64, 1), None), Features(sample(9, 64, 2), None))
     assert few["inception_score"] is None
-    said = capsys.readouterr().err
-    assert "9 images are fewer than the 64 dimensions" in said
-    assert "no logits" in said
+    messages = capsys.readouterr().err
+    assert "9 images are fewer than the 64 dimensions" in messages
+    assert "no logits" in messages
     fidelity(Features(sample(10, 64, 1), None), Features(sample(9, 64, 2), None))
     assert capsys.readouterr().err == "", "each is said once"
 
@@ -280,9 +280,9 @@ def test_the_image_is_named_by_its_number_in_the_source() -> None:
 def test_what_is_kept_of_a_reference_changes_no_score() -> None:
     reference = Summary(Features(sample(60, 5, 1), None))
     for seed in (2, 3):
-        made = Features(sample(50, 5, seed, 1.2, 0.1), sample(50, 4, seed))
-        assert fidelity(reference, made) == fidelity(Features(sample(60, 5, 1), None), Summary(made))
-        assert frechet_error(Summary(made), reference) == frechet_error(made.values, reference.values)
+        generated = Features(sample(50, 5, seed, 1.2, 0.1), sample(50, 4, seed))
+        assert fidelity(reference, generated) == fidelity(Features(sample(60, 5, 1), None), Summary(generated))
+        assert frechet_error(Summary(generated), reference) == frechet_error(generated.values, reference.values)
 
 
 def test_a_digest_is_of_names_shapes_and_values() -> None:

@@ -62,7 +62,7 @@ def test_what_is_drawn_is_what_was_measured_and_what_is_published(
     file = write("table-7.json", {"table": 7, "rows": rows})
     picture = tmp_path / "figure-1.png"
     assert main(["figure", "1", file, "--output", str(picture)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
     axes = figures[0].axes
     drawn = [line.get_xydata().tolist() for axis in axes for line in axis.get_lines() if len(line.get_xydata())]
@@ -75,9 +75,9 @@ def test_what_is_drawn_is_what_was_measured_and_what_is_published(
     # Distances on other features share no axis with the paper's.
     assert len(axes) == (2 if network == "inception-v3-compat" else 4)
     assert any("published" in axis.get_title() for axis in axes)
-    line = next(line for line in said.splitlines() if line.startswith("18+6"))
+    line = next(line for line in output.splitlines() if line.startswith("18+6"))
     assert line.split() == ["18+6", "24", "0.2500", "40", "±", "4", "measured"]
-    assert next(line for line in said.splitlines() if line.startswith("ADM")).endswith("paper, Table 2")
+    assert next(line for line in output.splitlines() if line.startswith("ADM")).endswith("paper, Table 2")
 
 
 def test_files_of_every_verb_that_scores(
@@ -140,9 +140,9 @@ def test_what_cannot_be_drawn_is_a_line(
     content: Any, message: str, write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["figure", "1", write("x.json", content), "--output", str(tmp_path / "x.png")]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
 
 

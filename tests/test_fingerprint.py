@@ -93,15 +93,15 @@ def test_a_byte_of_a_shard_counts(library, tmp_path: Path) -> None:  # noqa: F81
 @pytest.mark.usefixtures("settled")
 def test_a_byte_a_class_and_the_order_of_pictures_count(tmp_path: Path) -> None:
     names = ("cat/a.png", "cat/b.png", "dog/c.png")
-    found = {of(pictures(tmp_path / "plain", *names))}
+    fingerprints = {of(pictures(tmp_path / "plain", *names))}
     # Of the same size, and as old to the second: what a listing cannot tell.
     changed = pictures(tmp_path / "byte", *names)
     flip_a_byte(changed / "cat" / "b.png", -20)
-    found.add(of(changed))
-    found.add(of(pictures(tmp_path / "order", "cat/b.png", "cat/a.png", "dog/c.png")))
-    found.add(of(pictures(tmp_path / "class", "cat/a.png", "cow/b.png", "dog/c.png")))
-    found.add(of(pictures(tmp_path / "renamed", "cat/a.png", "cat/b.png", "emu/c.png")))
-    assert len(found) == 5
+    fingerprints.add(of(changed))
+    fingerprints.add(of(pictures(tmp_path / "order", "cat/b.png", "cat/a.png", "dog/c.png")))
+    fingerprints.add(of(pictures(tmp_path / "class", "cat/a.png", "cow/b.png", "dog/c.png")))
+    fingerprints.add(of(pictures(tmp_path / "renamed", "cat/a.png", "cat/b.png", "emu/c.png")))
+    assert len(fingerprints) == 5
 
 
 def test_bytes_are_read_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

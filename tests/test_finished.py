@@ -71,9 +71,9 @@ def test_a_truncated_part_is_made_again_from_its_checkpoint(
     truncate(model / "top.safetensors")
     capsys.readouterr()
     finish(words)
-    said = capsys.readouterr().err
-    assert said.count("is damaged (it has ") == 2
-    assert "bottom: already finished" in said
+    messages = capsys.readouterr().err
+    assert messages.count("is damaged (it has ") == 2
+    assert "bottom: already finished" in messages
     assert {path.name: path.read_bytes() for path in model.glob("*.safetensors")} == before
 
     (model / "runs" / "top" / "tokenizer.txt").write_bytes(b"\xff\xfe\x00")

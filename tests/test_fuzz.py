@@ -53,11 +53,11 @@ values = st.recursive(
 
 def paths(tree: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where something stands in a tree of dictionaries and lists."""
-    found = [before] if before else []
+    places = [before] if before else []
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for name, value in items:
-        found += paths(value, (*before, name))
-    return found
+        places += paths(value, (*before, name))
+    return places
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any, remove: bool) -> Any:
@@ -188,15 +188,15 @@ def read_through(cache: Path, folder: Path, name: str, content: bytes) -> None:
     shutil.copytree(cache, folder)
     (folder / name).write_bytes(content)
     try:
-        found = TokenCache(folder)
-        found.require([(2, 2)], [40], 5)
+        token_cache = TokenCache(folder)
+        token_cache.require([(2, 2)], [40], 5)
     except DataError as error:
         names(error, folder)
     else:
-        levels, labels = found.read(np.zeros(5, np.int64), np.arange(5))
-        assert [len(level) for level in levels] == [5] * len(found.names)
+        levels, labels = token_cache.read(np.zeros(5, np.int64), np.arange(5))
+        assert [len(level) for level in levels] == [5] * len(token_cache.names)
         assert len(labels) == 5
-        trained(found)
+        trained(token_cache)
 
 
 @MANY

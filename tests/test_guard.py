@@ -88,10 +88,10 @@ def test_a_run_of_them_ends_training_and_names_the_last_good_checkpoint(tmp_path
     assert str(tmp_path / "checkpoints" / "step-00000007") in str(failure.value)
     assert "4 steps in a row" in str(failure.value)
     assert "\n" not in str(failure.value)
-    found = load_checkpoint(tmp_path / "checkpoints")
-    assert found is not None
-    assert found[0] == 7
-    assert torch.equal(found[1]["weight"], toy.weight.detach())
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint[0] == 7
+    assert torch.equal(checkpoint[1]["weight"], toy.weight.detach())
 
 
 def test_the_run_is_counted_over_a_resume(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_a_signal_finishes_the_step_saves_and_names_itself(
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_checkpoint(tmp_path / "model", "tokenizer", process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert b"rerun the command to resume" in said
-    assert b"Traceback" not in said
+    assert b"rerun the command to resume" in messages
+    assert b"Traceback" not in messages
 
 
 def test_a_lost_terminal_is_nothing_to_a_training_under_nohup(photo_folder: Path, tmp_path: Path) -> None:

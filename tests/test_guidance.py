@@ -67,10 +67,10 @@ def test_guided_logits_equal_two_passes(network: Network, canvas: Canvas, condit
 def test_one_binding_serves_every_scale_and_canvas(network: Network, canvas: Canvas, condition: Condition):
     guided = Guided(network.bind, condition, guided=True)
     for number, scale in enumerate((0.0, 0.5, 2.0)):
-        other = random_canvas(4, canvas.grid, network.codebook_size, seed=number)
+        other_canvas = random_canvas(4, canvas.grid, network.codebook_size, seed=number)
         torch.testing.assert_close(
-            guided.at(torch.full((4,), scale))(other),
-            two_passes(network, condition, other, [scale] * 4),
+            guided.at(torch.full((4,), scale))(other_canvas),
+            two_passes(network, condition, other_canvas, [scale] * 4),
             atol=1e-4,
             rtol=1e-4,
         )

@@ -77,11 +77,11 @@ def test_a_masked_token_is_masked_alone(config: TransformerConfig):
             masked[:, place] = True
             one_hidden = dataclasses.replace(canvas, masked=masked)
             logits = network.bind(condition)(one_hidden)
-            for other in range(canvas.tokens.shape[1]):
+            for other_place in range(canvas.tokens.shape[1]):
                 tokens = canvas.tokens.clone()
-                tokens[:, other] = (tokens[:, other] + 1) % network.codebook_size
+                tokens[:, other_place] = (tokens[:, other_place] + 1) % network.codebook_size
                 same = torch.equal(network.bind(condition)(dataclasses.replace(one_hidden, tokens=tokens)), logits)
-                assert same == (other == place)
+                assert same == (other_place == place)
 
 
 def levels(config: TransformerConfig, seed: int) -> list[Level]:
@@ -111,10 +111,10 @@ def test_a_whole_decode_heeds_known_tokens_and_no_hidden_ones(
     ]
     hidden = [with_others_hidden(canvas, seed, codes) for canvas, codes in zip(first, (5, 7), strict=True)]
     seeds, both = image_seeds(seed, torch.arange(3)), levels(config, seed)
-    one, other = (list(stratified_decode(both, LABELS, seeds, decoding, start)) for start in (first, hidden))
+    steps, hidden_steps = (list(stratified_decode(both, LABELS, seeds, decoding, start)) for start in (first, hidden))
     started = dict(zip(("top", "bottom"), first, strict=True))
     before = dict(started)
-    for a, b in zip(one, other, strict=True):
+    for a, b in zip(steps, hidden_steps, strict=True):
         assert torch.equal(a.canvas.tokens, b.canvas.tokens)
         assert torch.equal(a.canvas.masked, b.canvas.masked)
         assert torch.equal(a.confidence, b.confidence)

@@ -69,9 +69,9 @@ def test_many_layers_take_no_memory(folder: Path) -> None:
     described(folder, "model", "top", "layers", value=500)
     described(folder, "model", "bottom", "layers", value=500)
     run = subprocess.run([sys.executable, "-c", _LOAD, str(folder)], capture_output=True, text=True, check=True)
-    megabytes, _, said = run.stdout.partition(" ")
-    assert "top.safetensors does not fit config.json: it holds" in said
-    assert "too few for so many layers" in said
+    megabytes, _, message = run.stdout.partition(" ")
+    assert "top.safetensors does not fit config.json: it holds" in message
+    assert "too few for so many layers" in message
     # Their networks took 90 to 280 MB.
     assert int(megabytes) < 30
 
@@ -142,9 +142,9 @@ def test_a_device_or_a_pipe_is_no_file(folder: Path, name: str) -> None:
 )
 def test_classes_without_end(folder: Path, content: bytes, message: str) -> None:
     (folder / "classes.txt").write_bytes(content)
-    said = refused(folder)
-    assert message in said
-    assert str(folder) in said
+    error = refused(folder)
+    assert message in error
+    assert str(folder) in error
 
 
 def test_a_card_without_end(folder: Path) -> None:

@@ -66,8 +66,8 @@ def test_a_model_is_downloaded_and_is_the_one_that_was_shared(hub: Hub, tmp_path
     assert model.weights_hash() == random_model(CONFIG, CLASSES, 2).weights_hash()
     assert model.card.endswith("# Small\n")
     (snapshot,) = (tmp_path / "cache" / "models--someone--small-one" / "snapshots").iterdir()
-    wanted = ["LICENSE", "README.md", "bottom.safetensors", "classes.txt", "config.json"]
-    assert sorted(path.name for path in snapshot.iterdir()) == [*wanted, "tokenizer.safetensors", "top.safetensors"]
+    names = ["LICENSE", "README.md", "bottom.safetensors", "classes.txt", "config.json"]
+    assert sorted(path.name for path in snapshot.iterdir()) == [*names, "tokenizer.safetensors", "top.safetensors"]
     assert any("strait" in agent for agent in hub.agents)
 
 
@@ -84,23 +84,23 @@ def test_a_revision_is_a_tag_a_branch_or_a_commit(hub: Hub) -> None:
 
 
 def test_what_the_cache_has_is_not_downloaded_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = StraIT.from_pretrained(NAME).weights_hash()
+    digest = StraIT.from_pretrained(NAME).weights_hash()
     downloads = [line for line in hub.asked if "/resolve/" in line and line.startswith("GET")]
     assert len(downloads) == len(set(downloads)) == 7
     hub.asked.clear()
-    assert StraIT.from_pretrained(NAME).weights_hash() == wanted
+    assert StraIT.from_pretrained(NAME).weights_hash() == digest
     assert not any("/resolve/" in line for line in hub.asked)
     hub.asked.clear()
-    assert StraIT.from_pretrained(NAME, local_files_only=True).weights_hash() == wanted
+    assert StraIT.from_pretrained(NAME, local_files_only=True).weights_hash() == digest
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert StraIT.from_pretrained(NAME).weights_hash() == wanted
+    assert StraIT.from_pretrained(NAME).weights_hash() == digest
     assert hub.asked == []
 
 
 def test_a_hub_that_is_gone_leaves_what_the_cache_has(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = StraIT.from_pretrained(NAME).weights_hash()
+    digest = StraIT.from_pretrained(NAME).weights_hash()
     point_at("http://127.0.0.1:9", monkeypatch)
-    assert StraIT.from_pretrained(NAME).weights_hash() == wanted
+    assert StraIT.from_pretrained(NAME).weights_hash() == digest
     assert refused("someone/else").endswith("it is not cached, and http://127.0.0.1:9 cannot be reached")
 
 
@@ -248,13 +248,13 @@ def test_push_on_the_command_line(hub: Hub, tmp_path: Path, capsys: pytest.Captu
     half = StraIT.from_pretrained("me/mine@half").state_dict()
     assert all(torch.equal(half[name], value.bfloat16().float()) for name, value in model.state_dict().items())
     capsys.readouterr()
-    for wrong, said in (
+    for wrong, message in (
         (["mine", *words[2:]], "push: 'mine' is not the name of a repository, which is USER/NAME"),
         ([*words[1:], "--precision", "int8"], "--precision: 'int8' is neither float32 nor bfloat16"),
         (["me/mine", "--model", str(tmp_path / "none")], "there is no folder"),
     ):
         assert main(["push", *wrong]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     hub.models["other/one"] = Repository(token="theirs")
     assert main(["push", "other/one", *words[2:]]) == 2
     assert "other/one could not be uploaded" in capsys.readouterr().err
@@ -284,9 +284,9 @@ def test_a_branch_and_half_precision(hub: Hub) -> None:
     random_model(CONFIG, CLASSES, seed=6).push_to_hub("me/mine", revision="next", dtype=torch.bfloat16)
     assert StraIT.from_pretrained("me/mine").weights_hash() == model.weights_hash()
     half = StraIT.from_pretrained("me/mine@next")
-    other = random_model(CONFIG, CLASSES, seed=6)
+    next_model = random_model(CONFIG, CLASSES, seed=6)
     for name, value in half.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name].bfloat16().float())
+        assert torch.equal(value, next_model.state_dict()[name].bfloat16().float())
 
 
 def test_what_the_hub_does_not_take_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +305,10 @@ def test_what_the_hub_does_not_take_is_one_line(hub: Hub, monkeypatch: pytest.Mo
 
 def test_the_environment_counts_on_the_command_line_too(hub: Hub, tmp_path: Path) -> None:
     def describe(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        own = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "own"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        settings = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "own"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return subprocess.run(
             [sys.executable, "-m", "strait.cli", "describe", "--json", "--model", *words],
-            env={**os.environ, **own, "HF_HUB_OFFLINE": "0", **more},
+            env={**os.environ, **settings, "HF_HUB_OFFLINE": "0", **more},
             capture_output=True,
             text=True,
         )
@@ -316,9 +316,9 @@ def test_the_environment_counts_on_the_command_line_too(hub: Hub, tmp_path: Path
     missing = describe(NAME, HF_HUB_OFFLINE="1")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "HF_HUB_OFFLINE forbids downloading it" in missing.stderr
-    found = describe(f"{NAME}@v1")
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["hash"] == random_model(CONFIG, CLASSES, 1).weights_hash()
+    description = describe(f"{NAME}@v1")
+    assert description.returncode == 0, description.stderr
+    assert json.loads(description.stdout)["hash"] == random_model(CONFIG, CLASSES, 1).weights_hash()
     hub.asked.clear()
     again = describe(f"{NAME}@v1", HF_HUB_OFFLINE="1")
-    assert (again.stdout, hub.asked) == (found.stdout, [])
+    assert (again.stdout, hub.asked) == (description.stdout, [])

@@ -58,20 +58,20 @@ def test_the_centre_is_cut_out(height: int, width: int) -> None:
     pixels = noise(height, width)
     side = min(height, width)
     down, right = (height - side) // 2, (width - side) // 2
-    found = square_of(encoded(Image.fromarray(pixels), "PNG"), side)
+    square = square_of(encoded(Image.fromarray(pixels), "PNG"), side)
     if (width - side) % 2 == 0:
-        assert np.array_equal(found, pixels[down : down + side, right : right + side])
+        assert np.array_equal(square, pixels[down : down + side, right : right + side])
     else:  # half a pixel to each side: between the two cuts
         cuts = [pixels[:, start : start + side].astype(float) for start in (right, right + 1)]
-        assert np.abs(found - np.mean(cuts, axis=0)).mean() < min(np.abs(found - cut).mean() for cut in cuts)
+        assert np.abs(square - np.mean(cuts, axis=0)).mean() < min(np.abs(square - cut).mean() for cut in cuts)
 
 
 def test_a_larger_picture_is_brought_to_size_smoothly() -> None:
     down, right = np.meshgrid(np.linspace(0, 255, 96), np.linspace(0, 255, 192), indexing="ij")
     pixels = np.stack([down, right, np.full_like(down, 77)], axis=-1).astype(np.uint8)
     averages = pixels[:, 48:144].reshape(16, 6, 16, 6, 3).mean((1, 3))
-    found = square_of(encoded(Image.fromarray(pixels), "PNG"), 16)
-    assert np.abs(found[1:-1, 1:-1] - averages[1:-1, 1:-1]).max() <= 2
+    square = square_of(encoded(Image.fromarray(pixels), "PNG"), 16)
+    assert np.abs(square[1:-1, 1:-1] - averages[1:-1, 1:-1]).max() <= 2
 
 
 def rotated(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -96,32 +96,32 @@ def test_turned_as_exif_says(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     lossless = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
-    found = square_of(encoded(Image.fromarray(pixels), kind, exif=exif, **lossless), 16)
-    assert np.abs(found.astype(int) - rotated(pixels, orientation)).max() <= (3 if kind == "JPEG" else 0)
+    square = square_of(encoded(Image.fromarray(pixels), kind, exif=exif, **lossless), 16)
+    assert np.abs(square.astype(int) - rotated(pixels, orientation)).max() <= (3 if kind == "JPEG" else 0)
 
 
 def test_what_is_transparent_stands_on_white() -> None:
     pixels = noise(8, 8, 4)
     pixels[0, :, 3], pixels[1, :, 3] = 0, 255
     share = pixels[..., 3:].astype(float) / 255
-    wanted = share * pixels[..., :3] + (1 - share) * 255
-    found = square_of(encoded(Image.fromarray(pixels, "RGBA"), "PNG"), 8)
-    assert np.abs(found - wanted).max() <= 1
-    assert (found[0] == 255).all()
+    expected = share * pixels[..., :3] + (1 - share) * 255
+    square = square_of(encoded(Image.fromarray(pixels, "RGBA"), "PNG"), 8)
+    assert np.abs(square - expected).max() <= 1
+    assert (square[0] == 255).all()
 
 
 def test_grey_pictures_have_three_equal_channels() -> None:
     grey = noise(8, 8, 1)
-    found = square_of(encoded(Image.fromarray(grey), "PNG"), 8)
-    assert np.array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+    square = square_of(encoded(Image.fromarray(grey), "PNG"), 8)
+    assert np.array_equal(square, np.repeat(grey[..., None], 3, axis=2))
 
 
 def test_grey_pictures_with_transparency_stand_on_white() -> None:
     both = noise(8, 8, 2)
     share = both[..., 1].astype(float) / 255
-    wanted = share * both[..., 0] + (1 - share) * 255
-    found = square_of(encoded(Image.fromarray(both, "LA"), "PNG"), 8)
-    assert np.abs(found - wanted[..., None]).max() <= 1
+    expected = share * both[..., 0] + (1 - share) * 255
+    square = square_of(encoded(Image.fromarray(both, "LA"), "PNG"), 8)
+    assert np.abs(square - expected[..., None]).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
@@ -132,16 +132,16 @@ def test_palettes_and_their_transparent_colour(kind: str) -> None:
     for transparent in (None, 2):
         settings = {} if transparent is None else {"transparency": transparent}
         shown = [(255, 255, 255) if index == transparent else colour for index, colour in enumerate(palette)]
-        wanted = np.array(shown, np.uint8)[np.asarray(picture)]
-        assert np.array_equal(square_of(encoded(picture, kind, **settings), 8), wanted)
+        expected = np.array(shown, np.uint8)[np.asarray(picture)]
+        assert np.array_equal(square_of(encoded(picture, kind, **settings), 8), expected)
 
 
 def test_a_transparent_colour_of_an_rgb_picture() -> None:
     pixels = np.full((8, 8, 3), 90, np.uint8)
     pixels[:4] = (1, 2, 3)
-    found = square_of(encoded(Image.fromarray(pixels), "PNG", transparency=(1, 2, 3)), 8)
-    assert (found[:4] == 255).all()
-    assert (found[4:] == 90).all()
+    square = square_of(encoded(Image.fromarray(pixels), "PNG", transparency=(1, 2, 3)), 8)
+    assert (square[:4] == 255).all()
+    assert (square[4:] == 90).all()
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
@@ -150,8 +150,8 @@ def test_a_transparent_colour_of_an_rgb_picture() -> None:
     [((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))],
 )
 def test_ink_becomes_colour(kind: str, ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
-    found = square_of(encoded(Image.new("CMYK", (16, 16), ink), kind), 16)
-    assert np.abs(found.astype(int) - np.array(colour)).max() <= 3
+    square = square_of(encoded(Image.new("CMYK", (16, 16), ink), kind), 16)
+    assert np.abs(square.astype(int) - np.array(colour)).max() <= 3
 
 
 def test_sixteen_bits_become_eight() -> None:
@@ -170,10 +170,10 @@ def test_sixteen_bits_become_eight() -> None:
     size=st.integers(1, 24),
 )
 def test_any_mode_and_size_becomes_a_square(mode: str, height: int, width: int, size: int) -> None:
-    found = to_square(Image.new(mode, (width, height)), size)
-    assert found.shape == (size, size, 3)
-    assert found.dtype == np.uint8
-    assert (found == found[0, 0]).all()  # one colour stays one colour
+    square = to_square(Image.new(mode, (width, height)), size)
+    assert square.shape == (size, size, 3)
+    assert square.dtype == np.uint8
+    assert (square == square[0, 0]).all()  # one colour stays one colour
 
 
 # Augmentation.
@@ -194,28 +194,28 @@ def test_half_are_mirrored(draw: int) -> None:
 def moves(pixels: np.ndarray, shift: int) -> dict[bytes, tuple[int, int]]:
     """Every way to move a picture, its edges repeated, pixel by pixel."""
     height, width = pixels.shape[:2]
-    found = {}
+    versions = {}
     for down, right in itertools.product(range(-shift, shift + 1), repeat=2):
         rows = np.clip(np.arange(height) + down, 0, height - 1)
         columns = np.clip(np.arange(width) + right, 0, width - 1)
-        found[pixels[rows][:, columns].tobytes()] = (down, right)
-    return found
+        versions[pixels[rows][:, columns].tobytes()] = (down, right)
+    return versions
 
 
 @given(draw=st.integers(0, 2**63 - 1), shift=st.integers(1, 3), flip=st.booleans())
 def test_a_shift_moves_by_no_more_than_asked(draw: int, shift: int, flip: bool) -> None:
     pixels = noise(6, 5)
-    found = augment(pixels, draw, flip, shift)
-    assert np.array_equal(found, augment(pixels, draw, flip, shift))
-    assert found.tobytes() in moves(pixels[:, ::-1] if flip and draw % 2 else pixels, shift)
+    version = augment(pixels, draw, flip, shift)
+    assert np.array_equal(version, augment(pixels, draw, flip, shift))
+    assert version.tobytes() in moves(pixels[:, ::-1] if flip and draw % 2 else pixels, shift)
 
 
 def test_every_shift_and_mirror_image_occurs_about_equally_often() -> None:
     pixels, draws = noise(6, 5), np.random.default_rng(1).integers(0, 2**63, 3600)
     seen = [augment(pixels, int(draw), flip=True, shift=1).tobytes() for draw in draws]
-    wanted = {**moves(pixels, 1), **moves(pixels[:, ::-1], 1)}
-    assert len(wanted) == 18
-    counts = [seen.count(version) for version in wanted]
+    versions = {**moves(pixels, 1), **moves(pixels[:, ::-1], 1)}
+    assert len(versions) == 18
+    counts = [seen.count(version) for version in versions]
     assert sum(counts) == len(seen)
     assert 140 < min(counts) <= max(counts) < 270  # 200 each, five standard deviations
 
@@ -389,8 +389,8 @@ def test_pixels_become_images_from_minus_one_to_one() -> None:
     pixels = torch.from_numpy(noise(4, 6)[None])
     images = ImageBatch(pixels, torch.zeros(1), torch.zeros(1), []).images(torch.device("cpu"))
     assert images.shape == (1, 3, 4, 6)
-    wanted = pixels.numpy().astype(np.float64).transpose(0, 3, 1, 2) / 255 * 2 - 1
-    np.testing.assert_allclose(images.numpy(), wanted, atol=1e-6)
+    expected = pixels.numpy().astype(np.float64).transpose(0, 3, 1, 2) / 255 * 2 - 1
+    np.testing.assert_allclose(images.numpy(), expected, atol=1e-6)
 
 
 # Where they lie.
@@ -644,9 +644,9 @@ def test_the_stream_holds_the_pictures_it_names(photo_folder: Path) -> None:
     for batch in itertools.islice(stream(source), 12):
         assert batch.pixels.shape == (7, 12, 12, 3)
         for pixels, label, index in zip(batch.pixels.numpy(), batch.labels, batch.indices, strict=True):
-            plain, wanted = read_square(source, int(index), 12)
+            plain, true_label = read_square(source, int(index), 12)
             assert not isinstance(plain, str)
-            assert int(label) == wanted
+            assert int(label) == true_label
             assert pixels.tobytes() in {**moves(plain, 2), **moves(plain[:, ::-1], 2)}
             versions.setdefault(int(index), set()).add(pixels.tobytes())
     # Two epochs and a bit: nearly every image has been seen twice, and seldom the same way.
@@ -661,8 +661,8 @@ def test_a_damaged_picture_gives_way_to_the_next_good_one(damaged_folder: Path) 
     for batch in whole:
         assert len(batch.indices) == 7
         for index in batch.indices.tolist():
-            wanted = next(order)[0]
-            assert index == substitutes.get(wanted, wanted)
+            position = next(order)[0]
+            assert index == substitutes.get(position, position)
     assert {name for batch in whole for name, _ in batch.bad} == {source.name(index) for index in BAD}
     for first, second in zip(whole[4:], itertools.islice(stream(source, first_step=4), 5), strict=True):
         assert_same(first, second)

@@ -52,14 +52,14 @@ def every_way(pixels: np.ndarray) -> dict[str, object]:
 
 
 def test_every_way_gives_the_same_images_and_tokens(model: StraIT, square: np.ndarray) -> None:
-    wanted = torch.from_numpy(square.copy()).permute(2, 0, 1)[None].double() / 255 * 2 - 1
-    tokens = model.tokenizer.encode(wanted.float()).levels
+    expected = torch.from_numpy(square.copy()).permute(2, 0, 1)[None].double() / 255 * 2 - 1
+    tokens = model.tokenizer.encode(expected.float()).levels
     for name, picture in every_way(square).items():
         images = as_images(picture, SIZE)  # type: ignore[arg-type]
         assert (images.dtype, images.shape) == (torch.float32, (1, 3, SIZE, SIZE)), name
-        torch.testing.assert_close(images.double(), wanted, rtol=0, atol=1e-6, msg=name)
-        for found, own in zip(model.encode(picture).levels, tokens, strict=True):  # type: ignore[arg-type]
-            assert torch.equal(found, own), name
+        torch.testing.assert_close(images.double(), expected, rtol=0, atol=1e-6, msg=name)
+        for grid, reference in zip(model.encode(picture).levels, tokens, strict=True):  # type: ignore[arg-type]
+            assert torch.equal(grid, reference), name
 
 
 def test_pictures_are_brought_to_the_models_size_and_tensors_are_not(model: StraIT) -> None:
@@ -75,8 +75,8 @@ def test_pictures_are_brought_to_the_models_size_and_tensors_are_not(model: Stra
 def test_what_comes_out_goes_in_again(square: np.ndarray) -> None:
     (picture,) = to_pictures(as_images(square, SIZE))
     assert np.array_equal(np.asarray(picture), square)
-    for one in (Image.fromarray(square), square, square / 255, as_images(square, SIZE)):
-        assert np.array_equal(pixels_of(one), square)
+    for form in (Image.fromarray(square), square, square / 255, as_images(square, SIZE)):
+        assert np.array_equal(pixels_of(form), square)
 
 
 def test_transparency_and_grey() -> None:
@@ -119,7 +119,7 @@ def test_an_edit_takes_a_picture_and_a_mask_in_any_form(model: StraIT, tmp_path:
     photograph.save(tmp_path / "photo.png")
     Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
     edit = Edit(model, label=1)
-    (wanted,) = infill_picture(edit, as_picture(tmp_path / "photo.png"), mask)
+    (expected,) = infill_picture(edit, as_picture(tmp_path / "photo.png"), mask)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     pictures = [tmp_path / "photo.png", str(tmp_path / "photo.png"), photograph, pixels, pixels / 255, tensor]
     white = mask.astype(np.uint8) * 255
@@ -131,15 +131,15 @@ def test_an_edit_takes_a_picture_and_a_mask_in_any_form(model: StraIT, tmp_path:
         mask,
         torch.tensor(mask),
     ]
-    for picture, own in zip(pictures, masks, strict=True):
-        (made,) = infill_picture(edit, picture, own)
-        assert np.array_equal(made, wanted), type(picture)
-    assert np.array_equal(wanted[~mask], pixels[~mask])
-    for one in (photograph, pixels):
-        (made,) = transfer_picture(edit, one, region=Image.fromarray(white))
-        assert made.shape == (min(photograph.size), min(photograph.size), 3)
-        (made,) = extend_picture(edit, one, Sides(left=1))
-        assert made.shape[1] > pixels.shape[1]
+    for picture, mask_form in zip(pictures, masks, strict=True):
+        (result,) = infill_picture(edit, picture, mask_form)
+        assert np.array_equal(result, expected), type(picture)
+    assert np.array_equal(expected[~mask], pixels[~mask])
+    for form in (photograph, pixels):
+        (result,) = transfer_picture(edit, form, region=Image.fromarray(white))
+        assert result.shape == (min(photograph.size), min(photograph.size), 3)
+        (result,) = extend_picture(edit, form, Sides(left=1))
+        assert result.shape[1] > pixels.shape[1]
 
 
 def test_a_mask_that_does_not_fit_says_so() -> None:

@@ -84,9 +84,9 @@ def test_each_kind_of_failed_allocation_is_a_line(
 
     monkeypatch.setattr(cli, "_module", lambda verb: Verb)
     assert cli.main(["describe"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "out of memory" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "out of memory" in message
 
 
 def test_other_errors_of_torch_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ def test_rows_of_other_settings_are_what_they_are_alone(model: StraIT, size: str
     for number, (label, seed, index, *_) in enumerate(rows):
         steps = model.decoding_steps(torch.tensor([label]), seed, torch.tensor([index]), configs[number])
         alone = final_tokens(steps)
-        for one, many in zip(alone.levels, together.levels, strict=True):
-            assert torch.equal(one[0], many[number])
+        for single, many in zip(alone.levels, together.levels, strict=True):
+            assert torch.equal(single[0], many[number])
         assert torch.equal(model.decode(alone)[0], pixels[number])
 
 
@@ -67,7 +67,7 @@ def test_images_do_not_depend_on_the_size_of_their_batch(model: StraIT) -> None:
 
 def test_what_a_batch_must_share_is_refused_otherwise(model: StraIT) -> None:
     labels = torch.tensor([1, 2])
-    for other in (
+    for settings in (
         BASE.first(1),
         replace(BASE, schedule="linear"),
         replace(BASE, keep="halton"),
@@ -76,6 +76,6 @@ def test_what_a_batch_must_share_is_refused_otherwise(model: StraIT) -> None:
         with pytest.raises(
             ValueError, match=r"^decoding: rows of one batch may differ only in steps, temperature and gui"
         ):
-            final_tokens(model.decoding_steps(labels, 0, None, [BASE, other]))
+            final_tokens(model.decoding_steps(labels, 0, None, [BASE, settings]))
     with pytest.raises(ValueError, match=r"^decoding: there are settings for 1 rows, but the batch has 2"):
         final_tokens(model.decoding_steps(labels, 0, None, [BASE]))

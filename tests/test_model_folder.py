@@ -61,11 +61,11 @@ def test_there_and_back_bit_for_bit(config: ModelConfig, classes: list[str], tmp
     assert list(loaded.classes) == classes
     assert loaded.decoding == model.decoding
     assert not loaded.training
-    own, other = model.state_dict(), loaded.state_dict()
-    assert own.keys() == other.keys()
-    for name, value in own.items():
-        assert other[name].dtype == value.dtype
-        assert torch.equal(other[name], value)
+    weights, loaded_weights = model.state_dict(), loaded.state_dict()
+    assert weights.keys() == loaded_weights.keys()
+    for name, value in weights.items():
+        assert loaded_weights[name].dtype == value.dtype
+        assert torch.equal(loaded_weights[name], value)
     assert loaded.weights_hash() == model.weights_hash()
     assert loaded.trained == set(loaded.config.parts) == {"tokenizer", "top"} | (set() if single else {"bottom"})
     model.pack()  # as the loaded one is
@@ -90,10 +90,10 @@ def test_the_hash_tells_one_set_of_weights_from_another() -> None:
 
 def test_a_random_model_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(7)
-    wanted = torch.rand(3)
+    draws = torch.rand(3)
     torch.manual_seed(7)
     random_model(CONFIG)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), draws)
 
 
 def test_saved_twice_the_files_are_the_same(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_a_description_that_cannot_be_names_what_is_wrong(
     folder: Path, change: Callable[[dict], object], message: str
 ) -> None:
     change_description(folder, change)
-    said = refused(folder)
-    assert said.startswith(str(folder / "config.json"))
-    assert message in said
+    error = refused(folder)
+    assert error.startswith(str(folder / "config.json"))
+    assert message in error
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"hello"', "null"])

@@ -23,13 +23,13 @@ def test_tokens_are_those_of_a_cpu(device: str) -> None:
     labels, reference = torch.arange(8), StraIT.from_pretrained(pack=False)
     model = StraIT.from_pretrained(device=torch.device(device))
     decoding = replace(model.default_decoding(), steps=(6, 3))
-    wanted = final_tokens(reference.decoding_steps(labels, 3, decoding=decoding))
-    found = final_tokens(model.decoding_steps(labels, 3, decoding=decoding))
-    for ours, theirs in zip(found.levels, wanted.levels, strict=True):
+    reference_tokens = final_tokens(reference.decoding_steps(labels, 3, decoding=decoding))
+    tokens = final_tokens(model.decoding_steps(labels, 3, decoding=decoding))
+    for ours, theirs in zip(tokens.levels, reference_tokens.levels, strict=True):
         assert ours.device.type == device
         assert (ours.cpu() == theirs).float().mean() > 0.9
-    pixels = model.decode(found).cpu()
-    assert (pixels - reference.decode(type(found)(tuple(grid.cpu() for grid in found.levels)))).abs().max() < 1e-2
+    pixels = model.decode(tokens).cpu()
+    assert (pixels - reference.decode(type(tokens)(tuple(grid.cpu() for grid in tokens.levels)))).abs().max() < 1e-2
 
 
 @devices

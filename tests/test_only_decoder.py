@@ -69,9 +69,9 @@ def test_tokens_stay_and_pixels_get_better(recompute: bool) -> None:
     same = {name for name in before if torch.equal(after[name], before[name])}
     assert same == {name for name in before if not name.startswith("decoder.")}
     learner.tokenizer.load_state_dict(after)
-    found = learner.tokenizer.eval().encode(images)
-    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, found.levels, strict=True))
-    assert (learner.tokenizer.decode(found) - images).abs().mean() < 0.8 * first
+    tokens_after = learner.tokenizer.eval().encode(images)
+    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, tokens_after.levels, strict=True))
+    assert (learner.tokenizer.decode(tokens_after) - images).abs().mean() < 0.8 * first
 
 
 def test_a_resumed_run_is_the_same_run() -> None:

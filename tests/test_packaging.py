@@ -52,13 +52,13 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(wheel: Path) -> None:
     assert wheel.stat().st_size < LARGEST
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    here = {
+    sources = {
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src" / "strait").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == here
+    assert inside == sources
     assert "strait/py.typed" in inside
     assert {f"strait/shipped/{name}" for name in MODEL} <= inside
     assert {name for name in inside if name.startswith("strait/configs/")} >= {"strait/configs/smoke.yaml"}
@@ -102,8 +102,8 @@ def test_an_installed_wheel_generates_images_outside_the_checkout(wheel: Path, t
     where = run(bin / "python", "-c", "import strait; print(strait.__file__)", folder=tmp_path)
     assert Path(where.strip()).is_relative_to(site)
     assert run(bin / "strait", "--version", folder=tmp_path) == f"strait {__version__}\n"
-    made = run(bin / "strait", "generate", "--labels", "lemon", "--output", "out", folder=tmp_path)
-    assert (tmp_path / made.strip()).stat().st_size > 0
+    output = run(bin / "strait", "generate", "--labels", "lemon", "--output", "out", folder=tmp_path)
+    assert (tmp_path / output.strip()).stat().st_size > 0
     assert "weights" in run(bin / "strait", "describe", folder=tmp_path)
 
 

@@ -17,26 +17,26 @@ def test_of_right_and_wrong_answers_it_is_mcnemars_test() -> None:
     for both, first, second, neither in ((10, 7, 2, 81), (300, 40, 38, 22), (0, 3, 9, 0)):
         ours = torch.tensor([1.0] * (both + first) + [0.0] * (second + neither))
         theirs = torch.tensor([1.0] * both + [0.0] * first + [1.0] * second + [0.0] * neither)
-        found, count = paired_mean(ours, theirs), both + first + second + neither
+        difference, count = paired_mean(ours, theirs), both + first + second + neither
         variance = (first + second - (first - second) ** 2 / count) / (count - 1)
-        assert found.value == pytest.approx((first - second) / count)
-        assert found.error == pytest.approx(math.sqrt(variance / count))
+        assert difference.value == pytest.approx((first - second) / count)
+        assert difference.error == pytest.approx(math.sqrt(variance / count))
 
 
 def test_what_images_have_in_common_cancels() -> None:
     draw = torch.Generator().manual_seed(0)
-    common, own = torch.randn(500, generator=draw) * 100, torch.randn(500, generator=draw)
-    found = paired_mean(common + own + 1, common)
-    assert found.error < 0.06
-    assert found.verdict() == HOLDS
+    common, noise = torch.randn(500, generator=draw) * 100, torch.randn(500, generator=draw)
+    difference = paired_mean(common + noise + 1, common)
+    assert difference.error < 0.06
+    assert difference.verdict() == HOLDS
 
 
 def test_the_jackknife_of_a_mean_is_the_error_of_a_mean() -> None:
     draw = torch.Generator().manual_seed(1)
     values = torch.randn(60, generator=draw, dtype=torch.float64)
-    found = paired_jackknife(lambda images: float(values[images].mean()), 60, groups=60)
-    assert found.value == pytest.approx(float(values.mean()))
-    assert found.error == pytest.approx(statistics.stdev(values.tolist()) / math.sqrt(60))
+    estimate = paired_jackknife(lambda images: float(values[images].mean()), 60, groups=60)
+    assert estimate.value == pytest.approx(float(values.mean()))
+    assert estimate.error == pytest.approx(statistics.stdev(values.tolist()) / math.sqrt(60))
 
 
 def test_the_jackknife_knows_how_far_differences_of_distances_spread() -> None:
@@ -51,9 +51,9 @@ def test_the_jackknife_knows_how_far_differences_of_distances_spread() -> None:
             lambda some: frechet_distance(ways[0][some], reference) - frechet_distance(ways[1][some], reference), 400
         )
 
-    found = [difference(seed) for seed in range(60)]
-    spread = statistics.stdev(one.value for one in found)
-    assert statistics.mean(one.error for one in found) == pytest.approx(spread, rel=0.25)
+    estimates = [difference(seed) for seed in range(60)]
+    spread = statistics.stdev(estimate.value for estimate in estimates)
+    assert statistics.mean(estimate.error for estimate in estimates) == pytest.approx(spread, rel=0.25)
 
 
 def test_nothing_is_said_within_two_standard_errors() -> None:

@@ -75,8 +75,8 @@ def test_the_models_of_a_table_cost_what_the_papers_do(number: int, capsys: pyte
     assert list(rows) == list(ROWS[number])
     for title, numbers in ROWS[number].items():
         for part, figure, papers, near in numbers:
-            found = rows[title] if part == "all" else rows[title]["parts"][part]
-            assert found[figure] == pytest.approx(papers, rel=near), (title, part, figure)
+            costs = rows[title] if part == "all" else rows[title]["parts"][part]
+            assert costs[figure] == pytest.approx(papers, rel=near), (title, part, figure)
     # One of them is further off than a hundredth, and says why.
     assert [title for title, row in rows.items() if row["departs"]] == [t for t in rows if "large" in t]
     if number == 2:
@@ -88,9 +88,9 @@ def test_the_models_of_a_table_cost_what_the_papers_do(number: int, capsys: pyte
 
 def test_the_levels_of_a_part_make_up_its_cost() -> None:
     for name in ("imagenet512", "maskgit-imagenet256"):
-        for part, found in description(name)["parts"].items():
+        for part, costs in description(name)["parts"].items():
             if part != "tokenizer":
-                assert sum(found["level_multiply_adds"]) == found["multiply_adds"]
+                assert sum(costs["level_multiply_adds"]) == costs["multiply_adds"]
     assert len(description("imagenet512")["parts"]["upsampler"]["level_multiply_adds"]) == 2
 
 
@@ -113,16 +113,16 @@ def description(name: str) -> dict[str, Any]:
     return describe(read_config(config_path(name)).model, 1000)
 
 
-@pytest.mark.parametrize(("name", "part", "number", "wanted", "near"), NUMBERS)
-def test_a_number_of_the_paper(name: str, part: str, number: str, wanted: float, near: float) -> None:
-    found = description(name)
-    assert (found if part == "all" else found["parts"][part])[number] == pytest.approx(wanted, rel=near)
+@pytest.mark.parametrize(("name", "part", "number", "paper_value", "near"), NUMBERS)
+def test_a_number_of_the_paper(name: str, part: str, number: str, paper_value: float, near: float) -> None:
+    report = description(name)
+    assert (report if part == "all" else report["parts"][part])[number] == pytest.approx(paper_value, rel=near)
 
 
 def test_the_parts_make_up_the_whole() -> None:
     for name in ("imagenet256", "maskgit-imagenet256"):
-        found = description(name)
-        assert found["parameters"] == sum(part["parameters"] for part in found["parts"].values())
+        report = description(name)
+        assert report["parameters"] == sum(part["parameters"] for part in report["parts"].values())
 
 
 def test_straits_parts() -> None:

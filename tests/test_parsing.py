@@ -21,9 +21,9 @@ TRAIN = ["train", "--config", "smoke", "--data", "DIR", "--model", "M"]
 def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     """The one line with which words are refused."""
     assert main(words) == 2
-    said = capsys.readouterr()
-    (line,) = said.err.splitlines()
-    assert said.out == ""
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert output.out == ""
     return line.removeprefix("strait: ")
 
 
@@ -76,7 +76,7 @@ def test_every_setting_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--top.layer", "3"], "--top.layer is not a setting; the nearest are --top.layers"),
         (["--bottom.layer=3"], "--bottom.layer is not a setting; the nearest are --bottom.layers"),
@@ -96,12 +96,12 @@ def test_every_setting_has_a_name() -> None:
         (["top", "bottom"], "strait train does not take 'bottom'"),
     ],
 )
-def test_a_wrong_setting_is_named(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, [*TRAIN, *words]).startswith(said)
+def test_a_wrong_setting_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, [*TRAIN, *words]).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["train"], "strait train: --data, --model are needed; strait train --help says what for"),
         (["train", "--data", "x"], "strait train: --model is needed"),
@@ -115,8 +115,10 @@ def test_a_wrong_setting_is_named(words: list[str], said: str, capsys: pytest.Ca
         (["table", "6", "--data", "x", "--top.layers", "3"], "--top.layers: settings need a configuration"),
     ],
 )
-def test_a_wrong_word_is_refused_in_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, words).startswith(said)
+def test_a_wrong_word_is_refused_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, words).startswith(message)
 
 
 def test_the_librarys_names_stay_inside(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,10 +160,10 @@ def test_the_home_folder_is_meant_by_its_sign(monkeypatch: pytest.MonkeyPatch, t
 def test_help_is_short_and_says_each_option_once(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    said = capsys.readouterr().out
-    assert len(said.splitlines()) < 50
-    assert said.count("  --data ") == 1
-    assert "null" not in said
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 50
+    assert text.count("  --data ") == 1
+    assert "null" not in text
 
 
 def test_help_of_settings_has_the_configurations_own_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,9 +180,9 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in VERBS:
         with contextlib.suppress(SystemExit):
             main([verb, "--help"])
-        said = capsys.readouterr().out
-        assert said.startswith(f"usage: strait {verb} ")
-        assert "default: null" not in said
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: strait {verb} ")
+        assert "default: null" not in text
 
 
 def test_understanding_needs_no_torch() -> None:

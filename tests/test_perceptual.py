@@ -51,16 +51,18 @@ def scripted(network: nn.Module, path: Path) -> Path:
 
 def check_distance(distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
     images = pictures(1)
-    made = pictures(2).requires_grad_()
+    reconstructions = pictures(2).requires_grad_()
     assert float(distance(images, images)) == 0
-    found = distance(made, images)
-    assert found.shape == ()
-    assert float(found.detach()) > 0
-    found.backward()
-    assert float(made.grad.abs().max()) > 0
+    value = distance(reconstructions, images)
+    assert value.shape == ()
+    assert float(value.detach()) > 0
+    value.backward()
+    assert float(reconstructions.grad.abs().max()) > 0
     # Downhill is nearer.
-    nearer = distance(made.detach() - 0.01 * made.grad / made.grad.abs().max(), images)
-    assert float(nearer) < float(found.detach())
+    nearer = distance(
+        reconstructions.detach() - 0.01 * reconstructions.grad / reconstructions.grad.abs().max(), images
+    )
+    assert float(nearer) < float(value.detach())
 
 
 def test_none_is_nothing() -> None:
@@ -83,8 +85,8 @@ def test_the_features_of_a_torchscript_file(network: type[nn.Module], tmp_path: 
     path = scripted(network(), tmp_path / "network.pt")
     distance = build_perceptual(str(path), CPU)
     check_distance(distance)
-    wanted = FeatureDistance(network())(pictures(2), pictures(1))
-    torch.testing.assert_close(distance(pictures(2), pictures(1)), wanted)
+    expected = FeatureDistance(network())(pictures(2), pictures(1))
+    torch.testing.assert_close(distance(pictures(2), pictures(1)), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
@@ -99,12 +101,12 @@ def test_the_distance_by_hand() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images
 
-    made, images = pictures(1), pictures(2)
+    reconstructions, images = pictures(1), pictures(2)
     # Each pixel's colour from 0 to 255 as a direction; the squared length between two, averaged over the pixels.
-    first, second = ((x.double().numpy().transpose(0, 2, 3, 1) + 1) * 127.5 for x in (made, images))
+    first, second = ((x.double().numpy().transpose(0, 2, 3, 1) + 1) * 127.5 for x in (reconstructions, images))
     first, second = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (first, second))
-    wanted = ((first - second) ** 2).sum(-1).mean()
-    assert float(FeatureDistance(Pixels())(made, images)) == pytest.approx(wanted, rel=1e-4)
+    expected = ((first - second) ** 2).sum(-1).mean()
+    assert float(FeatureDistance(Pixels())(reconstructions, images)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_network_gets_pixels_from_0_to_255() -> None:
@@ -129,15 +131,15 @@ def test_several_layers_count_alike() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             return super().forward(images)[0][self.layer]
 
-    made, images = pictures(1), pictures(2)
-    single = [float(FeatureDistance(Part(layer))(made, images)) for layer in (0, 1)]
-    assert float(FeatureDistance(SeveralLayers())(made, images)) == pytest.approx(sum(single) / 2)
+    reconstructions, images = pictures(1), pictures(2)
+    single = [float(FeatureDistance(Part(layer))(reconstructions, images)) for layer in (0, 1)]
+    assert float(FeatureDistance(SeveralLayers())(reconstructions, images)) == pytest.approx(sum(single) / 2)
 
 
 @pytest.mark.parametrize("choice", ["vgg", "no/such/file.pt", "."])
 def test_what_is_no_file_is_said_in_one_line(choice: str) -> None:
-    said = f"'{choice}' is neither 'efficientnet', 'classifier', 'lpips', 'none' nor a file"
-    with pytest.raises(ValueError, match=said) as caught:
+    message = f"'{choice}' is neither 'efficientnet', 'classifier', 'lpips', 'none' nor a file"
+    with pytest.raises(ValueError, match=message) as caught:
         build_perceptual(choice, CPU)
     assert "\n" not in str(caught.value)
 

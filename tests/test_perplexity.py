@@ -29,22 +29,22 @@ def test_one_code_alone_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "wanted"),
+    ("first", "second", "expected"),
     [(5, 5, 2.0), (1, 3, 4 / 3**0.75), (9, 1, 10 / 9**0.9)],  # p^-p (1-p)^-(1-p)
 )
-def test_two_codes(first: int, second: int, wanted: float) -> None:
-    assert float(perplexity(torch.tensor([0, first, 0, second]))) == pytest.approx(wanted)
+def test_two_codes(first: int, second: int, expected: float) -> None:
+    assert float(perplexity(torch.tensor([0, first, 0, second]))) == pytest.approx(expected)
 
 
 @given(COUNTS)
 def test_equation_5_term_by_term(counts: list[int]) -> None:
     shares = [count / sum(counts) for count in counts]
-    wanted = 2 ** -sum(share * math.log2(share) for share in shares if share > 0)
-    found = float(perplexity(torch.tensor(counts)))
-    assert found == pytest.approx(wanted)
-    assert 1 - 1e-9 <= found <= len(counts) + 1e-9
+    expected = 2 ** -sum(share * math.log2(share) for share in shares if share > 0)
+    value = float(perplexity(torch.tensor(counts)))
+    assert value == pytest.approx(expected)
+    assert 1 - 1e-9 <= value <= len(counts) + 1e-9
     # Neither the order of the codes, nor how often all of them were counted, nor codes without use change it.
-    assert float(perplexity(torch.tensor([7 * count for count in reversed(counts)] + [0]))) == pytest.approx(wanted)
+    assert float(perplexity(torch.tensor([7 * count for count in reversed(counts)] + [0]))) == pytest.approx(expected)
 
 
 # Counts, and what both forms of equation 5 give for them: 2 to so many bits.
@@ -77,32 +77,32 @@ def test_equation_5_as_a_product(counts: list[int], bits: float) -> None:
 @given(COUNTS)
 def test_both_forms_of_equation_5_are_one(counts: list[int]) -> None:
     shares = [count / sum(counts) for count in counts if count]
-    found = float(perplexity(torch.tensor(counts)))
-    assert found == pytest.approx(2 ** -sum(p * math.log2(p) for p in shares), rel=1e-9)
-    assert found == pytest.approx(math.prod(p**-p for p in shares), rel=1e-9)
+    value = float(perplexity(torch.tensor(counts)))
+    assert value == pytest.approx(2 ** -sum(p * math.log2(p) for p in shares), rel=1e-9)
+    assert value == pytest.approx(math.prod(p**-p for p in shares), rel=1e-9)
 
 
 def test_each_row_has_its_own_perplexity() -> None:
-    found = perplexity(torch.tensor([[1, 1, 1, 1], [2, 0, 0, 2]]))
-    assert found.dtype == torch.float64
-    assert found.tolist() == pytest.approx([4, 2])
+    values = perplexity(torch.tensor([[1, 1, 1, 1], [2, 0, 0, 2]]))
+    assert values.dtype == torch.float64
+    assert values.tolist() == pytest.approx([4, 2])
 
 
 @given(error=st.floats(0.001, 2))
 def test_the_psnr_of_a_constant_error(error: float) -> None:
     images = torch.zeros(3, 3, 4, 5)
     others = images + torch.tensor([error, -error, 0.0])[:, None, None, None]
-    wanted = 20 * math.log10(2 / error)
-    assert peak_signal_to_noise(images, others).tolist() == pytest.approx([wanted, wanted, PERFECT], rel=1e-4)
+    decibels = 20 * math.log10(2 / error)
+    assert peak_signal_to_noise(images, others).tolist() == pytest.approx([decibels, decibels, PERFECT], rel=1e-4)
 
 
 def test_the_psnr_is_that_of_8_bit_pictures() -> None:
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (2, 3, 8, 8)).astype(np.float64)
     others = (pixels + draw.normal(0, 9, pixels.shape)).round().clip(0, 255)
-    wanted = [20 * math.log10(255 / math.sqrt(((a - b) ** 2).mean())) for a, b in zip(pixels, others, strict=True)]
-    found = peak_signal_to_noise(torch.tensor(pixels / 127.5 - 1), torch.tensor(others / 127.5 - 1))
-    assert found.tolist() == pytest.approx(wanted)
+    expected = [20 * math.log10(255 / math.sqrt(((a - b) ** 2).mean())) for a, b in zip(pixels, others, strict=True)]
+    decibels = peak_signal_to_noise(torch.tensor(pixels / 127.5 - 1), torch.tensor(others / 127.5 - 1))
+    assert decibels.tolist() == pytest.approx(expected)
 
 
 def test_a_thumbnail_averages_each_cell() -> None:
@@ -111,8 +111,8 @@ def test_a_thumbnail_averages_each_cell() -> None:
     whole = thumbnail(images, (1, 1))
     torch.testing.assert_close(whole, images.mean((2, 3), keepdim=True).expand_as(images))
     cells = images.reshape(2, 3, 4, 2, 4, 3).mean((3, 5))
-    wanted = F.interpolate(cells, size=(8, 12), mode="bicubic", align_corners=False).clamp(-1, 1)
-    torch.testing.assert_close(thumbnail(images, (4, 4)), wanted)
+    expected = F.interpolate(cells, size=(8, 12), mode="bicubic", align_corners=False).clamp(-1, 1)
+    torch.testing.assert_close(thumbnail(images, (4, 4)), expected)
 
 
 GREYS = 8
@@ -239,8 +239,8 @@ def test_the_thumbnail_is_the_yardstick_of_its_grid() -> None:
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     report = stratification_report(TopCarriesAll(), (GREYS, 10), [images], shared=False)
     for name, side in (("top", 2), ("bottom", 4)):
-        wanted = peak_signal_to_noise(images, thumbnail(images, (side, side))).mean()
-        assert report[f"psnr_{name}_thumbnail"] == pytest.approx(float(wanted), rel=1e-5)
+        psnr = peak_signal_to_noise(images, thumbnail(images, (side, side))).mean()
+        assert report[f"psnr_{name}_thumbnail"] == pytest.approx(float(psnr), rel=1e-5)
 
 
 def test_one_scale_has_no_levels_to_exchange() -> None:
@@ -279,15 +279,15 @@ def test_the_error_of_a_perplexity_is_its_spread_over_independent_draws() -> Non
 
     def draw(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        own = torch.multinomial(p, 400, replacement=True, generator=generator)[:, None].expand(-1, 8)
+        image_tokens = torch.multinomial(p, 400, replacement=True, generator=generator)[:, None].expand(-1, 8)
         others = torch.multinomial(p, 400 * 8, replacement=True, generator=generator).view(400, 8)
-        return torch.where(torch.rand(400, 8, generator=generator) < 0.5, own, others)
+        return torch.where(torch.rand(400, 8, generator=generator) < 0.5, image_tokens, others)
 
-    found = [float(perplexity(torch.bincount(draw(seed).flatten(), minlength=12))) for seed in range(300)]
+    perplexities = [float(perplexity(torch.bincount(draw(seed).flatten(), minlength=12))) for seed in range(300)]
     errors = [perplexity_error(draw(seed), 12) for seed in range(10)]
-    assert np.mean(errors) == pytest.approx(np.std(found, ddof=1), rel=0.15)
+    assert np.mean(errors) == pytest.approx(np.std(perplexities, ddof=1), rel=0.15)
     independent = [perplexity_error(draw(seed).view(-1, 1), 12) for seed in range(10)]
-    assert np.mean(independent) < 0.75 * np.std(found, ddof=1)
+    assert np.mean(independent) < 0.75 * np.std(perplexities, ddof=1)
 
 
 def test_a_report_has_the_error_of_each_psnr_and_perplexity() -> None:

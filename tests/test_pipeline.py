@@ -37,19 +37,19 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_a_call_gives_what_generate_gives(model: StraIT, pipe: StraITPipeline) -> None:
-    wanted = model.generate(["teddy", 0], seed=7, decoding=STEPS)
+    expected = model.generate(["teddy", 0], seed=7, decoding=STEPS)
     settings: dict[str, Any] = {"num_inference_steps": (4, 3), "guidance_scale": 0.2, "temperature": (1.5, 2.5)}
     images = pipe(["teddy", 0], generator=7, output_type="pt", **settings).images
-    assert torch.equal(images, wanted)
-    assert torch.equal(pipe(["teddy", 0], generator=7, output_type="pt", batch_size=1, **settings).images, wanted)
+    assert torch.equal(images, expected)
+    assert torch.equal(pipe(["teddy", 0], generator=7, output_type="pt", batch_size=1, **settings).images, expected)
     pictures = pipe(class_labels=["teddy", 0], generator=7, **settings).images
     assert all(isinstance(picture, Image.Image) for picture in pictures)
-    assert all(map(same, pictures, to_pictures(wanted)))
+    assert all(map(same, pictures, to_pictures(expected)))
     array = pipe(class_labels=["teddy", 0], generator=7, output_type="np", **settings).images
     assert (array.shape, array.dtype) == ((2, 16, 16, 3), np.float32)
-    np.testing.assert_allclose(array, (wanted.permute(0, 2, 3, 1).numpy() + 1) / 2, atol=1e-7)
+    np.testing.assert_allclose(array, (expected.permute(0, 2, 3, 1).numpy() + 1) / 2, atol=1e-7)
     (alone,) = pipe(class_labels=["teddy", 0], generator=7, output_type="pt", return_dict=False, **settings)
-    assert torch.equal(alone, wanted)
+    assert torch.equal(alone, expected)
 
 
 def test_further_settings_have_their_names(model: StraIT, pipe: StraITPipeline) -> None:
@@ -119,19 +119,19 @@ def test_with_a_generator_each_an_image_depends_on_its_own_alone(pipe: StraITPip
 
 def test_without_a_generator_every_call_is_another_and_torchs_own_stays(pipe: StraITPipeline) -> None:
     torch.manual_seed(7)
-    wanted = torch.rand(3)
+    draws = torch.rand(3)
     torch.manual_seed(7)
     first, second = (pipe("teddy", output_type="pt").images for _ in range(2))
     assert not torch.equal(first, second)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), draws)
 
 
 def test_a_callback_sees_every_step(model: StraIT, pipe: StraITPipeline) -> None:
     seen: list[tuple[int, int, str, int]] = []
     last: dict[str, torch.Tensor] = {}
 
-    def look(own: StraITPipeline, step: int, timestep: int, values: dict[str, Any]) -> None:
-        assert own is pipe
+    def look(pipeline: StraITPipeline, step: int, timestep: int, values: dict[str, Any]) -> None:
+        assert pipeline is pipe
         assert values["tokens"].shape == values["masked"].shape
         level = values["decoding_step"].level
         seen.append((step, timestep, level, int(values["masked"].sum())))
@@ -152,7 +152,9 @@ def test_a_callback_counts_the_steps_that_there_are(pipe: StraITPipeline) -> Non
     left: list[int] = []
     # Sixteen top tokens take no more than sixteen steps.
     pipe(
-        0, num_inference_steps=(40, 2), callback_on_step_end=lambda own, step, timestep, values: left.append(timestep)
+        0,
+        num_inference_steps=(40, 2),
+        callback_on_step_end=lambda pipeline, step, timestep, values: left.append(timestep),
     )
     assert left == list(range(17, -1, -1))
 
@@ -160,7 +162,7 @@ def test_a_callback_counts_the_steps_that_there_are(pipe: StraITPipeline) -> Non
 def test_an_error_in_a_callback_ends_the_call(pipe: StraITPipeline) -> None:
     taken: list[int] = []
 
-    def stop(own: StraITPipeline, step: int, timestep: int, values: dict[str, Any]) -> None:
+    def stop(pipeline: StraITPipeline, step: int, timestep: int, values: dict[str, Any]) -> None:
         taken.append(step)
         if step == 1:
             raise KeyboardInterrupt
@@ -173,8 +175,8 @@ def test_an_error_in_a_callback_ends_the_call(pipe: StraITPipeline) -> None:
 def test_a_model_of_one_level_takes_one_number() -> None:
     model = random_model(SINGLE, CLASSES)
     pipe = StraITPipeline(model)
-    wanted = model.generate([0], seed=1, decoding=DecodingConfig(steps=(5,), temperature=(4.5,)))
-    assert torch.equal(pipe(0, num_inference_steps=5, generator=1, output_type="pt").images, wanted)
+    images = model.generate([0], seed=1, decoding=DecodingConfig(steps=(5,), temperature=(4.5,)))
+    assert torch.equal(pipe(0, num_inference_steps=5, generator=1, output_type="pt").images, images)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +206,16 @@ def test_a_pipeline_is_loaded_as_a_model_is(tmp_path: Any, model: StraIT) -> Non
 
 
 def test_labels_and_seeds_are_integers_of_any_library(pipe: StraITPipeline) -> None:
-    wanted = pipe([0, 1], generator=3, output_type="pt").images
+    images = pipe([0, 1], generator=3, output_type="pt").images
     for labels in (np.array([0, 1]), torch.tensor([0, 1]), [np.int64(0), torch.tensor(1)]):
-        assert torch.equal(pipe(labels, generator=np.int64(3), output_type="pt").images, wanted)  # type: ignore[arg-type]
-    one = pipe(1, generator=3, output_type="pt").images
-    assert torch.equal(pipe(np.int64(1), generator=torch.tensor(3), output_type="pt").images, one)  # type: ignore[arg-type]
+        assert torch.equal(pipe(labels, generator=np.int64(3), output_type="pt").images, images)  # type: ignore[arg-type]
+    image = pipe(1, generator=3, output_type="pt").images
+    assert torch.equal(pipe(np.int64(1), generator=torch.tensor(3), output_type="pt").images, image)  # type: ignore[arg-type]
     for label in (1, "1", np.int64(1), torch.tensor(1)):
-        assert torch.equal(pipe.model.generate(label, seed=3), one)  # type: ignore[arg-type]
-    made = pipe.model.generate(np.array([0, 1]), seed=np.int64(3))  # type: ignore[arg-type]
-    assert torch.equal(made, pipe.model.generate([0, 1], seed=3))
-    assert torch.equal(pipe.model.generate(torch.tensor([0, 1]), seed=torch.tensor(3)), made)  # type: ignore[arg-type]
+        assert torch.equal(pipe.model.generate(label, seed=3), image)  # type: ignore[arg-type]
+    pair = pipe.model.generate(np.array([0, 1]), seed=np.int64(3))  # type: ignore[arg-type]
+    assert torch.equal(pair, pipe.model.generate([0, 1], seed=3))
+    assert torch.equal(pipe.model.generate(torch.tensor([0, 1]), seed=torch.tensor(3)), pair)  # type: ignore[arg-type]
 
 
 def test_a_pipeline_moves_and_the_model_before_stays(model: StraIT, tmp_path: Path) -> None:

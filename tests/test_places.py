@@ -42,7 +42,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("generate", "--grid", "."), "--grid: . is a folder; give a file in it"),
         (("generate", "--grid", "sheet.jpg"), "--grid: sheet.jpg must end in .png"),
@@ -56,7 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 )
 def test_an_output_that_cannot_be_is_refused_first(
     words: tuple[str, ...],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -64,7 +64,7 @@ def test_an_output_that_cannot_be_is_refused_first(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("mine")
     more = () if words[0] == "study" else ("--model", "nowhere")
-    assert said in refused(capsys, *words, *more)
+    assert message in refused(capsys, *words, *more)
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
@@ -74,8 +74,8 @@ def test_a_models_file_is_not_the_model(model: Path, capsys: pytest.CaptureFixtu
     assert f"{file} is a file; give the folder that contains it, {model}" in refused(
         capsys, "describe", "--model", file
     )
-    said = refused(capsys, "train", "--config", "smoke", "--data", ".", "--model", file)
-    assert f"--model: {file} is a file; give a folder, such as {model}" in said
+    message = refused(capsys, "train", "--config", "smoke", "--data", ".", "--model", file)
+    assert f"--model: {file} is a file; give a folder, such as {model}" in message
     assert file.read_bytes() == before
 
 
@@ -86,7 +86,7 @@ def test_pointers_to_weights_say_how_to_get_them(model: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("now", "said"),
+    ("now", "message"),
     [
         (["alp", "teddy", "zebra"], "its 3 classes are not the 2 that .* started with \\(new: 'zebra'\\)"),
         (["alp", "bee", "cat", "teddy"], "new: 'bee' and 1 more"),
@@ -95,8 +95,8 @@ def test_pointers_to_weights_say_how_to_get_them(model: Path, capsys: pytest.Cap
         ([], "missing: 'alp' and 1 more"),
     ],
 )
-def test_other_classes_than_before_are_named(model: Path, now: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=rf"{said}.*; choose another --model, with --init-from {model}"):
+def test_other_classes_than_before_are_named(model: Path, now: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"{message}.*; choose another --model, with --init-from {model}"):
         settled_classes(model, now)
     assert settled_classes(model, ["alp", "teddy"]) == ["alp", "teddy"]
 
@@ -104,9 +104,9 @@ def test_other_classes_than_before_are_named(model: Path, now: list[str], said: 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refused(capsys, "web", "--port", port, "--model", "nowhere")
-    assert said.startswith(f"--port: 127.0.0.1:{port} is not available (Address already in use")
-    assert said.endswith("choose another, or omit --port")
+        message = refused(capsys, "web", "--port", port, "--model", "nowhere")
+    assert message.startswith(f"--port: 127.0.0.1:{port} is not available (Address already in use")
+    assert message.endswith("choose another, or omit --port")
 
 
 # Names
@@ -126,8 +126,8 @@ def test_a_terminal_is_left_alone_by_a_name(model: Path, tmp_path: Path, capsys:
     Image.new("RGB", (16, 16)).save(picture)
     words = ["edit", "transfer", str(picture), "--label", "alp", "--model", str(model), "--output"]
     assert main([*words, str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("/a_[2Jb_-transfer-seed0-0000.png\n")
+    output = capsys.readouterr().out
+    assert output.endswith("/a_[2Jb_-transfer-seed0-0000.png\n")
     assert "\x1b" not in refused(capsys, "generate", "--grid", "g.png", "--model", "no\x1b[2J")
 
 

@@ -170,8 +170,8 @@ def test_the_loss_of_a_step_is_equation_2_on_features_computed_once(zoom: float,
     assert metrics["adversarial"] == pytest.approx(fooled, rel=1e-4)
     pixel = float(((piece.images - images) / 2).square().mean())
     commitment = metrics["commitment"]
-    wanted = pixel + 1.25 * commitment + 0.1 * metrics["entropy"] + 0.5 * distance + 0.05 * SHARE * fooled
-    assert metrics["loss"] == pytest.approx(wanted, rel=1e-4)
+    total = pixel + 1.25 * commitment + 0.1 * metrics["entropy"] + 0.5 * distance + 0.05 * SHARE * fooled
+    assert metrics["loss"] == pytest.approx(total, rel=1e-4)
     assert piece.views is not None
     for seen, expected in zip(piece.views, (real, fake), strict=True):
         for stage, naive in zip(seen, expected, strict=True):

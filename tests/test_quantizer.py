@@ -56,21 +56,21 @@ def test_more_rows_than_one_piece(codes: int, pieces: int, more: int) -> None:
     rows = pieces * max(128, quantizer._CACHED // codes) + more
     codebook = make(codes, 3)
     features = torch.randn(rows, 3, generator=torch.Generator().manual_seed(2))
-    found, wanted = codebook.nearest(features), distances(features, codebook)
-    assert found.shape == (rows,)
-    assert (wanted[np.arange(rows), found.numpy()] <= wanted.min(1) + 1e-5).all()
+    ids, all_distances = codebook.nearest(features), distances(features, codebook)
+    assert ids.shape == (rows,)
+    assert (all_distances[np.arange(rows), ids.numpy()] <= all_distances.min(1) + 1e-5).all()
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_values_are_the_codes(normalize: bool) -> None:
     codebook, features = make(normalize=normalize), make_features()
-    found = codebook(features)
+    quantized = codebook(features)
     weight = codebook.weight.detach().numpy()
-    wanted = torch.from_numpy((unit(weight) if normalize else weight)[found.ids.numpy()]).permute(0, 3, 1, 2)
-    torch.testing.assert_close(found.values, wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.codes, wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(codebook.embed(found.ids), wanted, atol=1e-6, rtol=0)
-    lengths = found.features.norm(dim=1)
+    codes = torch.from_numpy((unit(weight) if normalize else weight)[quantized.ids.numpy()]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(quantized.values, codes, atol=1e-6, rtol=0)
+    torch.testing.assert_close(quantized.codes, codes, atol=1e-6, rtol=0)
+    torch.testing.assert_close(codebook.embed(quantized.ids), codes, atol=1e-6, rtol=0)
+    lengths = quantized.features.norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths) if normalize else features.norm(dim=1))
 
 
@@ -89,8 +89,8 @@ def test_the_gradient_passes_through_the_normalisation() -> None:
     # d(z/|z|)/dz = (I - z z^T / |z|^2) / |z|, written out for every position.
     length = features.detach().norm(dim=1, keepdim=True)
     direction = features.detach() / length
-    wanted = (weight - direction * (direction * weight).sum(1, keepdim=True)) / length
-    torch.testing.assert_close(features.grad, wanted, atol=1e-5, rtol=1e-5)
+    gradient = (weight - direction * (direction * weight).sum(1, keepdim=True)) / length
+    torch.testing.assert_close(features.grad, gradient, atol=1e-5, rtol=1e-5)
 
 
 def test_a_bypassed_codebook_lets_features_pass() -> None:
@@ -106,9 +106,9 @@ def test_a_bypassed_codebook_lets_features_pass() -> None:
 def test_autocast_changes_no_id(normalize: bool) -> None:
     codebook, features = make(64, 8, normalize), make_features(4, 8, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        found = codebook(features)
-    assert found.values.dtype == torch.float32
-    assert torch.equal(found.ids, codebook(features).ids)
+        quantized = codebook(features)
+    assert quantized.values.dtype == torch.float32
+    assert torch.equal(quantized.ids, codebook(features).ids)
 
 
 def test_losses_by_hand() -> None:
@@ -116,11 +116,11 @@ def test_losses_by_hand() -> None:
     codebook = make(1, 2)
     codebook.weight.data = torch.tensor([[4.0, 0.0]])
     features = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1).requires_grad_()
-    found = codebook(features)
-    assert float(found.codebook_loss().detach()) == pytest.approx(6.5)
-    assert float(found.commitment_loss().detach()) == pytest.approx(6.5)
+    quantized = codebook(features)
+    assert float(quantized.codebook_loss().detach()) == pytest.approx(6.5)
+    assert float(quantized.commitment_loss().detach()) == pytest.approx(6.5)
 
-    found.codebook_loss().backward()
+    quantized.codebook_loss().backward()
     assert features.grad is None
     assert codebook.weight.grad.tolist() == [[3.0, -2.0]]  # d/de of the mean of (z - e)^2 is e - z
 
@@ -132,13 +132,13 @@ def test_losses_by_hand() -> None:
 
 def test_codes_follow_the_features_that_chose_them() -> None:
     codebook, features = make(5, 4), make_features()
-    found = codebook(features)
-    found.codebook_loss().backward()
-    ids, rows = found.ids.flatten(), features.movedim(1, -1).reshape(-1, 4)
+    quantized = codebook(features)
+    quantized.codebook_loss().backward()
+    ids, rows = quantized.ids.flatten(), features.movedim(1, -1).reshape(-1, 4)
     for code in range(5):
         mine = rows[ids == code]
-        wanted = 2 * (codebook.weight[code].detach() * len(mine) - mine.sum(0)) / rows.numel()
-        torch.testing.assert_close(codebook.weight.grad[code], wanted)
+        gradient = 2 * (codebook.weight[code].detach() * len(mine) - mine.sum(0)) / rows.numel()
+        torch.testing.assert_close(codebook.weight.grad[code], gradient)
 
 
 def test_usage_is_a_running_average_of_each_levels_shares() -> None:
@@ -156,12 +156,12 @@ def test_usage_is_a_running_average_of_each_levels_shares() -> None:
 
 def marked_features(levels: int, code_dim: int = 3) -> list[torch.Tensor]:
     """Features that tell where they come from: the first channel is the level's number, hundredfold."""
-    found = []
+    grids = []
     for level in range(levels):
         grid = make_features(2, code_dim, 4 * (level + 1), 4, seed=level)
         grid[:, 0] = 100 * (level + 1)
-        found.append(grid)
-    return found
+        grids.append(grid)
+    return grids
 
 
 @given(dead=st.sets(st.integers(0, 15)), levels=st.integers(1, 3), draw=st.integers(0, 99))
@@ -194,14 +194,14 @@ def test_dead_codes_are_replaced_in_equal_shares(dead: set[int], levels: int, dr
 
 
 def test_a_restart_depends_on_its_key_alone() -> None:
-    made = []
+    weights = []
     for draw in (5, 5, 6):
         codebook, health = make(32, 3), CodebookHealth(2, 32, 0.5)
         health.usage.zero_()
         health.restart(codebook, marked_features(2), key(draw))
-        made.append(codebook.weight.detach())
-    assert torch.equal(made[0], made[1])
-    assert not torch.equal(made[0], made[2])
+        weights.append(codebook.weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_restarts_take_features_from_all_over_the_batch() -> None:
@@ -246,11 +246,11 @@ def naive_entropy_loss(rows: np.ndarray, codes: np.ndarray, temperature: float) 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_the_entropy_term_by_hand(temperature: float, normalize: bool) -> None:
     codebook = make(7, 4, normalize)
-    found = codebook(make_features())
-    rows = found.features.movedim(1, -1).reshape(-1, 4).numpy()
-    wanted = naive_entropy_loss(rows, codebook.codes.detach().numpy(), temperature)
-    loss = codebook_entropy_loss(found, codebook, temperature)
-    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    quantized = codebook(make_features())
+    rows = quantized.features.movedim(1, -1).reshape(-1, 4).numpy()
+    expected = naive_entropy_loss(rows, codebook.codes.detach().numpy(), temperature)
+    loss = codebook_entropy_loss(quantized, codebook, temperature)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-3, abs=1e-4)
     loss.backward()
     assert float(codebook.weight.grad.abs().max()) > 0
 

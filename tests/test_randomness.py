@@ -172,9 +172,9 @@ def test_neighbouring_noise_is_uncorrelated():
         "id": (base[:, :-1], base[:, 1:]),
         "position and id": (base[:-1, 1:], base[1:, :-1]),
     }
-    for name, (one, other) in pairs.items():
-        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
-        assert abs(correlation) < 5 / math.sqrt(one.numel()), name
+    for name, (noise, neighbour) in pairs.items():
+        correlation = torch.corrcoef(torch.stack([noise.flatten(), neighbour.flatten()]))[0, 1]
+        assert abs(correlation) < 5 / math.sqrt(noise.numel()), name
 
 
 def test_noise_of_a_row_does_not_depend_on_the_batch():

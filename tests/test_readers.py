@@ -303,7 +303,7 @@ def tar_of(tmp_path: Path, *names: str) -> list[tuple[str, str | None]]:
     members = [(name, name.encode() if name.endswith(".cls") else png(number)) for number, name in enumerate(names)]
     members = [(name, b"1" if name.endswith(".cls") else content) for name, content in members]
     path = write_tar(tmp_path / "a.tar", members)
-    found = []
+    readings = []
     for opened in (open_images, open_stream):
         source = opened(str(path), "train")
         rows = []
@@ -313,9 +313,9 @@ def tar_of(tmp_path: Path, *names: str) -> list[tuple[str, str | None]]:
             (number,) = [n for n in range(len(names)) if np.array_equal(square, pixels(n))]
             assert source.name(index) == f"{path}/{names[number]}"
             rows.append((names[number], source.classes[int(label)] if int(label) >= 0 else None))
-        found.append(rows)
-    assert found[0] == found[1]
-    return found[0]
+        readings.append(rows)
+    assert readings[0] == readings[1]
+    return readings[0]
 
 
 def test_rows_of_a_tar(tmp_path: Path) -> None:
@@ -412,8 +412,8 @@ def test_what_the_package_made_is_no_photograph(tmp_path: Path, capsys: pytest.C
     put(tmp_path, *(f"{number}.png" for number in range(48)))
     (tmp_path / "out").mkdir()
     for number in range(3):
-        made = png_bytes(Image.fromarray(pixels(100 + number)), {"seed": 0})
-        (tmp_path / "out" / f"{number}.png").write_bytes(made)
+        content = png_bytes(Image.fromarray(pixels(100 + number)), {"seed": 0})
+        (tmp_path / "out" / f"{number}.png").write_bytes(content)
     put(tmp_path, "model/runs/top/samples/1.png")
     (tmp_path / "model" / "runs" / "config.yaml").write_text("image_size: 16\n")
     source = open_images(str(tmp_path), "train")

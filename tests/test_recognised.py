@@ -119,9 +119,9 @@ def test_generated_images_are_judged_by_the_class_asked_for(
 
     painted = ["red", "red", "blue", "green", "green", "green", "red", "blue", "blue"]  # red, mauve, blue are asked
 
-    def by_hand(model: object, wanted: generation.SampleSet, ranks: object = None) -> object:
-        for start in range(0, wanted.samples, 4):
-            pixels = torch.tensor([COLOURS[name] for name in painted[start : min(start + 4, wanted.samples)]])
+    def by_hand(model: object, sample_set: generation.SampleSet, ranks: object = None) -> object:
+        for start in range(0, sample_set.samples, 4):
+            pixels = torch.tensor([COLOURS[name] for name in painted[start : min(start + 4, sample_set.samples)]])
             yield (pixels.float() / 127.5 - 1)[:, :, None, None].expand(-1, -1, 16, 16).contiguous()
 
     monkeypatch.setattr(generation, "generated", by_hand)
@@ -164,6 +164,6 @@ def test_a_table_has_the_shares_of_its_rows(
     for row, line in zip(report["rows"], lines, strict=False):
         cells = dict(zip(titles, (cell.strip() for cell in line.split("|")), strict=True))
         share, error = (row["scores"][name] for name in ("recognised", "recognised_error"))
-        value, _, said = cells["recognised"].partition(" ± ")
+        value, _, spread = cells["recognised"].partition(" ± ")
         assert float(value) == pytest.approx(share, abs=6e-4)
-        assert float(said or 0) == pytest.approx(error, abs=6e-4)
+        assert float(spread or 0) == pytest.approx(error, abs=6e-4)

@@ -84,9 +84,9 @@ def test_ctrl_c_saves_and_says_so(photo_folder: Path, uninterrupted: Path, tmp_p
     )
     wait_for_checkpoint(model, "tokenizer", process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert b"rerun the command to resume" in said
+    assert b"rerun the command to resume" in messages
     finish(command(photo_folder, model))
     ours = (model / "bottom.safetensors").read_bytes()
     assert ours == (uninterrupted / "bottom.safetensors").read_bytes()

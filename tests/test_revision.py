@@ -89,8 +89,8 @@ class NaiveImage:
         with_class = self.scores(seen, self.label, self.context)
         without = self.scores(seen, NULL_LABEL, self.context)
         rows = []
-        for one, other in zip(with_class, without, strict=True):
-            logits = [a + scale * (a - b) for a, b in zip(one, other, strict=True)]
+        for conditional, unconditional in zip(with_class, without, strict=True):
+            logits = [a + scale * (a - b) for a, b in zip(conditional, unconditional, strict=True)]
             total = math.log(sum(math.exp(value) for value in logits))
             rows.append([value - total for value in logits])
         return rows
@@ -268,8 +268,8 @@ def test_an_image_depends_only_on_its_seed(model: StraIT, variant: dict[str, Any
         alone = final_tokens(steps, count)
         assert all(torch.equal(a[0], b[index]) for a, b in zip(alone.levels, together.levels, strict=True))
         assert count.rows() == [counts.rows()[index]]
-    other = final_tokens(model.decoding_steps(labels, 5, None, rows))
-    assert not all(torch.equal(a, b) for a, b in zip(together.levels, other.levels, strict=True))
+    reseeded_tokens = final_tokens(model.decoding_steps(labels, 5, None, rows))
+    assert not all(torch.equal(a, b) for a, b in zip(together.levels, reseeded_tokens.levels, strict=True))
 
 
 NONE = {"quality": 1.0, "revise": "none", "revise_share": 0.0, "revise_passes": 0, "guidance_start": 0.0}
@@ -319,10 +319,10 @@ def test_a_step_leaves_as_many_masked_as_without_revision(model: StraIT, revise:
     revised, _ = network_calls(model, base(model, revise=revise, revise_share=0.3))
     plain, _ = network_calls(model, base(model))
     came_back = 0
-    for number, (one, other) in enumerate(zip(revised, plain, strict=True)):
-        assert torch.equal(one.canvas.masked.sum(-1), other.canvas.masked.sum(-1))
-        if number and revised[number - 1].level == one.level:
-            came_back += int((one.canvas.masked & ~revised[number - 1].canvas.masked).sum())
+    for number, (step, plain_step) in enumerate(zip(revised, plain, strict=True)):
+        assert torch.equal(step.canvas.masked.sum(-1), plain_step.canvas.masked.sum(-1))
+        if number and revised[number - 1].level == step.level:
+            came_back += int((step.canvas.masked & ~revised[number - 1].canvas.masked).sum())
     assert came_back > 0
 
 
@@ -412,9 +412,9 @@ def test_a_compiled_drawer_is_used_everywhere(model: StraIT, variant: dict[str, 
     with torch.no_grad():
         plain = list(stratified_decode(model.levels(), labels, seeds, decoding))
         levels = [replace(level, draw_rows=by) for level in model.levels()]
-        other = list(stratified_decode(levels, labels, seeds, decoding))
+        steps = list(stratified_decode(levels, labels, seeds, decoding))
     assert len(drawn) == len(plain)
-    assert all(torch.equal(a.canvas.tokens, b.canvas.tokens) for a, b in zip(plain, other, strict=True))
+    assert all(torch.equal(a.canvas.tokens, b.canvas.tokens) for a, b in zip(plain, steps, strict=True))
 
 
 def test_a_step_without_given_tokens_stated_takes_nothing_back():
@@ -469,12 +469,12 @@ def test_settings_that_nothing_could_follow_are_refused(wrong: dict[str, Any], n
 
 
 def test_another_revision_replaces_the_models_own():
-    own = DecodingConfig(revise="redraw", revise_passes=4)
-    assert own.chosen(2, revise="remask", revise_share=0.2) == DecodingConfig(revise="remask", revise_share=0.2)
-    assert own.chosen(2, revise="none") == DecodingConfig()
-    assert own.chosen(2, revise_passes=3).revise_passes == 3
-    assert own.chosen(2, quality=0.5, revise=None) == replace(own, quality=0.5)
-    assert own.passes == (22, 10)
+    decoding = DecodingConfig(revise="redraw", revise_passes=4)
+    assert decoding.chosen(2, revise="remask", revise_share=0.2) == DecodingConfig(revise="remask", revise_share=0.2)
+    assert decoding.chosen(2, revise="none") == DecodingConfig()
+    assert decoding.chosen(2, revise_passes=3).revise_passes == 3
+    assert decoding.chosen(2, quality=0.5, revise=None) == replace(decoding, quality=0.5)
+    assert decoding.passes == (22, 10)
 
 
 def test_rows_of_one_batch_share_their_revision(model: StraIT):

@@ -109,15 +109,15 @@ def test_training_says_what_it_found_and_how_it_ended(
     words = ["train", "tokenizer", "--config", "smoke", "--data", str(photo_folder), "--model", str(model)]
     words += ["--tokenizer_training.steps", "4", "--tokenizer_training.codebook.start", "0"]
     assert main([*words, "--run.log_every", "2", "--run.sample_every", "2"]) == 0
-    said = capsys.readouterr().err
-    assert said.startswith(
+    messages = capsys.readouterr().err
+    assert messages.startswith(
         "--data: 40 pictures of 4 classes (disc, gradient, square, ...) for training, none for validation"
     )
-    assert f"{model}: tokenizer 4 steps; " in said
-    assert f"tensorboard --logdir {model}/runs" in said or "tensorboard" not in said
+    assert f"{model}: tokenizer 4 steps; " in messages
+    assert f"tensorboard --logdir {model}/runs" in messages or "tensorboard" not in messages
     loss = json.loads((model / "runs/tokenizer/log.jsonl").read_text().splitlines()[-1])["loss"]
     sheet = model / "runs/tokenizer/samples/step-00000004.png"
-    assert f"tokenizer: loss {loss:.3g}, {sheet}\n" in said
-    assert f"strait generate --model {model}" not in said  # the tokenizer alone draws nothing
+    assert f"tokenizer: loss {loss:.3g}, {sheet}\n" in messages
+    assert f"strait generate --model {model}" not in messages  # the tokenizer alone draws nothing
     assert sheet.exists()
     assert (model / "runs/tokenizer/curves.png").exists()

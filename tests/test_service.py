@@ -102,8 +102,8 @@ def by_hand(model: StraIT, **wanted: Any) -> list[np.ndarray]:
     names = (*names, "revise", "revise_share", "revise_passes")
     chosen = {name: wanted.pop(name) for name in names if name in wanted}
     decoding = model.default_decoding().chosen(model.config.tokenizer.num_levels, **chosen)
-    made = model.generate(**wanted, decoding=decoding)
-    return [np.asarray(picture) for picture in to_pictures(made)]
+    images = model.generate(**wanted, decoding=decoding)
+    return [np.asarray(picture) for picture in to_pictures(images)]
 
 
 def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -280,15 +280,15 @@ def test_edits_are_those_of_the_python_call(server: Server, model: StraIT) -> No
 def test_a_reply_says_when_a_filling_cannot_follow_the_picture(server: Server, model: StraIT) -> None:
     photograph = make_photograph("stripes", 1).resize((64, 64))
     mask = np.full((64, 64), 255, np.uint8)
-    said = infilling_note(model, mask > 0, EditConfig())
-    assert said is not None
+    note = infilling_note(model, mask > 0, EditConfig())
+    assert note is not None
     body = {"action": "infill", "image": png(photograph), "mask": png(Image.fromarray(mask))}
-    assert server.post(EDIT, json=body).json()["note"] == said
-    one = server.post(EDIT, json=body, headers={"Accept": "image/png"})
-    assert (one.headers["x-strait-note"], one.headers["content-type"]) == (said, "image/png")
+    assert server.post(EDIT, json=body).json()["note"] == note
+    reply = server.post(EDIT, json=body, headers={"Accept": "image/png"})
+    assert (reply.headers["x-strait-note"], reply.headers["content-type"]) == (note, "image/png")
     events = server.post(EDIT, json=body, headers={"Accept": "text/event-stream"}).text
     last = events.strip().rpartition("data: ")[2]
-    assert json.loads(last)["note"] == said
+    assert json.loads(last)["note"] == note
     transfer = {**body, "action": "transfer", "label": "lemon"}
     assert server.post(EDIT, json=transfer).json()["note"] is None
 
@@ -356,15 +356,15 @@ def test_what_shares_a_batch_and_what_does_not(replier: Replier, model: StraIT) 
     ]
     replies = replier.replies([GenerateBody(**body) for body in bodies])
     for body, reply in zip(bodies, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
-        assert same(made, by_hand(model, **dict(body)))
+        images = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
+        assert same(images, by_hand(model, **dict(body)))
         # Both guided ones of like steps and the same schedule together, the one without guidance by itself.
         assert reply.rows == (1 if body["guidance"] == 0 else 2)
     mixed = [{"seed": seed, "labels": [seed], "steps": [5 + seed, 1 + (seed > 1)]} for seed in range(4)]
     replies = replier.replies([GenerateBody(**body) for body in mixed])
     for body, reply in zip(mixed, replies, strict=True):
-        made = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
-        assert same(made, by_hand(model, **dict(body)))
+        images = [np.asarray(opened(image["png"])) for image in json.loads(reply.content)["images"]]
+        assert same(images, by_hand(model, **dict(body)))
         # 5 to 8 steps round up to 8; one step of the bottom is not two.
         assert reply.rows == 2
     many = replier.replies([GenerateBody(count=12, steps=[1, 1])])
@@ -388,9 +388,9 @@ def test_a_reply_that_cannot_be_encoded_is_still_a_reply(replier: Replier) -> No
     def broken() -> Any:
         raise MemoryError
 
-    here, there = multiprocessing.Pipe()
-    Work(replier, there)._send(7, broken)
-    reply = here.recv()
+    receiver, sender = multiprocessing.Pipe()
+    Work(replier, sender)._send(7, broken)
+    reply = receiver.recv()
     assert isinstance(reply, Reply)
     assert (reply.number, reply.status, reply.is_last) == (7, 500, True)
 
@@ -717,8 +717,8 @@ def test_a_signal_to_the_whole_group_loses_nothing(model: StraIT) -> None:
         for thread in threads:
             thread.join()
         assert [reply.status_code for reply in replies] == [200] * 3
-        made = {image["seed"]: reply for reply in replies for image in reply.json()["images"][:1]}
-        for seed, reply in made.items():
+        by_seed = {image["seed"]: reply for reply in replies for image in reply.json()["images"][:1]}
+        for seed, reply in by_seed.items():
             assert same(pictures(reply), by_hand(model, count=8, seed=seed, steps=FEW))
         assert server.process.wait(60) == 0
         # Their last parent is gone: they end by themselves, a moment later.
@@ -763,12 +763,12 @@ def test_classes_metrics_and_description(server: Server, model: StraIT) -> None:
 
 
 def test_settings_are_those_of_a_model_that_waits_for_its_upsampler(tmp_path: Path) -> None:
-    made = random_model(CONFIG, CLASSES)
-    made.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
+    saved_model = random_model(CONFIG, CLASSES)
+    saved_model.save_pretrained(tmp_path, ["tokenizer", "top", "bottom"])
     app = build_service(str(tmp_path), ServiceConfig(), Limits()).app
     (ask,) = [route.endpoint for route in app.routes if getattr(route, "path", "") == "/v1/classes"]
     steps = json.loads(asyncio.run(ask()).body)["decoding"]["steps"]
-    assert tuple(steps) == made.decoding.steps[:2]
+    assert tuple(steps) == saved_model.decoding.steps[:2]
 
 
 def test_a_full_queue_sends_away_and_an_end_keeps_its_word(model: StraIT, tmp_path: Path) -> None:
@@ -847,6 +847,6 @@ def test_the_verb_says_what_is_wrong_before_it_starts(tmp_path: Path, capsys: py
         ["--max-passes", "0"],
     ):
         assert main(["serve", *words]) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "serving on" not in said
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1
+        assert "serving on" not in message

@@ -28,9 +28,9 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
-        self.anchors.update(value for name in ("id", "name") if (value := said.get(name)))
-        if tag in ADDRESSES and (address := said.get(ADDRESSES[tag])):
+        attributes = dict(attrs)
+        self.anchors.update(value for name in ("id", "name") if (value := attributes.get(name)))
+        if tag in ADDRESSES and (address := attributes.get(ADDRESSES[tag])):
             self.addresses.append((tag, address))
 
 
@@ -72,8 +72,8 @@ def test_no_link_and_no_anchor_is_dead(pages: dict[Path, Page]) -> None:
             continue
         target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
         target = target / "index.html" if target.is_dir() else target
-        known = pages[target].anchors if target in pages else set()
-        if not target.exists() or (parts.fragment and target in pages and unquote(parts.fragment) not in known):
+        anchors = pages[target].anchors if target in pages else set()
+        if not target.exists() or (parts.fragment and target in pages and unquote(parts.fragment) not in anchors):
             dead.append(f"{path.name}: {address}")
     assert dead == []
 

@@ -40,8 +40,8 @@ class Photographs(ImageBatch):
     broken = False
 
     def images(self, device: torch.device) -> Tensor:
-        found = super().images(device)
-        return found * float("nan") if self.broken else found
+        pixels = super().images(device)
+        return pixels * float("nan") if self.broken else pixels
 
 
 def stage1(broken: set[int]) -> TokenizerTrainee:

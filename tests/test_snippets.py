@@ -213,22 +213,22 @@ def program(words: list[str]) -> str:
 
 
 def runs(words: list[str]) -> bool:
-    said = " ".join(words[1:])
-    return program(words) == "strait" and not any(re.search(pattern, said) for pattern in ONLY_PARSED)
+    text = " ".join(words[1:])
+    return program(words) == "strait" and not any(re.search(pattern, text) for pattern in ONLY_PARSED)
 
 
 def is_slow(snippet: Snippet) -> bool:
-    said = [" ".join(words[1:]) for words in snippet.commands if program(words) == "strait"]
-    return any(line.startswith(verb) for line in said for verb in SLOW)
+    lines = [" ".join(words[1:]) for words in snippet.commands if program(words) == "strait"]
+    return any(line.startswith(verb) for line in lines for verb in SLOW)
 
 
 def blocks_to_run() -> list[Any]:
     """Every block with commands of ours, once: pages may say the same, and it need not be done twice."""
     blocks: dict[tuple[str, ...], Snippet] = {}
     for snippet in SHELL:
-        said = tuple(" ".join(words) for words in snippet.commands if runs(words))
-        if said:
-            blocks.setdefault(said, snippet)
+        commands = tuple(" ".join(words) for words in snippet.commands if runs(words))
+        if commands:
+            blocks.setdefault(commands, snippet)
     return [
         pytest.param(snippet, marks=[pytest.mark.slow] if is_slow(snippet) else [], id=snippet.name)
         for snippet in blocks.values()
@@ -278,9 +278,9 @@ def test_every_command_of_ours_runs(snippet: Snippet, at_hand: Path, capsys: pyt
             begun.add(model)
         before = {path for path in at_hand.rglob("*") if path.is_file()}
         assert main(command) == 0, (command, capsys.readouterr().err)
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         after = {path for path in at_hand.rglob("*") if path.is_file()}
-        assert said or after - before, f"{command} neither says nor writes anything"
+        assert output or after - before, f"{command} neither says nor writes anything"
 
 
 @pytest.mark.parametrize("snippet", PYTHON, ids=lambda snippet: snippet.name)
@@ -297,13 +297,13 @@ def options_of(parser: Any) -> set[str]:
 
 def test_what_is_said_inside_a_line_exists() -> None:
     """`strait VERB --option` in the midst of a sentence or a table."""
-    known = {verb: options_of(parser) for verb, parser in all_verbs()._subcommands_action.choices.items()}  # type: ignore
+    flags = {verb: options_of(parser) for verb, parser in all_verbs()._subcommands_action.choices.items()}  # type: ignore
     seen = 0
     for page in sorted({ROOT / snippet.page for snippet in SNIPPETS} | set((ROOT / "docs").rglob("*.md"))):
         for verb, rest in re.findall(r"`strait ([a-z]+)([^`]*)`", page.read_text()):
             assert verb in VERBS, f"{page.name}: strait {verb}"
             for option in re.findall(r"(?<!\S)(--[\w.-]+)", rest):
-                assert option in known[verb], f"{page.name}: strait {verb} {option}"
+                assert option in flags[verb], f"{page.name}: strait {verb} {option}"
                 seen += 1
             for name in re.findall(r"--config ([a-z][\w./-]+)", rest):
                 assert name in config_names() or (ROOT / name).exists(), f"{page.name}: --config {name}"

@@ -71,17 +71,17 @@ def shipped() -> StraIT:
 def test_tokens_equal_the_plain_loop(model: StraIT, guidance: float, schedule: Any):
     config = DecodingConfig((9, 5), (4.0, 1.5), guidance=guidance, schedule=schedule)
     packed = copy.deepcopy(model).pack()
-    for one in (model, packed):
-        found = final_tokens(one.decoding_steps(LABELS, 11, None, config))
-        for level, expected in zip(found.levels, plain_tokens(model, LABELS, 11, config), strict=True):
+    for variant in (model, packed):
+        tokens = final_tokens(variant.decoding_steps(LABELS, 11, None, config))
+        for level, expected in zip(tokens.levels, plain_tokens(model, LABELS, 11, config), strict=True):
             assert torch.equal(level.flatten(1), expected)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_the_shipped_model_draws_what_the_plain_loop_draws(shipped: StraIT, guidance: float):
     config, labels = dataclasses.replace(shipped.decoding, steps=(6, 3), guidance=guidance), torch.tensor([29, 1, 7])
-    found = final_tokens(copy.deepcopy(shipped).pack().decoding_steps(labels, 2, None, config))
-    for level, expected in zip(found.levels, plain_tokens(shipped, labels, 2, config), strict=True):
+    tokens = final_tokens(copy.deepcopy(shipped).pack().decoding_steps(labels, 2, None, config))
+    for level, expected in zip(tokens.levels, plain_tokens(shipped, labels, 2, config), strict=True):
         assert torch.equal(level.flatten(1), expected)
 
 
@@ -89,8 +89,8 @@ def test_the_shipped_model_draws_what_the_plain_loop_draws(shipped: StraIT, guid
 def test_compiled_drawing_draws_the_same(shipped: StraIT):
     compiled = copy.deepcopy(shipped).pack().compile_decoding()
     labels = torch.tensor([29, 1])
-    one, other = (final_tokens(m.decoding_steps(labels, 5)) for m in (shipped, compiled))
-    assert all(torch.equal(a, b) for a, b in zip(one.levels, other.levels, strict=True))
+    tokens, compiled_tokens = (final_tokens(m.decoding_steps(labels, 5)) for m in (shipped, compiled))
+    assert all(torch.equal(a, b) for a, b in zip(tokens.levels, compiled_tokens.levels, strict=True))
 
 
 class _Questions(TorchDispatchMode):
@@ -163,9 +163,9 @@ def test_masked_positions_are_where_the_mask_is(data: st.DataObject, length: int
 )
 def test_counts_known_beforehand_are_those_of_the_steps(schedule: str, rows: list[tuple[int, int]]):
     start, num_steps = (torch.tensor(column) for column in zip(*rows, strict=True))
-    found = most_masked(schedule, num_steps, start, 12)
+    counts = most_masked(schedule, num_steps, start, 12)
     left = [begun for begun, _ in rows]
-    for step, most in enumerate(found):
+    for step, most in enumerate(counts):
         assert most == max(left)
         left = [
             naive_num_masked(schedule, step, steps, begun, unknown) if unknown and step < steps else 0
@@ -182,7 +182,7 @@ def test_recomputing_changes_memory_and_nothing_else():
     recompute_in_backward(twin)
     kept: dict[str, int] = {}
     gradients = []
-    for name, one in (("all", block), ("inputs", twin)):
+    for name, network in (("all", block), ("inputs", twin)):
         kept[name] = 0
 
         def note(value: Tensor, name: str = name) -> Tensor:
@@ -192,11 +192,11 @@ def test_recomputing_changes_memory_and_nothing_else():
         x = torch.linspace(-1, 1, 32 * 16).view(32, 16).requires_grad_()
         torch.manual_seed(1)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
-            loss = one(x).square().sum()
+            loss = network(x).square().sum()
         at_loss = kept[name]
         loss.backward()
         kept[name] = at_loss
-        gradients.append([x.grad, *(value.grad for value in one.parameters())])
+        gradients.append([x.grad, *(value.grad for value in network.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert kept["inputs"] < kept["all"] / 10
 
@@ -226,10 +226,10 @@ def test_a_batch_that_does_not_fit_says_what_would(model: StraIT, monkeypatch: p
     assert len(model.generate([0, 1], batch_size=9)) == 2  # two are all there are
 
 
-@pytest.mark.parametrize("wanted", [0, -1])
-def test_a_batch_of_none_says_so(model: StraIT, wanted: int):
-    with pytest.raises(ValueError, match=f"^batch_size: {wanted} must be at least 1$"):
-        model.generate([0], batch_size=wanted)
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_none_says_so(model: StraIT, size: int):
+    with pytest.raises(ValueError, match=f"^batch_size: {size} must be at least 1$"):
+        model.generate([0], batch_size=size)
 
 
 def test_settings_for_more_levels_than_there_are_say_so(model: StraIT):

@@ -74,8 +74,8 @@ def test_equation_2_is_the_weighted_sum_of_its_terms(trainee: TokenizerTrainee, 
         assert value > 1e-3, name
     assert abs(metrics["entropy"]) > 1e-3
     commitment = codebook = sum(squares)
-    wanted = pixel + 0.25 * commitment + codebook + 0.1 * metrics["entropy"] + 0.1 * perceptual + 0.1 * SHARE * fooled
-    assert metrics["loss"] == float(piece.loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    total = pixel + 0.25 * commitment + codebook + 0.1 * metrics["entropy"] + 0.1 * perceptual + 0.1 * SHARE * fooled
+    assert metrics["loss"] == float(piece.loss.detach()) == pytest.approx(total, rel=1e-5)
 
 
 def test_equation_2_without_an_adversary_leaves_its_term_out(trainee: TokenizerTrainee) -> None:
@@ -94,11 +94,11 @@ def test_the_discriminator_learns_to_tell_apart_and_half_ten_times_its_penalty(s
     torch.manual_seed(0)
     config = TokenizerTrainingConfig(steps=10, batch_size=BATCH, adversarial=AdversarialConfig(channels=8, r1_every=4))
     adversary = Adversary(SIZE, config, CPU, torch.contiguous_format, ALONE)
-    images, made = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    judged = adversary.judge([(images, made)], step, 1e-4, lambda: torch.autocast("cpu", enabled=False))
-    wanted = F.softplus(-adversary.network(images)).mean() + F.softplus(adversary.network(made)).mean()
+    images, fakes = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    judged = adversary.judge([(images, fakes)], step, 1e-4, lambda: torch.autocast("cpu", enabled=False))
+    loss = F.softplus(-adversary.network(images)).mean() + F.softplus(adversary.network(fakes)).mean()
     from_0_to_1 = ((images + 1) / 2).requires_grad_()
     (gradient,) = torch.autograd.grad(adversary.network(2 * from_0_to_1 - 1).sum(), from_0_to_1)
-    wanted = wanted + 10 / 2 * counted * gradient.square().sum((1, 2, 3)).mean()
+    loss = loss + 10 / 2 * counted * gradient.square().sum((1, 2, 3)).mean()
     assert ("r1" in judged) == (counted > 0)
-    assert float(judged["discriminator"]) == pytest.approx(float(wanted.detach()), rel=1e-4)
+    assert float(judged["discriminator"]) == pytest.approx(float(loss.detach()), rel=1e-4)

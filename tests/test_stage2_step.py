@@ -99,8 +99,8 @@ class ByHand(nn.Module):
         self.seen: list[Seen] = []
 
     def favourite(self, condition: Condition, canvas: Canvas, row: int) -> int:
-        known = zip(canvas.tokens[row].tolist(), canvas.masked[row].tolist(), strict=True)
-        total = int(condition.labels[row]) + sum(token for token, masked in known if not masked)
+        pairs = zip(canvas.tokens[row].tolist(), canvas.masked[row].tolist(), strict=True)
+        total = int(condition.labels[row]) + sum(token for token, masked in pairs if not masked)
         return (total + sum(int(grid[row].sum()) for grid in condition.context)) % CODES
 
     def forward(self, condition: Condition, canvas: Canvas) -> Tensor:
@@ -123,13 +123,13 @@ def equation(cache: RandomTokens, level: int, reduction: Literal["mean", "sum"])
     for row in range(IMAGES):
         # Which image this is: its own tokens of both levels tell.
         (image,) = [i for i in range(IMAGES) if torch.equal(cache.levels[level][i], seen.canvas.tokens[row])]
-        known = [
+        known_tokens = [
             int(token)
             for token, masked in zip(cache.levels[level][image], seen.canvas.masked[row], strict=True)
             if not masked
         ]
         guide = cache.levels[0][image].tolist() if level == 1 else []
-        favourite = (int(cache.labels[image]) + sum(known) + sum(guide)) % CODES
+        favourite = (int(cache.labels[image]) + sum(known_tokens) + sum(guide)) % CODES
         bits = [
             -math.log(0.5 if int(token) == favourite else 0.5 / (CODES - 1))
             for token, masked in zip(cache.levels[level][image], seen.canvas.masked[row], strict=True)
@@ -148,16 +148,16 @@ def distinct() -> RandomTokens:
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_equation_3_in_a_training_step(reduction: Literal["mean", "sum"]) -> None:
-    found, wanted, seen = equation(distinct(), 0, reduction)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    loss, expected, seen = equation(distinct(), 0, reduction)
+    assert loss == pytest.approx(expected, rel=1e-5)
     assert seen.condition.context == ()
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_equation_4_in_a_training_step(reduction: Literal["mean", "sum"]) -> None:
     """Teacher forcing: the bottom is conditioned on all of the image's own top, none of it masked."""
-    found, wanted, seen = equation(distinct(), 1, reduction)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    loss, expected, seen = equation(distinct(), 1, reduction)
+    assert loss == pytest.approx(expected, rel=1e-5)
     assert [grid.shape for grid in seen.condition.context] == [(IMAGES, 2, 2)]
 
 

@@ -46,8 +46,13 @@ def test_a_known_class_keeps_its_logits_and_a_new_one_begins_as_none(source: str
         with torch.no_grad():
             return network.bind(Condition(torch.tensor([label]), tuple(grids[:level])))(canvas)
 
-    for own, other in ((0, model.classes.find(names[0])), (1, -1), (2, model.classes.find(names[2])), (-1, -1)):
-        assert torch.equal(logits(module, own), logits(theirs, other))
+    for new_label, old_label in (
+        (0, model.classes.find(names[0])),
+        (1, -1),
+        (2, model.classes.find(names[2])),
+        (-1, -1),
+    ):
+        assert torch.equal(logits(module, new_label), logits(theirs, old_label))
     assert not torch.equal(logits(module, 0), logits(module, 1))
 
 
@@ -125,10 +130,10 @@ def test_a_kept_tokenizer_is_the_others_bit_for_bit_and_a_folders_own_is_never_r
 
     assert "--keep-tokenizer: the tokenizer cannot be trained with this option" in refused("tokenizer", *keep)
     assert "--keep-tokenizer: name the model with this tokenizer" in refused(*data, *few, "--keep-tokenizer")
-    own = b"of the user's own"
-    (model / "tokenizer.safetensors").write_bytes(own)
+    content = b"of the user's own"
+    (model / "tokenizer.safetensors").write_bytes(content)
     assert "already has another tokenizer" in refused(*keep)
-    assert (model / "tokenizer.safetensors").read_bytes() == own
+    assert (model / "tokenizer.safetensors").read_bytes() == content
 
 
 def test_a_folder_with_a_tokenizer_alone_gives_that(

@@ -106,10 +106,10 @@ def test_a_stream_holds_what_was_written(folder: Path) -> None:
     assert len(source.blocks) > 9
     for index in (0, 47, 13, 14, 15, 16, 31):  # in any order
         pixels, label = read_square(source, index, SIZE)
-        wanted = make_photograph(CLASSES[index // 12], index % 12)
+        photograph = make_photograph(CLASSES[index // 12], index % 12)
         assert label == index // 12
         stored = io.BytesIO()
-        wanted.save(stored, "PNG")
+        photograph.save(stored, "PNG")
         assert np.array_equal(np.asarray(source.read(index)[0]), np.asarray(Image.open(stored)))
         assert isinstance(pixels, np.ndarray)
     assert str(folder / "train-001.") in source.name(20)
@@ -152,15 +152,15 @@ def test_a_stream_resumed_in_the_midst_of_an_epoch_is_the_uninterrupted_one(fold
 
 
 def counting_loads(source: StreamedSource) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
+    loads: list[tuple[str, int]] = []
     for shard in source._shards:
 
         def load(block: int, shard: Any = shard, real: Any = shard.load) -> Any:
-            found.append((shard.file.path, block))
+            loads.append((shard.file.path, block))
             return real(block)
 
         shard.load = load  # type: ignore[method-assign]
-    return found
+    return loads
 
 
 def test_a_block_is_read_once_an_epoch_and_resuming_reads_no_more(folder: Path) -> None:
@@ -336,8 +336,8 @@ def test_tokens_are_cached_from_a_stream(folder: Path, tmp_path: Path) -> None:
     assert len(loads) <= len(source.blocks) + 3  # along: only the ends of pieces lie within blocks
     assert cache.labels.tolist() == [label for label in range(4) for _ in range(12)]
     pixels = np.concatenate([batch.pixels.numpy() for batch in in_order(streamed(folder), SIZE, 48)])
-    wanted = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1)
-    assert np.array_equal(cache.levels[0][0], wanted.levels[0].flatten(1).numpy())
+    tokens = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    assert np.array_equal(cache.levels[0][0], tokens.levels[0].flatten(1).numpy())
 
 
 def files_under(folder: Path) -> Iterator[Path]:
@@ -352,9 +352,9 @@ def test_training_from_shards_leaves_no_copy_and_is_resumed_to_the_bit(folder: P
     settings += ("--run.precision", "float32", "--tokenizer_training.batch_size", "20")  # epochs end within batches
 
     def words(model: str) -> list[str]:
-        found = command(folder, tmp_path / model, *settings)
-        place = found.index("train") + 1
-        return [*found[:place], "tokenizer", *found[place:]]
+        arguments = command(folder, tmp_path / model, *settings)
+        place = arguments.index("train") + 1
+        return [*arguments[:place], "tokenizer", *arguments[place:]]
 
     def run(model: str) -> None:
         done = subprocess.run(words(model), env=places, capture_output=True, text=True, check=False)

@@ -86,17 +86,17 @@ def test_every_question_shows_one_class_by_two_methods_and_no_image_twice(method
     shown: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     asked = collections.Counter((question.kind, question.methods) for sheet in sheets for question in sheet)
     assert asked == {
-        (kind, ("ours", other)): count for kind, count in (("quality", 30), ("diversity", 5)) for other in ("b", "c")
+        (kind, ("ours", rival)): count for kind, count in (("quality", 30), ("diversity", 5)) for rival in ("b", "c")
     }
     for sheet in sheets:
         assert len({question.kind for question in sheet}) == 1
         assert len(sheet) <= 20
         for question in sheet:
             sets = [[Path(name) for name in side] for side in question.pictures]
-            found = [collections.Counter(path.parent.name for path in side) for side in sets]
-            assert found[0] == found[1]
-            assert set(found[0].values()) == ({1} if question.kind == "quality" else {4})
-            assert len(found[0]) == (1 if question.kind == "quality" else 2)
+            counts = [collections.Counter(path.parent.name for path in side) for side in sets]
+            assert counts[0] == counts[1]
+            assert set(counts[0].values()) == ({1} if question.kind == "quality" else {4})
+            assert len(counts[0]) == (1 if question.kind == "quality" else 2)
             assert [{path.parent.parent.name for path in side} for side in sets] == [
                 {name} for name in question.methods
             ]
@@ -137,15 +137,15 @@ def test_pictures_tell_nothing_of_their_method(study: Study, methods: list[Metho
         for path in files
     }
     copies = list(study.pictures.iterdir())
-    known = 0
+    unchanged = 0
     for path in copies:
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()[:24]
         picture = Image.open(path)
         assert picture.info == {}
-        known += hashlib.sha256(np.asarray(picture).tobytes()).hexdigest() in originals
+        unchanged += hashlib.sha256(np.asarray(picture).tobytes()).hexdigest() in originals
     with sqlite3.connect(study.folder / "study.sqlite") as database:
         (checks,) = database.execute("SELECT count(*) FROM questions WHERE is_check").fetchone()
-    assert len(copies) - known <= checks  # only the scrambled ones are not pixel for pixel an original
+    assert len(copies) - unchanged <= checks  # only the scrambled ones are not pixel for pixel an original
 
 
 def test_a_study_is_never_made_over_another(study: Study, methods: list[Method]) -> None:
@@ -237,11 +237,13 @@ def test_a_study_whose_raters_all_failed_says_so(study: Study) -> None:
         answer_all(study, token, lambda other, is_check: int(is_check))
     results = read_results(study)
     assert (results.invitations, results.left_out, results.preferences) == (2, 2, [])
-    said = "no answers count: all 2 raters failed an attention check (--allowed-failures N counts raters who failed N"
-    assert results_table(results).startswith(said)
+    message = (
+        "no answers count: all 2 raters failed an attention check (--allowed-failures N counts raters who failed N"
+    )
+    assert results_table(results).startswith(message)
     with pytest.raises(ValueError, match="--chart: no answers count: all 2 raters failed"):
         results_chart(results)
-    assert said in results_page(results, study.settings["title"]).decode()
+    assert message in results_page(results, study.settings["title"]).decode()
     answer_all(study, tokens(study)[2], lambda other, is_check: 0)
     assert read_results(study).preferences
 
@@ -478,13 +480,13 @@ def test_a_locked_study_is_one_line(
 
     monkeypatch.setattr("strait.apps.study.storage._PATIENCE", 0.1)
     token = tokens(study)[0]
-    other = sqlite3.connect(study.folder / "study.sqlite", isolation_level=None)
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
+    connection = sqlite3.connect(study.folder / "study.sqlite", isolation_level=None)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
     for verb in ("links", "results", "serve"):
         assert main(["study", verb, str(study.folder)]) == 2
-        said = capsys.readouterr().err
-        assert (said.count("\n"), "study.sqlite cannot be used: database is locked" in said) == (1, True)
+        message = capsys.readouterr().err
+        assert (message.count("\n"), "study.sqlite cannot be used: database is locked" in message) == (1, True)
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(study_app(study))
@@ -495,7 +497,7 @@ def test_a_locked_study_is_one_line(
     page, answer = asyncio.run(ask())
     assert (page.status_code, "try again" in page.text) == (503, True)
     assert (answer.status_code, "locked" in answer.json()["error"]) == (503, True)
-    other.close()
+    connection.close()
     study.record(token, 0, 1)
 
 

@@ -40,13 +40,13 @@ def test_a_sheet_is_completed_with_the_keyboard_alone(browser_page, study: Study
     with serving("study", "serve", study.folder, "--port", 0) as server:
         page = browser_page
         page.goto(f"{server.url}/r/{token}")
-        wanted = []
+        answers = []
         for number in range(1, count + 1):
             at_question(page, number)
             broken = page.evaluate("[...document.images].filter(each => !each.complete || !each.naturalWidth).length")
             assert broken == 0
             assert page.locator("img").count() == (2 if kind == "quality" else 32)
-            wanted.append(number % 2)
+            answers.append(number % 2)
             page.keyboard.press(keys[number % 2])
             if number == 2:
                 # Back and forth: the answers stay, and may be changed.
@@ -54,7 +54,7 @@ def test_a_sheet_is_completed_with_the_keyboard_alone(browser_page, study: Study
                 at_question(page, 1)
                 assert page.locator("input:checked").get_attribute("value") == "1"
                 page.keyboard.press(keys[0])
-                wanted[0] = 0
+                answers[0] = 0
                 page.keyboard.press("Tab")
                 at_question(page, 2)
             if number == 3:
@@ -67,7 +67,7 @@ def test_a_sheet_is_completed_with_the_keyboard_alone(browser_page, study: Study
         page.get_by_text("Thank you").wait_for()
     sheet = sheet_of(study, token)
     assert sheet.submitted
-    assert [question.answer for question in sheet.questions] == wanted
+    assert [question.answer for question in sheet.questions] == answers
 
 
 def test_an_answer_for_each_is_needed_and_the_mouse_works_too(browser_page, study: Study) -> None:

@@ -44,8 +44,8 @@ def bowl(decoding: DecodingConfig) -> dict[str, Any]:
 
 
 def test_a_rows_own_best_is_found(tmp_path: Path) -> None:
-    found = best_decoding(Trials(tmp_path / "trials", bowl), START, (), GRIDS)
-    assert found == dataclasses.replace(START, steps=(18, 6), temperature=(8.0, 2.0))
+    best = best_decoding(Trials(tmp_path / "trials", bowl), START, (), GRIDS)
+    assert best == dataclasses.replace(START, steps=(18, 6), temperature=(8.0, 2.0))
     held = best_decoding(Trials(tmp_path / "held", bowl), START, ("steps", "temperature"), GRIDS)
     assert held == START
     by_time = best_decoding(Trials(tmp_path / "trials", bowl), START, ("temperature",), GRIDS, "seconds_per_image")
@@ -74,14 +74,14 @@ def test_nothing_is_tried_twice_not_even_by_another_process(tmp_path: Path) -> N
 
 
 def test_a_sweep_says_how_far_it_is(tmp_path: Path) -> None:
-    said: list[str] = []
-    done = sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=said.append)
-    assert said == [f"setting {place + 1}, about {3 - place} s of searching left" for place in range(3)]
-    said.clear()
-    assert sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=said.append) == done
-    assert said == [], "nothing is left to be tried"
-    scored_again(Trials(tmp_path / "front.jsonl", bowl), done, said.append)
-    assert said[1] == "the best again on other images: 2 of 3, about 2 s left"
+    messages: list[str] = []
+    done = sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=messages.append)
+    assert messages == [f"setting {place + 1}, about {3 - place} s of searching left" for place in range(3)]
+    messages.clear()
+    assert sweep(Trials(tmp_path / "trials.jsonl", bowl), START, GRIDS, seconds=3.0, say=messages.append) == done
+    assert messages == [], "nothing is left to be tried"
+    scored_again(Trials(tmp_path / "front.jsonl", bowl), done, messages.append)
+    assert messages[1] == "the best again on other images: 2 of 3, about 2 s left"
 
 
 def test_a_sweep_spends_its_budget_and_nears_the_best(tmp_path: Path) -> None:
@@ -121,12 +121,12 @@ def test_the_front_is_scored_on_samples_that_did_not_choose_it(tmp_path: Path) -
     ]
     chosen = json.loads(json.dumps(chosen))
     fair = Trials(tmp_path / "front.jsonl", lambda decoding: {"fid": 5.0, "seconds_per_image": sum(decoding.steps)})
-    found = scored_again(fair, chosen)
-    assert [trial["scores"]["fid"] for trial in found] == [5.0] * 3
-    assert [trial["searched"] for trial in found] == [trial["scores"] for trial in chosen]
-    assert [trial["decoding"] for trial in found] == [trial["decoding"] for trial in chosen]
+    trials = scored_again(fair, chosen)
+    assert [trial["scores"]["fid"] for trial in trials] == [5.0] * 3
+    assert [trial["searched"] for trial in trials] == [trial["scores"] for trial in chosen]
+    assert [trial["decoding"] for trial in trials] == [trial["decoding"] for trial in chosen]
     again = scored_again(Trials(tmp_path / "front.jsonl", bowl), chosen)
-    assert again == found, "it was scored a third time"
+    assert again == trials, "it was scored a third time"
     halted = Trials(tmp_path / "halted.jsonl", bowl, stopped=lambda: len(halted.done) == 1)
     assert [trial["scores"] is None for trial in scored_again(halted, chosen)] == [False, True, True]
 
@@ -149,10 +149,12 @@ points = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, m
 @given(points)
 def test_the_front_is_what_nothing_betters(pairs: list[tuple[int, int]]) -> None:
     trials = [{"scores": {"seconds_per_image": seconds, "fid": fid}} for seconds, fid in pairs]
-    found = [(trial["scores"]["seconds_per_image"], trial["scores"]["fid"]) for trial in front(trials)]
-    bettered = {one for one in pairs for other in pairs if other != one and other[0] <= one[0] and other[1] <= one[1]}
-    assert sorted(found) == sorted(set(pairs) - bettered)
-    assert found == sorted(found)
+    front_points = [(trial["scores"]["seconds_per_image"], trial["scores"]["fid"]) for trial in front(trials)]
+    bettered = {
+        point for point in pairs for rival in pairs if rival != point and rival[0] <= point[0] and rival[1] <= point[1]
+    }
+    assert sorted(front_points) == sorted(set(pairs) - bettered)
+    assert front_points == sorted(front_points)
 
 
 @pytest.fixture
@@ -205,15 +207,15 @@ def test_trials_of_other_data_or_batches_are_other_trials(
 ) -> None:
     """What is written under one provenance has been measured under it."""
     words = [*words, "--budget", "0.0001"]  # the first setting alone
-    other = tmp_path / "others"
-    shutil.copytree(photo_folder, other)
-    next(other.rglob("*.jpg")).unlink()
-    for more in ([], ["--data", str(other)], ["--batch-size", "3"], ["--seed", "1"]):
+    other_data = tmp_path / "others"
+    shutil.copytree(photo_folder, other_data)
+    next(other_data.rglob("*.jpg")).unlink()
+    for more in ([], ["--data", str(other_data)], ["--batch-size", "3"], ["--seed", "1"]):
         assert main([*words, *more]) == 0
         report = json.loads(capsys.readouterr().out)
         assert len(report["trials"]) == 1
         assert report["trials"][0]["scores"]["samples"] == report["provenance"]["samples"]["count"]
-        assert report["provenance"]["reference"]["images"] == (39 if str(other) in more else 40)
+        assert report["provenance"]["reference"]["images"] == (39 if str(other_data) in more else 40)
     for kind in ("trials-*.jsonl", "front-*.jsonl", "*.md", "*.json", "*.png"):
         assert len(list((tmp_path / "out").glob(kind))) == 4, kind
     fids = {
@@ -232,10 +234,10 @@ def test_ctrl_c_ends_a_sweep_that_goes_on_the_next_time(words: list[str], tmp_pa
     while process.poll() is None and not any(len(f.read_text().splitlines()) > 1 for f in trials.glob("trials-*")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT, said
-    assert "Traceback" not in said
-    assert "saved; rerun the command to resume" in said
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, messages
+    assert "Traceback" not in messages
+    assert "saved; rerun the command to resume" in messages
     (file,) = trials.glob("trials-*")
     done = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(done) >= 2

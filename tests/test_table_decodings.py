@@ -333,10 +333,12 @@ def test_a_search_leaves_alone_what_a_row_holds(
     monkeypatch.setattr(search, "SHARES", (0.25, 0.5))
     recorded: list[tuple[int, ...]] = []
 
-    def steps_of(self: Recorder, _model: StraIT, found: Iterator[DecodingStep], decoding: DecodingConfig) -> Any:
+    def steps_of(
+        self: Recorder, _model: StraIT, decoding_steps: Iterator[DecodingStep], decoding: DecodingConfig
+    ) -> Any:
         recorded.append(decoding.steps)
         self.temperatures.setdefault(self.row, set()).add(decoding.temperature)
-        yield from found
+        yield from decoding_steps
 
     monkeypatch.setattr(Recorder, "steps", steps_of)
     all_words = words(photo_folder, tmp_path, False, more)

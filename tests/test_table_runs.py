@@ -136,13 +136,13 @@ def test_other_defaults_of_a_model_are_other_rows(
     """The weights are the same, its settings are not."""
     model = random_model(CONFIG, CLASSES)
     words = [*of_small, "--search-samples", "0", "--samples", "4"]  # noqa: F811
-    found = []
+    reports = []
     for keep in ("confidence", "halton"):
         model.decoding = dataclasses.replace(model.decoding, keep=keep)
         model.save_pretrained(tmp_path / "model")
         assert main(["table", "3", *words]) == 0
-        found.append(json.loads(capsys.readouterr().out))
-    assert [{d["keep"] for d in decodings(report)} for report in found] == [{"confidence"}, {"halton"}]
+        reports.append(json.loads(capsys.readouterr().out))
+    assert [{d["keep"] for d in decodings(report)} for report in reports] == [{"confidence"}, {"halton"}]
 
 
 def test_a_budget_end_to_end(
@@ -164,8 +164,8 @@ def test_a_budget_end_to_end(
             log = (Path(row["folder"]) / "runs" / part / "log.jsonl").read_text().splitlines()
             assert json.loads(log[-1])["step"] == note["steps"]
     short, long = (report["means"][row["row"]] for row in report["rows"])
-    wanted = long["seconds_per_training_step"]["value"] / short["seconds_per_training_step"]["value"]
-    assert long["training_cost"]["value"] == pytest.approx(wanted)
+    ratio = long["seconds_per_training_step"]["value"] / short["seconds_per_training_step"]["value"]
+    assert long["training_cost"]["value"] == pytest.approx(ratio)
     assert main(["table", "5", *words]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == report["rows"]
 
@@ -265,10 +265,10 @@ def test_ctrl_c_ends_a_table_with_a_line(of_small: list[str], tmp_path: Path) ->
     while process.poll() is None and len(list((tmp_path / "cache").glob("features-*.safetensors"))) < 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT, said
-    assert "saved; rerun the command to resume" in said
-    assert "Traceback" not in said
+    out, messages = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, messages
+    assert "saved; rerun the command to resume" in messages
+    assert "Traceback" not in messages
     assert out == ""
 
 

@@ -40,10 +40,10 @@ TINY = read_config(config_path("tiny-imagenet64-cpu"))
 def differences(one: object, other: object, where: str = "") -> set[str]:
     """The names of the settings in which two configurations differ."""
     if dataclasses.is_dataclass(one) and type(one) is type(other):
-        found: set[str] = set()
+        names: set[str] = set()
         for field in dataclasses.fields(one):
-            found |= differences(getattr(one, field.name), getattr(other, field.name), f"{where}.{field.name}")
-        return found
+            names |= differences(getattr(one, field.name), getattr(other, field.name), f"{where}.{field.name}")
+        return names
     return set() if one == other else {where.removeprefix(".")}
 
 
@@ -247,12 +247,12 @@ def test_a_comparison_at_the_base_size_has_no_upsampler() -> None:
 
 
 def test_rows_of_two_levels_stop_before_an_upsampler() -> None:
-    own = DecodingConfig(steps=(12, 6, 6, 3), temperature=(3.0, 2.0, 1.0, 0.5))
+    decoding = DecodingConfig(steps=(12, 6, 6, 3), temperature=(3.0, 2.0, 1.0, 0.5))
     grids = ((4, 4), (8, 8), (8, 8), (16, 16))
-    start, fixed = starting_point(own, grids, Row("two", steps=(18, 6)))
+    start, fixed = starting_point(decoding, grids, Row("two", steps=(18, 6)))
     assert (start.steps, start.temperature, fixed) == ((12, 4), (3.0, 2.0), {"steps"})
-    start, _ = starting_point(own, grids, Row("four", steps=(18, 6, 9, 3)))
-    assert (len(start.steps), start.temperature) == (4, own.temperature)
+    start, _ = starting_point(decoding, grids, Row("four", steps=(18, 6, 9, 3)))
+    assert (len(start.steps), start.temperature) == (4, decoding.temperature)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -359,11 +359,11 @@ def test_a_verdict_counts_pairs_that_hold_lie_within_the_error_and_are_reversed(
 def test_an_error_is_of_sampling_and_of_seeds() -> None:
     table, results = made_up({"a": (10, 3), "b": (1, 1)}, {"a": 1.0, "b": 2.0})
     results.append({"row": "a", "scores": {"fid": 14, "fid_error": 5, "fid_to_reconstructions": 0}})
-    found = means(table, results)
+    averages = means(table, results)
     # Sampling: (9 + 25) / 4; seeds: a variance of 8 over 2.
-    assert found["a"]["fid"] == Mean(12, pytest.approx((34 / 4 + 8 / 2) ** 0.5))
-    assert found["b"]["fid"] == Mean(1, 1)
-    assert found["a"]["fid_to_reconstructions"] == Mean(-5, pytest.approx(5))
+    assert averages["a"]["fid"] == Mean(12, pytest.approx((34 / 4 + 8 / 2) ** 0.5))
+    assert averages["b"]["fid"] == Mean(1, 1)
+    assert averages["a"]["fid_to_reconstructions"] == Mean(-5, pytest.approx(5))
 
 
 def test_a_verdict_says_where_an_error_is_unknown() -> None:
@@ -393,22 +393,22 @@ def test_a_claim_counts_from_two_errors_on(top: float, error: float | None, says
     errors = {} if error is None else {"perplexity_top_error": error, "perplexity_bottom_error": error}
     scores = {"perplexity_top": top, "perplexity_bottom": 400.0, **errors}
     table = find_table(1)
-    found = means(table, [{"row": "VQGAN2-R", "scores": scores}])
-    assert verdicts(table, found) == [f"the top of VQGAN2-R is its complex level: {says}"]
+    averages = means(table, [{"row": "VQGAN2-R", "scores": scores}])
+    assert verdicts(table, averages) == [f"the top of VQGAN2-R is its complex level: {says}"]
 
 
 @pytest.mark.parametrize(
-    ("other", "says"), [(0.48, "holds"), (0.55, "lies within the error"), (0.73, "does not hold")]
+    ("maskgit_share", "says"), [(0.48, "holds"), (0.55, "lies within the error"), (0.73, "does not hold")]
 )
-def test_methods_at_equal_cost_are_compared_by_recognised_images(other: float, says: str) -> None:
+def test_methods_at_equal_cost_are_compared_by_recognised_images(maskgit_share: float, says: str) -> None:
     """Shares of 0.6 ± 0.03 and 0.04: together 0.05, so a difference counts from 0.1 on."""
-    shares = {"StraIT, guided": (0.6, 0.03), "MaskGIT, long, guided": (other, 0.04), "cascade": (0.1, 0.0)}
+    shares = {"StraIT, guided": (0.6, 0.03), "MaskGIT, long, guided": (maskgit_share, 0.04), "cascade": (0.1, 0.0)}
     scores = {
         row: {"recognised": share, "recognised_error": error, "samples": 100} for row, (share, error) in shares.items()
     }
     table = find_table(EQUAL_COST)
-    found = means(table, [{"row": row, "scores": values} for row, values in scores.items()])
-    assert verdicts(table, found) == [f"recognised: StraIT, guided is ahead of MaskGIT, long, guided: {says}"]
+    averages = means(table, [{"row": row, "scores": values} for row, values in scores.items()])
+    assert verdicts(table, averages) == [f"recognised: StraIT, guided is ahead of MaskGIT, long, guided: {says}"]
 
 
 def test_the_papers_own_figures_bear_out_its_claims() -> None:
@@ -427,9 +427,9 @@ def test_the_papers_own_figures_bear_out_its_claims() -> None:
 def test_a_difference_stands_beside_its_row_with_the_errors_of_both() -> None:
     table, results = made_up({"a": (10, 3), "b": (4, 4)}, {"a": 6.0, "b": 4.0})
     table = dataclasses.replace(table, differences=(Difference("difference", "fid", {"b": "a"}),))
-    found = means(table, results)
-    assert found["b"]["difference"] == Mean(-6, 5)
-    assert "difference" not in found["a"]
+    averages = means(table, results)
+    assert averages["b"]["difference"] == Mean(-6, 5)
+    assert "difference" not in averages["a"]
     assert "| -6 ± 5 |" in markdown(table, results, None, [])
 
 
@@ -450,9 +450,9 @@ def test_steps_stand_in_words_beside_the_papers() -> None:
 
 def test_what_is_not_inceptions_is_not_called_fid() -> None:
     table, results = made_up({"a": (10, 1), "b": (20, 1)}, {"a": 1.0, "b": 2.0})
-    own = markdown(table, results, None, [], "network.pt")
-    assert "| Fréchet distance (paper: FID) |" in own
-    assert "use the features of network.pt, the paper's those of Inception" in own
+    own_page = markdown(table, results, None, [], "network.pt")
+    assert "| Fréchet distance (paper: FID) |" in own_page
+    assert "use the features of network.pt, the paper's those of Inception" in own_page
     theirs = markdown(table, results, None, [], "inception-v3-compat")
     assert "| FID |" in theirs
     assert "use the features" not in theirs
@@ -685,6 +685,6 @@ def test_rows_for_people_say_at_which_scale_they_are(capsys: pytest.CaptureFixtu
 def test_the_score_at_the_best_fid_has_its_own_error() -> None:
     scores = {"inception_score": 5.0, "inception_score_std": 1.0}
     scores |= {"inception_score_at_best_fid": 4.0, "inception_score_at_best_fid_std": 2.0}
-    found = means(find_table(3), [{"row": "StraIT, no guidance", "scores": scores}])["StraIT, no guidance"]
-    assert found["inception_score"].error == pytest.approx(1 / math.sqrt(10))
-    assert found["inception_score_at_best_fid"].error == pytest.approx(2 / math.sqrt(10))
+    averages = means(find_table(3), [{"row": "StraIT, no guidance", "scores": scores}])["StraIT, no guidance"]
+    assert averages["inception_score"].error == pytest.approx(1 / math.sqrt(10))
+    assert averages["inception_score_at_best_fid"].error == pytest.approx(2 / math.sqrt(10))

@@ -106,8 +106,8 @@ def test_ids_of_any_codebook_come_back(source: FolderSource, folder: Path, codes
     cache = build(folder, source, encode)
     pixels, _ = read_square(source, 12, SIZE)
     image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    wanted = encode(image)
-    for level, grid in zip(cache.levels, wanted.levels, strict=True):
+    tokens = encode(image)
+    for level, grid in zip(cache.levels, tokens.levels, strict=True):
         assert level[0, 12].tolist() == grid.flatten().tolist()
     assert int(cache.levels[1].max()) > codes / 2
 
@@ -117,11 +117,11 @@ def test_every_variant_is_a_draw_of_the_picture(source: FolderSource, folder: Pa
     assert cache.variants == 3
     mirrored = [0, 0, 0]
     for index in range(40):
-        plain, other = by_hand(source, index), by_hand(source, index, mirrored=True)
+        plain, mirror_image = by_hand(source, index), by_hand(source, index, mirrored=True)
         versions = [[level[variant, index].tolist() for level in cache.levels] for variant in range(3)]
         for variant in range(3):
-            assert versions[variant] in (plain, other)
-            mirrored[variant] += versions[variant] == other != plain
+            assert versions[variant] in (plain, mirror_image)
+            mirrored[variant] += versions[variant] == mirror_image != plain
     assert all(10 < count < 30 for count in mirrored)  # about half of 40, each drawn for itself
     again = build(folder.with_name("again"), source, CountingEncoder(), DataConfig(flip=True, cache_variants=3))
     assert all(np.array_equal(a, b) for a, b in zip(cache.levels, again.levels, strict=True))
@@ -129,9 +129,9 @@ def test_every_variant_is_a_draw_of_the_picture(source: FolderSource, folder: Pa
 
 def test_worker_processes_read_the_same_variants(source: FolderSource, folder: Path) -> None:
     settings = DataConfig(flip=True, shift=2, smallest_crop=0.5, cache_variants=3)
-    here = build(folder, source, CountingEncoder(), settings)
+    cache = build(folder, source, CountingEncoder(), settings)
     apart = build(folder.with_name("apart"), source, CountingEncoder(), replace(settings, workers=2))
-    assert all(np.array_equal(a, b) for a, b in zip(here.levels, apart.levels, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(cache.levels, apart.levels, strict=True))
     assert not multiprocessing.active_children()
 
 
@@ -248,8 +248,8 @@ def test_damaged_images_are_left_out(
         versions = [by_hand(source, index), by_hand(source, index, mirrored=True)]
         for variant in range(variants):
             assert [level[variant, row].tolist() for level in cache.levels] in versions
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[0] for line in said] == [f"skipped {paths[index]}" for index in bad]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"skipped {paths[index]}" for index in bad]
     encode = CountingEncoder()
     build(folder, source, encode, config)
     assert encode.images == 0
@@ -325,9 +325,9 @@ def test_a_build_that_was_killed_does_not_count(source: FolderSource, folder: Pa
 
 def test_a_killed_rebuild_leaves_the_old_one(source: FolderSource, folder: Path) -> None:
     build(folder, source, CountingEncoder())
-    other = {**MADE_FROM, "tokenizer": "another"}
+    origin = {**MADE_FROM, "tokenizer": "another"}
     with pytest.raises(Killed):
-        build(folder, source, CountingEncoder(), made_from=other, progress=kill_after(21))
+        build(folder, source, CountingEncoder(), made_from=origin, progress=kill_after(21))
     encode = CountingEncoder()
     build(folder, source, encode)
     assert encode.images == 0
@@ -426,12 +426,12 @@ def test_what_a_dead_process_had_finished_is_not_made_again(source: FolderSource
     assert sorted(path.name for path in folder.parent.iterdir()) == ["train", "whole"]
 
 
-@pytest.mark.parametrize("other", [{"made_from": {"tokenizer": "another"}}, {"piece_images": 9}])
-def test_pieces_of_another_cache_are_not_taken_up(source: FolderSource, folder: Path, other: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"made_from": {"tokenizer": "another"}}, {"piece_images": 9}])
+def test_pieces_of_another_cache_are_not_taken_up(source: FolderSource, folder: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(Killed):
         build(folder, source, CountingEncoder(), piece_images=10, progress=kill_after(21))
     again = CountingEncoder()
-    build(folder, source, again, **{"piece_images": 10, **other})
+    build(folder, source, again, **{"piece_images": 10, **changes})
     assert again.images == 40
 
 
@@ -440,19 +440,19 @@ def test_an_array_that_cannot_be_written_is_named(source: FolderSource, folder: 
     """In a process whose files may have 4,000 bytes: the pieces and the top fit, the bottom does not."""
     import resource
 
-    said = tmp_path / "said"
+    error_file = tmp_path / "said"
     child = os.fork()
     if child == 0:
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
             build(folder, source, CountingEncoder(), piece_images=10)
         except OSError as error:
-            said.write_text(str(error))
+            error_file.write_text(str(error))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert said.read_text().startswith("[Errno 27] File too large: '")
-    assert said.read_text().endswith("bottom.npy'")
+    assert error_file.read_text().startswith("[Errno 27] File too large: '")
+    assert error_file.read_text().endswith("bottom.npy'")
     assert not folder.exists()
     again = CountingEncoder()
     build(folder, source, again, piece_images=10)

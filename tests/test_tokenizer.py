@@ -131,16 +131,18 @@ def codes(seed: int, height: int, width: int) -> torch.Tensor:
 
 def test_residual_fusion_adds_the_bottom_onto_the_upsampled_top() -> None:
     """The bottom's part is linear in its codes, and the same whatever the top; without it the stem stands alone."""
-    top, other_top, one, other = codes(0, 3, 4), codes(1, 3, 4), codes(2, 6, 8), codes(3, 6, 8)
-    fusion, _ = fused("vqgan2-r", top, one)
-    nothing = torch.zeros_like(one)
+    top, other_top, bottom_codes, other_bottom = codes(0, 3, 4), codes(1, 3, 4), codes(2, 6, 8), codes(3, 6, 8)
+    fusion, _ = fused("vqgan2-r", top, bottom_codes)
+    nothing = torch.zeros_like(bottom_codes)
 
     def part(bottom: torch.Tensor, below: torch.Tensor = top) -> torch.Tensor:
         return fusion(below, bottom) - fusion(below, nothing)
 
-    assert float(part(one).abs().max()) > 0.1
-    torch.testing.assert_close(part(2.0 * one - 3.0 * other), 2.0 * part(one) - 3.0 * part(other))
-    torch.testing.assert_close(part(one, other_top), part(one))
+    assert float(part(bottom_codes).abs().max()) > 0.1
+    torch.testing.assert_close(
+        part(2.0 * bottom_codes - 3.0 * other_bottom), 2.0 * part(bottom_codes) - 3.0 * part(other_bottom)
+    )
+    torch.testing.assert_close(part(bottom_codes, other_top), part(bottom_codes))
     # The stem, written out: a convolution, residual blocks, twice the size, a convolution; and nothing after the sum.
     conv_in, *blocks, raise_ = fusion.stem
     features = F.conv2d(top, conv_in.weight, conv_in.bias, padding=1)
@@ -150,7 +152,9 @@ def test_residual_fusion_adds_the_bottom_onto_the_upsampled_top() -> None:
     doubled = features.repeat_interleave(2, 2).repeat_interleave(2, 3)
     raised = F.conv2d(doubled, raise_.conv.weight, raise_.conv.bias, padding=1)
     torch.testing.assert_close(fusion(top, nothing), raised)
-    torch.testing.assert_close(fusion(top, one), raised + F.conv2d(one, fusion.bottom.weight, padding=1))
+    torch.testing.assert_close(
+        fusion(top, bottom_codes), raised + F.conv2d(bottom_codes, fusion.bottom.weight, padding=1)
+    )
 
 
 def test_deep_concatenation_is_a_convolution_of_the_stem_beside_the_bottom() -> None:
@@ -178,12 +182,12 @@ def test_shallow_concatenation_raises_the_codes_before_its_blocks() -> None:
     assert len(seen) > 0
     assert set(seen) == {(6, 8)}  # at the bottom's resolution
     # Its blocks come after the bottom: what that adds is no linear function of it.
-    nothing, other = torch.zeros_like(bottom), codes(3, 6, 8)
+    nothing, other_bottom = torch.zeros_like(bottom), codes(3, 6, 8)
 
     def part(some: torch.Tensor) -> torch.Tensor:
         return fusion(top, some) - fusion(top, nothing)
 
-    assert not torch.allclose(part(bottom + other), part(bottom) + part(other), atol=0.01)
+    assert not torch.allclose(part(bottom + other_bottom), part(bottom) + part(other_bottom), atol=0.01)
 
 
 def test_fusions_differ_by_their_own_parameters_alone() -> None:
@@ -204,7 +208,9 @@ def test_fusions_differ_by_their_own_parameters_alone() -> None:
     }
     assert shallow["decoder.fusion.join.weight"] == (512, 32 + 32, 3, 3)
     assert shallow["decoder.fusion.up.weight"] == (32, 32, 3, 3)
-    outside = [{n: s for n, s in one.items() if not n.startswith("decoder.fusion")} for one in (r, deep, shallow)]
+    outside = [
+        {n: s for n, s in shapes.items() if not n.startswith("decoder.fusion")} for shapes in (r, deep, shallow)
+    ]
     assert outside[0] == outside[1] == outside[2]
 
 
@@ -212,16 +218,16 @@ def test_levels_share_a_codebook_or_have_their_own() -> None:
     shared = make_pair()
     assert shared.codebook(0) is shared.codebook(1)
     assert [shared.codebook_index(level) for level in (0, 1)] == [0, 0]
-    own = make_pair(bottom_codebook_size=5)
-    assert own.codebook(0) is not own.codebook(1)
-    assert [own.codebook_index(level) for level in (0, 1)] == [0, 1]
-    assert own.codebook(1).weight.shape == (5, 4)
-    tokens = own.encode(pictures())
-    alone, whole = own.decode(tokens, levels=1), own.decode(tokens)
+    separate = make_pair(bottom_codebook_size=5)
+    assert separate.codebook(0) is not separate.codebook(1)
+    assert [separate.codebook_index(level) for level in (0, 1)] == [0, 1]
+    assert separate.codebook(1).weight.shape == (5, 4)
+    tokens = separate.encode(pictures())
+    alone, whole = separate.decode(tokens, levels=1), separate.decode(tokens)
     with torch.no_grad():
-        own.codebook(1).weight.neg_()
-    assert torch.equal(own.decode(tokens, levels=1), alone)
-    assert not torch.allclose(own.decode(tokens), whole, atol=1e-3)
+        separate.codebook(1).weight.neg_()
+    assert torch.equal(separate.decode(tokens, levels=1), alone)
+    assert not torch.allclose(separate.decode(tokens), whole, atol=1e-3)
 
 
 def gradients(tokenizer: AnyTokenizer, value: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -243,13 +249,13 @@ def test_the_encoder_learns_through_each_level_as_if_nothing_were_rounded(level:
     if level == 1:
         codes = tokenizer.codebook(0).embed(tokenizer.encode(images).top)
         features = tokenizer.latent(coarse + (codes - coarse).detach(), fine)
-    wanted = gradients(tokenizer, (features * weight).sum())
+    expected = gradients(tokenizer, (features * weight).sum())
 
-    assert through.keys() == wanted.keys()
+    assert through.keys() == expected.keys()
     assert float(through["encoder.conv_in.weight"].abs().max()) > 0
     assert float(through["encoder.conv_out.weight"].abs().max()) > 0
     assert not any(name.startswith("codebooks") for name in through)
-    for name, value in wanted.items():
+    for name, value in expected.items():
         torch.testing.assert_close(through[name], value, msg=name)
 
 
@@ -257,9 +263,9 @@ def test_the_bottom_refines_from_the_fine_features_too() -> None:
     tokenizer = make_pair()
     torch.nn.init.zeros_(tokenizer.latent.conv_in.weight)  # it does not hear the top: what is left is fine
     _, bottom = tokenizer.quantize(pictures())
-    found = gradients(tokenizer, bottom.values.square().sum())
-    assert float(found["encoder.conv_in.weight"].abs().max()) > 0
-    assert not found["encoder.conv_out.weight"].any()
+    gradient_by_name = gradients(tokenizer, bottom.values.square().sum())
+    assert float(gradient_by_name["encoder.conv_in.weight"].abs().max()) > 0
+    assert not gradient_by_name["encoder.conv_out.weight"].any()
 
 
 @pytest.mark.parametrize("kind", [*PAIRS, "vqgan"])
@@ -269,9 +275,9 @@ def test_every_parameter_learns_from_a_training_pass(kind: TokenizerKind) -> Non
     loss = F.mse_loss(output.images, images)
     for level in output.levels:
         loss = loss + level.codebook_loss() + level.commitment_loss()
-    found = gradients(tokenizer, loss)
-    assert found.keys() == dict(tokenizer.named_parameters()).keys()
-    assert all(float(value.abs().max()) > 0 for value in found.values())
+    gradient_by_name = gradients(tokenizer, loss)
+    assert gradient_by_name.keys() == dict(tokenizer.named_parameters()).keys()
+    assert all(float(value.abs().max()) > 0 for value in gradient_by_name.values())
 
 
 @pytest.mark.parametrize("kind", ["vqgan2-r", "vqgan"])
@@ -339,8 +345,8 @@ def test_the_papers_size_is_the_papers() -> None:
 def test_a_separate_codebook_costs_its_codes() -> None:
     with torch.device("meta"):
         shared = build_tokenizer(TokenizerConfig())
-        own = build_tokenizer(TokenizerConfig(bottom_codebook_size=1024))
-    assert count(own) - count(shared) == 1024 * 32
+        separate = build_tokenizer(TokenizerConfig(bottom_codebook_size=1024))
+    assert count(separate) - count(shared) == 1024 * 32
 
 
 @given(levels=st.integers(3, 6), side=st.integers(1, 9), kind=st.sampled_from([*PAIRS, "vqgan"]))
@@ -348,8 +354,8 @@ def test_a_configuration_knows_its_grids(levels: int, side: int, kind: Tokenizer
     config = TokenizerConfig(kind=kind, multipliers=(1,) * levels)
     f = 2 ** (levels - 1)
     assert config.downsampling == f
-    wanted = [(side, side), (2 * side, 2 * side)][: 1 if kind == "vqgan" else 2]
-    assert list(config.grids(side * f)) == wanted
+    grids = [(side, side), (2 * side, 2 * side)][: 1 if kind == "vqgan" else 2]
+    assert list(config.grids(side * f)) == grids
     with pytest.raises(ValueError, match=f"image_size: {side * f + 1} .* {f}"):
         config.grids(side * f + 1)
 
@@ -375,10 +381,10 @@ def test_a_residual_block_has_a_true_residual(inputs: int, outputs: int) -> None
     residual, x = ResidualBlock(inputs, outputs), torch.randn(2, inputs, 5, 6)
     assert count(residual) == block(inputs, outputs)
     torch.nn.init.zeros_(residual.conv2.weight)  # the branch is silent: what is left is the input itself
-    wanted = x
+    expected = x
     if inputs != outputs:
-        wanted = torch.einsum("oi,bihw->bohw", residual.shortcut.weight[:, :, 0, 0], x)
-    torch.testing.assert_close(residual(x), wanted, atol=1e-5, rtol=1e-5)
+        expected = torch.einsum("oi,bihw->bohw", residual.shortcut.weight[:, :, 0, 0], x)
+    torch.testing.assert_close(residual(x), expected, atol=1e-5, rtol=1e-5)
 
 
 def swish(x: torch.Tensor) -> torch.Tensor:
@@ -389,8 +395,8 @@ def test_a_residual_block_is_norm_swish_convolution_twice() -> None:
     block = ResidualBlock(4, 6)
     x = torch.randn(2, 4, 5, 5) * 3
     hidden = block.conv1(swish(block.norm1(x)))
-    wanted = block.shortcut(x) + block.conv2(swish(block.norm2(hidden)))
-    torch.testing.assert_close(block(x), wanted)
+    expected = block.shortcut(x) + block.conv2(swish(block.norm2(hidden)))
+    torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "latent"])

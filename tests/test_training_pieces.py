@@ -58,15 +58,15 @@ def test_the_average_step_by_step(decay: float) -> None:
     network = nn.Linear(3, 2)
     average = ExponentialMovingAverage(network, decay)
     draw = np.random.default_rng(0)
-    wanted = network.weight.detach().numpy().astype(np.float64)
+    expected = network.weight.detach().numpy().astype(np.float64)
     for step in range(40):
         weights = draw.normal(size=(2, 3))
         with torch.no_grad():
             network.weight.copy_(torch.from_numpy(weights))
         average.update(step)
         share = 1 - min(decay, (1 + step) / (10 + step))
-        wanted = wanted + share * (weights - wanted)
-        np.testing.assert_allclose(average.average["weight"], wanted, atol=1e-5)
+        expected = expected + share * (weights - expected)
+        np.testing.assert_allclose(average.average["weight"], expected, atol=1e-5)
 
 
 def test_the_random_start_is_soon_forgotten() -> None:
@@ -94,7 +94,7 @@ def test_the_average_is_kept_in_full_precision() -> None:
 def test_averaged_weights_are_lent_and_taken_back() -> None:
     network = make_network()
     average = ExponentialMovingAverage(network, 0.9)
-    own = {name: value.detach().clone() for name, value in network.named_parameters()}
+    weights = {name: value.detach().clone() for name, value in network.named_parameters()}
     for value in average.average.values():
         value.add_(1)
 
@@ -105,10 +105,10 @@ def test_averaged_weights_are_lent_and_taken_back() -> None:
     with average.applied() as lent:
         assert lent is network
         assert stands(average.average)
-    assert stands(own)
+    assert stands(weights)
     with pytest.raises(KeyError, match="inside"), average.applied():
         raise KeyError("inside")
-    assert stands(own)
+    assert stands(weights)
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
 
 
@@ -200,15 +200,15 @@ def test_muon_takes_orthogonal_steps_of_adamws_size_and_adamw_the_rest() -> None
     muon = stage2_optimizer(network, dataclasses.replace(settings, optimizer="muon"))
     plain = stage2_optimizer(twin, settings)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    for value, other in zip(network.parameters(), twin.parameters(), strict=True):
+    for value, twin_value in zip(network.parameters(), twin.parameters(), strict=True):
         value.grad = torch.randn_like(value)
-        other.grad = value.grad.clone()
+        twin_value.grad = value.grad.clone()
     muon.step()
     plain.step()
-    for (name, value), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+    for (name, value), twin_value in zip(network.named_parameters(), twin.parameters(), strict=True):
         step = (before[name] - value).detach()
         if name not in ("layers.0.weight", "layers.1.weight"):
-            assert torch.equal(value, other), name
+            assert torch.equal(value, twin_value), name
             continue
         assert value.grad is not None
         u, _, v = torch.linalg.svd(value.grad, full_matrices=False)
@@ -252,10 +252,10 @@ def test_an_optimizer_goes_through_a_file_and_on_bit_for_bit(kind: str, device: 
     torch.manual_seed(99)
     resumed = make().to(device)
     resumed.load_state_dict({name: value for name, value in stored.items() if not name.startswith("optimizer/")})
-    other = make_optimizer(kind, resumed)
+    resumed_optimizer = make_optimizer(kind, resumed)
     moments = {name.removeprefix("optimizer/"): v for name, v in stored.items() if name.startswith("optimizer/")}
-    load_optimizer_tensors(other, resumed, moments)
-    take_steps(resumed, other, 5, 12)
+    load_optimizer_tensors(resumed_optimizer, resumed, moments)
+    take_steps(resumed, resumed_optimizer, 5, 12)
     for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(first, second)
     if kind != "sgd":
@@ -381,11 +381,11 @@ def test_a_log_that_cannot_be_written_is_named_and_nothing_else_is_said(tmp_path
 
     if picture:
         pytest.importorskip("tensorboard")
-    reason, said = tmp_path / "reason", tmp_path / "said"
+    reason, output = tmp_path / "reason", tmp_path / "said"
     child = os.fork()
     if child == 0:
         try:
-            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 2)
             tracker = Tracker(tmp_path / "runs", every=1, step=0, notes={})
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
             noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
@@ -398,7 +398,7 @@ def test_a_log_that_cannot_be_written_is_named_and_nothing_else_is_said(tmp_path
     os.waitpid(child, 0)
     assert reason.read_text().startswith(f"[Errno 27] File too large: '{tmp_path / 'runs'}/")
     assert any(name in reason.read_text() for name in (("events.out",) if picture else ("events.out", "log.jsonl")))
-    assert said.read_text() == ""
+    assert output.read_text() == ""
 
 
 # Codebooks.

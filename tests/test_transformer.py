@@ -193,15 +193,15 @@ def test_attention_equals_a_naive_softmax(qk_norm: bool):
     width, heads, generator = 12, 3, torch.Generator().manual_seed(3)
     config = TransformerConfig(1, width, 1, heads, qk_norm=qk_norm)
     x, context = (torch.randn(2, length, width, generator=generator, dtype=torch.float64) for length in (5, 4))
-    own = lively(SelfAttention(width, heads, 0.1, qk_norm)).double()
+    self_attention = lively(SelfAttention(width, heads, 0.1, qk_norm)).double()
     cross = lively(CrossAttention(width, heads, 0.1, qk_norm)).double()
     for row in range(2):
-        for network, out, other in (
-            (own, own(x)[row], None),
+        for network, out, row_context in (
+            (self_attention, self_attention(x)[row], None),
             (cross, cross(x, cross.keys_values(context))[row], context[row].numpy()),
         ):
             nested = nn.ModuleDict({"attention": network})
-            expected = Reference(nested, config).attend(x[row].numpy(), "attention", other)
+            expected = Reference(nested, config).attend(x[row].numpy(), "attention", row_context)
             np.testing.assert_allclose(out.numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -232,10 +232,10 @@ def test_parameters_by_hand():
         return width * width + width + 2 * width + codes
 
     top_length, bottom_length = math.prod(TOP_GRID), math.prod(BOTTOM_GRID)
-    own = embedding(CONTEXT_CODES + 1 + CLASSES + 1, top_length + 1)  # codes, [MASK], classes, null; class token
-    assert parameters(small_top()) == own + SMALL.layers * block + head(CONTEXT_CODES)
+    tables = embedding(CONTEXT_CODES + 1 + CLASSES + 1, top_length + 1)  # codes, [MASK], classes, null; class token
+    assert parameters(small_top()) == tables + SMALL.layers * block + head(CONTEXT_CODES)
     assert parameters(small_bottom()) == (
-        own + embedding(CODES + 1, bottom_length) + SMALL.layers * 2 * block + head(CODES)
+        tables + embedding(CODES + 1, bottom_length) + SMALL.layers * 2 * block + head(CODES)
     )
 
 
@@ -262,9 +262,9 @@ def test_initial_weights_are_a_truncated_normal(network: type[nn.Module]):
 def test_top_depends_on_the_class_and_on_every_known_token(config: TransformerConfig):
     network, canvas = small_top(config), random_canvas(1, TOP_GRID, CONTEXT_CODES, share=0.0)
     by_label = [network.bind(Condition(torch.tensor([label])))(canvas) for label in (0, 1, 2, NULL_LABEL)]
-    for index, one in enumerate(by_label):
-        for other in by_label[index + 1 :]:
-            assert not torch.allclose(one, other, atol=1e-3)
+    for index, logits in enumerate(by_label):
+        for later_logits in by_label[index + 1 :]:
+            assert not torch.allclose(logits, later_logits, atol=1e-3)
     for place in range(canvas.tokens.shape[1]):
         tokens = canvas.tokens.clone()
         tokens[0, place] = (tokens[0, place] + 1) % CONTEXT_CODES
@@ -276,9 +276,9 @@ def test_top_depends_on_the_class_and_on_every_known_token(config: TransformerCo
 def test_bottom_depends_on_the_class_and_on_every_top_token(config: TransformerConfig):
     network, canvas, top = small_bottom(config), Canvas.blank(1, BOTTOM_GRID), random_top_tokens(1)
     by_label = [network.bind(Condition(torch.tensor([label]), (top,)))(canvas) for label in (0, 1, 2, NULL_LABEL)]
-    for index, one in enumerate(by_label):
-        for other in by_label[index + 1 :]:
-            assert not torch.allclose(one, other, atol=1e-3)
+    for index, logits in enumerate(by_label):
+        for later_logits in by_label[index + 1 :]:
+            assert not torch.allclose(logits, later_logits, atol=1e-3)
     for place in range(math.prod(TOP_GRID)):
         other_top = top.flatten(1).clone()
         other_top[0, place] = (other_top[0, place] + 1) % CONTEXT_CODES
@@ -329,14 +329,14 @@ def test_only_codes_can_be_predicted_and_the_head_is_tied_to_their_embedding():
     for network, canvas, condition in networks():
         assert network.bind(condition)(canvas).shape == (*canvas.tokens.shape, network.codebook_size)
         # Every token known and none of them code 0: neither [MASK] nor code 0 is an input.
-        known = Canvas(canvas.tokens.clamp(min=1), torch.zeros_like(canvas.masked), canvas.grid)
-        logits, table = network.bind(condition)(known), network.embedding.ids.weight
+        known_canvas = Canvas(canvas.tokens.clamp(min=1), torch.zeros_like(canvas.masked), canvas.grid)
+        logits, table = network.bind(condition)(known_canvas), network.embedding.ids.weight
         hidden_logits = network.bind(condition)(canvas)
         table[network.codebook_size] *= -1
         assert not torch.allclose(network.bind(condition)(canvas), hidden_logits, atol=1e-3)
-        assert torch.equal(network.bind(condition)(known), logits)
+        assert torch.equal(network.bind(condition)(known_canvas), logits)
         table[0] *= -1
-        changed = network.bind(condition)(known)
+        changed = network.bind(condition)(known_canvas)
         assert not torch.allclose(changed[..., 0], logits[..., 0], atol=1e-3)
         torch.testing.assert_close(changed[..., 1:], logits[..., 1:])
 
@@ -355,9 +355,9 @@ def test_positions_select_rows(network: nn.Module, canvas: Canvas, condition: Co
 def test_rows_do_not_see_each_other(network: nn.Module, canvas: Canvas, condition: Condition):
     together = network.bind(condition)(canvas)
     for row in range(4):
-        here = slice(row, row + 1)
-        of_row = Condition(condition.labels[here], tuple(grid[here] for grid in condition.context))
-        alone = network.bind(of_row)(Canvas(canvas.tokens[here], canvas.masked[here], canvas.grid))
+        row_slice = slice(row, row + 1)
+        of_row = Condition(condition.labels[row_slice], tuple(grid[row_slice] for grid in condition.context))
+        alone = network.bind(of_row)(Canvas(canvas.tokens[row_slice], canvas.masked[row_slice], canvas.grid))
         torch.testing.assert_close(alone[0], together[row])
 
 
@@ -365,9 +365,9 @@ def test_rows_do_not_see_each_other(network: nn.Module, canvas: Canvas, conditio
 def test_dropout_acts_in_training_alone(network: nn.Module, canvas: Canvas, condition: Condition):
     assert torch.equal(network.bind(condition)(canvas), network.bind(condition)(canvas))
     network.train()
-    one, other = network.bind(condition)(canvas), network.bind(condition)(canvas)
+    first, second = network.bind(condition)(canvas), network.bind(condition)(canvas)
     network.eval()
-    assert not torch.allclose(one, other, atol=1e-3)
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 @pytest.mark.parametrize("network_type", [SelfAttention, CrossAttention])

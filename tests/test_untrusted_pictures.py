@@ -96,38 +96,38 @@ def colours() -> np.ndarray:
 def test_a_picture_in_display_p3_is_read_as_srgb(colours: np.ndarray, tmp_path: Path) -> None:
     content = encoded(Image.fromarray(colours), icc_profile=display_p3())
     (tmp_path / "a.png").write_bytes(content)
-    wanted = p3_as_srgb(colours)
+    expected = p3_as_srgb(colours)
     opened = Image.open(io.BytesIO(content))
-    for found in (
+    for pixels in (
         picture_of(content, "a").pixels,
         read_picture(tmp_path / "a.png").pixels,
         pixels_of(opened),
         pixels_of(eight_bits(opened)),  # once, however often it passes through
         read_square(FolderSource(tmp_path), 0, 16)[0],
     ):
-        assert isinstance(found, np.ndarray)
-        assert np.abs(found - wanted).max() <= 2
-    assert np.abs(colours - wanted).max() > 20
+        assert isinstance(pixels, np.ndarray)
+        assert np.abs(pixels - expected).max() <= 2
+    assert np.abs(colours - expected).max() > 20
 
 
 def test_transparency_and_turning_survive_a_profile(colours: np.ndarray) -> None:
     layers = np.dstack([colours, np.arange(256, dtype=np.uint8).reshape(16, 16)])
     exif = Image.Exif()
     exif[0x0112] = 3
-    found = picture_of(encoded(Image.fromarray(layers), icc_profile=display_p3(), exif=exif), "a").pixels[::-1, ::-1]
-    assert np.array_equal(found[..., 3], layers[..., 3])
-    assert np.abs(found[..., :3] - p3_as_srgb(colours)).max() <= 2
+    pixels = picture_of(encoded(Image.fromarray(layers), icc_profile=display_p3(), exif=exif), "a").pixels[::-1, ::-1]
+    assert np.array_equal(pixels[..., 3], layers[..., 3])
+    assert np.abs(pixels[..., :3] - p3_as_srgb(colours)).max() <= 2
 
 
 def test_a_grey_profile_is_one_of_grey_pictures(colours: np.ndarray) -> None:
     grey = colours[..., 0]
-    found = picture_of(encoded(Image.fromarray(grey), icc_profile=dark_grey()), "a").pixels
+    pixels = picture_of(encoded(Image.fromarray(grey), icc_profile=dark_grey()), "a").pixels
     x = (grey / 255) ** 1.8
-    wanted = 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    assert np.abs(found - wanted[..., None]).max() <= 2
+    expected = 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+    assert np.abs(pixels - expected[..., None]).max() <= 2
     # Of other colours than the picture's, it says nothing.
-    other = picture_of(encoded(Image.fromarray(colours), icc_profile=dark_grey()), "a").pixels
-    assert np.array_equal(other, colours)
+    coloured_pixels = picture_of(encoded(Image.fromarray(colours), icc_profile=dark_grey()), "a").pixels
+    assert np.array_equal(coloured_pixels, colours)
 
 
 def test_ink_with_a_profile_of_another_kind_is_as_without(colours: np.ndarray) -> None:
@@ -141,8 +141,8 @@ def test_a_damaged_profile_and_srgb_change_nothing(colours: np.ndarray) -> None:
     broken = [b"", b"no profile", whole[:200], bytes(len(whole)), display_p3()[:140], bytes(5 << 20)]
     for content in (whole, *broken):
         kind = "TIFF" if len(content) > 1 << 20 else "PNG"
-        found = picture_of(encoded(Image.fromarray(colours), kind, icc_profile=content), "a").pixels
-        assert np.array_equal(found, colours)
+        pixels = picture_of(encoded(Image.fromarray(colours), kind, icc_profile=content), "a").pixels
+        assert np.array_equal(pixels, colours)
 
 
 # Ranges.
@@ -164,9 +164,9 @@ def test_a_damaged_profile_and_srgb_change_nothing(colours: np.ndarray) -> None:
     ],
 )
 def test_the_range_decides_what_is_white(values: np.ndarray, white: float) -> None:
-    found = picture_of(encoded(Image.fromarray(values), "TIFF"), "a").pixels
-    wanted = values.astype(np.float64) * 255 / white
-    assert np.abs(found[..., 0] - wanted).max() < 1.001
+    pixels = picture_of(encoded(Image.fromarray(values), "TIFF"), "a").pixels
+    expected = values.astype(np.float64) * 255 / white
+    assert np.abs(pixels[..., 0] - expected).max() < 1.001
 
 
 def unsigned_tiff(values: np.ndarray) -> bytes:
@@ -184,8 +184,8 @@ def unsigned_tiff(values: np.ndarray) -> bytes:
 
 def test_unsigned_integers_of_32_bits() -> None:
     values = np.array([[0, 1_250_000_000, 2_500_000_000, 2**32 - 1]], np.uint32)
-    found = picture_of(unsigned_tiff(values), "a").pixels[0, :, 0]
-    assert np.abs(found - values[0] * (255 / (2**32 - 1))).max() < 1.001
+    pixels = picture_of(unsigned_tiff(values), "a").pixels[0, :, 0]
+    assert np.abs(pixels - values[0] * (255 / (2**32 - 1))).max() < 1.001
 
 
 # Passes.
@@ -225,22 +225,22 @@ def test_usual_passes_are_read_whatever_else_lies_in_the_file() -> None:
 
 
 def test_a_mask_of_zeros_and_ones_is_boolean_however_it_comes_in(tmp_path: Path) -> None:
-    wanted = np.zeros((12, 9), bool)
-    wanted[2:5, 3:8] = True
-    ones = wanted.astype(np.uint8)
-    for values in (wanted, ones, ones * 255, ones.astype(np.int64), torch.tensor(ones), torch.tensor(wanted)):
-        assert np.array_equal(as_mask(values, wanted.shape), wanted)
-    for picture in (Image.fromarray(ones), Image.fromarray(ones * 255), Image.fromarray(wanted)):
-        assert np.array_equal(as_mask(picture, wanted.shape), wanted)
+    mask = np.zeros((12, 9), bool)
+    mask[2:5, 3:8] = True
+    ones = mask.astype(np.uint8)
+    for values in (mask, ones, ones * 255, ones.astype(np.int64), torch.tensor(ones), torch.tensor(mask)):
+        assert np.array_equal(as_mask(values, mask.shape), mask)
+    for picture in (Image.fromarray(ones), Image.fromarray(ones * 255), Image.fromarray(mask)):
+        assert np.array_equal(as_mask(picture, mask.shape), mask)
         content = encoded(picture)
-        assert np.array_equal(mask_of(content, wanted.shape, "mask").fill, wanted)
+        assert np.array_equal(mask_of(content, mask.shape, "mask").fill, mask)
         (tmp_path / "mask.png").write_bytes(content)
-        assert np.array_equal(as_mask(tmp_path / "mask.png", wanted.shape), wanted)
+        assert np.array_equal(as_mask(tmp_path / "mask.png", mask.shape), mask)
     deep = Image.fromarray(ones.astype(np.uint16))
-    assert np.array_equal(mask_of(encoded(deep), wanted.shape, "mask").fill, wanted)
-    assert not as_mask(ones * 100, wanted.shape).any()
+    assert np.array_equal(mask_of(encoded(deep), mask.shape, "mask").fill, mask)
+    assert not as_mask(ones * 100, mask.shape).any()
     with pytest.raises(PictureError, match=r"integers must lie in \[0, 255\], not \[-1, 0\]"):
-        as_mask(np.minimum(-ones.astype(np.int64), 0), wanted.shape)
+        as_mask(np.minimum(-ones.astype(np.int64), 0), mask.shape)
 
 
 def test_pages_without_end_are_counted_to_a_bound() -> None:

@@ -38,13 +38,13 @@ CLASSES = ["one", "two"]
 
 @pytest.fixture
 def model() -> StraIT:
-    found = random_model(CONFIG, CLASSES, seed=2)
-    found.decoding = DECODING
+    untrained_model = random_model(CONFIG, CLASSES, seed=2)
+    untrained_model.decoding = DECODING
     # Larger weights, so that a token matters.
     for part in ("top", "bottom", "upsampler"):
-        for name, value in found.part(part).named_parameters():
+        for name, value in untrained_model.part(part).named_parameters():
             value.data.mul_(1 if "norm" in name else 8)
-    return found.requires_grad_(False)
+    return untrained_model.requires_grad_(False)
 
 
 def test_one_loop_runs_over_four_levels(model: StraIT) -> None:
@@ -93,9 +93,9 @@ def test_each_network_is_guided_by_all_levels_before_it_and_by_the_class(model: 
     assert not torch.allclose(network.bind(Condition(torch.tensor([1]), tuple(context)))(hidden), logits, atol=1e-3)
     for number in range(level):
         for place in (0, -1):
-            other = [grid.clone() for grid in context]
-            other[number].view(-1)[place] = (other[number].view(-1)[place] + 1) % 24
-            changed = network.bind(Condition(torch.tensor([0]), tuple(other)))(hidden)
+            altered_context = [grid.clone() for grid in context]
+            altered_context[number].view(-1)[place] = (altered_context[number].view(-1)[place] + 1) % 24
+            changed = network.bind(Condition(torch.tensor([0]), tuple(altered_context)))(hidden)
             assert not torch.allclose(changed, logits, atol=1e-3), (number, place)
     under = torch.where(hidden.masked, (hidden.tokens + 5) % 24, hidden.tokens)
     same = network.bind(Condition(torch.tensor([0]), tuple(context)))(Canvas(under, hidden.masked, hidden.grid))
@@ -117,10 +117,10 @@ def test_the_pair_at_both_sizes() -> None:
     tokenizer = random_model(CONFIG, seed=0).tokenizer
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     small = images.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
-    found = encode_at_two_sizes(tokenizer, images)
+    tokens = encode_at_two_sizes(tokenizer, images)
     expected = (*tokenizer.encode(small).levels, *tokenizer.encode(images).levels)
-    assert [tuple(grid.shape[1:]) for grid in found.levels] == list(GRIDS)
-    for ours, theirs in zip(found.levels, expected, strict=True):
+    assert [tuple(grid.shape[1:]) for grid in tokens.levels] == list(GRIDS)
+    for ours, theirs in zip(tokens.levels, expected, strict=True):
         # The mean is taken in another order: a token at a border between two codes may fall to the other.
         assert (ours == theirs).float().mean() > 0.97
 

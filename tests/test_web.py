@@ -56,10 +56,10 @@ def model() -> StraIT:
 
 @pytest.fixture(scope="module")
 def controls(model: StraIT) -> Controls:
-    made = Controls(model)
+    page_controls = Controls(model)
     with gr.Blocks(analytics_enabled=False):
-        made.build()
-    return made
+        page_controls.build()
+    return page_controls
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def small() -> StraIT:
 
 @pytest.fixture(scope="module")
 def small_controls(small: StraIT) -> Controls:
-    made = Controls(small)
+    page_controls = Controls(small)
     with gr.Blocks(analytics_enabled=False):
-        made.build()
-    return made
+        page_controls.build()
+    return page_controls
 
 
 def defaults(controls: Controls) -> list:
@@ -91,7 +91,7 @@ def test_the_page_starts_on_the_models_own_settings(controls: Controls, model: S
 def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_path: Path, data: st.DataObject) -> None:
     number = st.floats(0, 20)
     steps = st.integers(1, 64)
-    wanted = (
+    inputs = (
         data.draw(st.integers(-1, len(controls.model.classes) - 1)),
         str(data.draw(st.integers(-(2**63), 2**63 - 1))),
         data.draw(st.integers(1, 16)),
@@ -102,7 +102,7 @@ def test_settings_inside_a_picture_come_back_exactly(controls: Controls, tmp_pat
         data.draw(st.sampled_from(["confidence", "halton"])),
         data.draw(st.sampled_from(["constant", "linear", "power_cosine"])),
     )
-    values = controls.values(wanted)
+    values = controls.values(inputs)
     last = values.requests(controls.model)[-1]
     path = tmp_path / "picture.png"
     path.write_bytes(png_bytes(Image.new("RGB", (4, 4)), settings_inside(controls.model, "", last)))
@@ -272,12 +272,12 @@ def test_an_edit_shows_its_steps_and_ends_when_nobody_looks_on(model: StraIT, tm
     decoding = dataclasses.replace(model.default_decoding(), steps=(6, 3))
     edit = Edit(model, count=2, seed=3, first=5, decoding=decoding)
     news = list(Studio(model, tmp_path).edit(edit, "infill", picture, mask, EditOptions()))
-    steps, files = [one for one in news if isinstance(one, Step)], [one for one in news if isinstance(one, str)]
+    steps, files = [item for item in news if isinstance(item, Step)], [item for item in news if isinstance(item, str)]
     assert len(steps) >= 2
     assert steps[0].images.shape == (2, 128, 128, 3)
     expected = list(infill_picture(Edit(model, count=7, seed=3, decoding=decoding), picture, mask))[5:]
-    for index, (path, wanted) in enumerate(zip(files, expected, strict=True)):
-        assert np.array_equal(np.asarray(Image.open(path)), wanted)
+    for index, (path, pixels) in enumerate(zip(files, expected, strict=True)):
+        assert np.array_equal(np.asarray(Image.open(path)), pixels)
         assert json.loads(Image.open(path).info["strait"])["index"] == 5 + index
 
     before = threading.active_count()
@@ -309,11 +309,11 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
         seen += 1
     assert seen == 10
     decoding = dataclasses.replace(model.default_decoding(), steps=(6, 3))
-    made = model.generate([7] * 3, seed=12, decoding=decoding)
-    expected = [np.asarray(picture) for picture in to_pictures(made)]
-    for index, (path, wanted) in enumerate(zip(process.files, expected, strict=True)):
-        assert np.array_equal(np.asarray(Image.open(path)), wanted)
-        assert np.array_equal(process.steps[-1].images[index], wanted)
+    images = model.generate([7] * 3, seed=12, decoding=decoding)
+    expected = [np.asarray(picture) for picture in to_pictures(images)]
+    for index, (path, pixels) in enumerate(zip(process.files, expected, strict=True)):
+        assert np.array_equal(np.asarray(Image.open(path)), pixels)
+        assert np.array_equal(process.steps[-1].images[index], pixels)
         assert json.loads(Image.open(path).info["strait"])["index"] == index
     assert process.steps[0].text.startswith("step 1 of 9: top 1, ")
     assert process.steps[6].text.startswith("step 7 of 9: bottom 1, ")
@@ -325,9 +325,9 @@ def test_generation_step_by_step_ends_in_the_images_of_the_python_call(
 
 def test_steps_are_counted_as_they_are_taken(small_controls: Controls, small: StraIT, tmp_path: Path) -> None:
     """A level takes no more steps than it has tokens: 16 of 40, and with the bottom's 3 there are 19."""
-    wanted = small_controls.values((1, "12", 1, 0, 0, 40, 3, *defaults(small_controls)[7:]))
+    values = small_controls.values((1, "12", 1, 0, 0, 40, 3, *defaults(small_controls)[7:]))
     studio = Studio(small, tmp_path)
-    *_, process = studio.generate(wanted.requests(small))
+    *_, process = studio.generate(values.requests(small))
     texts = [step.text.partition(",")[0] for step in process.steps]
     levels = [*(f"top {index + 1}" for index in range(16)), *(f"bottom {index + 1}" for index in range(3))]
     assert texts == [f"step {number + 1} of 19: {level}" for number, level in enumerate(levels)]
@@ -374,14 +374,16 @@ def joined(server: Server, name: str, data: list[Any]) -> httpx.Response:
     """Ask for a function of the page as its script does."""
     config = server.get("/config").json()
     (number,) = [
-        one["id"] for one in config["dependencies"] if one["targets"][0] == [_component(config, name), "click"]
+        dependency["id"]
+        for dependency in config["dependencies"]
+        if dependency["targets"][0] == [_component(config, name), "click"]
     ]
     body = {"data": data, "fn_index": number, "session_hash": "s", "event_data": None, "trigger_id": None}
     return server.post("/gradio_api/queue/join", json=body)
 
 
 def _component(config: dict[str, Any], name: str) -> int:
-    (number,) = [one["id"] for one in config["components"] if one["props"].get("elem_id") == name]
+    (number,) = [component["id"] for component in config["components"] if component["props"].get("elem_id") == name]
     return number
 
 
@@ -397,9 +399,9 @@ def answer(server: Server) -> dict[str, Any]:
 def asked_to_edit(server: Server, background: Any, layers: list[Any], count: int = 1) -> list[Any]:
     """The values of the page, as they are when it is opened, with this picture in its editor."""
     config = server.get("/config").json()
-    parts = {one["id"]: one["props"].get("value") for one in config["components"]}
+    parts = {item["id"]: item["props"].get("value") for item in config["components"]}
     (dependency,) = [
-        one for one in config["dependencies"] if one["targets"][0] == [_component(config, "edit-button"), "click"]
+        item for item in config["dependencies"] if item["targets"][0] == [_component(config, "edit-button"), "click"]
     ]
     values = [parts[number] for number in dependency["inputs"]]
     values[0] = {"background": background, "layers": layers, "composite": None, "id": None}

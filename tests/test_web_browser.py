@@ -88,9 +88,9 @@ def test_generate_with_a_preview_then_scrub_the_process(page, server: Server) ->
     files = generate(page, 3)
     model = StraIT.from_pretrained()
     expected = to_pictures(model.generate(["lemon"] * 3, seed=5))
-    for index, (made, wanted) in enumerate(zip(files, expected, strict=True)):
-        assert np.array_equal(pixels(made), np.asarray(wanted))
-        inside = json.loads(made.info["strait"])
+    for index, (picture, reference) in enumerate(zip(files, expected, strict=True)):
+        assert np.array_equal(pixels(picture), np.asarray(reference))
+        inside = json.loads(picture.info["strait"])
         assert (inside["label"], inside["seed"], inside["index"]) == ("lemon", 5, index)
     steps = [int(text.split()[1]) for text in page.evaluate("window.seen") if text.startswith("step ")]
     assert len(steps) >= 4
@@ -142,16 +142,16 @@ def test_a_mask_is_painted_and_infilled(page, tmp_path: Path) -> None:
     links = [image.get_attribute("src") for image in page.locator("#edit-gallery .grid-container img").all()]
     results = [Image.open(io.BytesIO(httpx.get(link).content)) for link in links]
     original = np.asarray(photograph)
-    changed = [(pixels(made) != original).any(-1) for made in results]
-    for made, where in zip(results, changed, strict=True):
-        assert made.size == photograph.size
+    changed = [(pixels(result) != original).any(-1) for result in results]
+    for result, where in zip(results, changed, strict=True):
+        assert result.size == photograph.size
         assert 0.005 < where.mean() < 0.2
         rows, columns = np.nonzero(where)
         assert rows.min() > 20
         assert rows.max() < 140
         assert columns.min() > 20
         assert columns.max() < 180
-        assert json.loads(made.info["strait"])["edit"] == "infill"
+        assert json.loads(result.info["strait"])["edit"] == "infill"
     assert not np.array_equal(pixels(results[0]), pixels(results[1]))
 
 
@@ -170,7 +170,7 @@ def test_a_picture_dropped_in_brings_its_settings_back(page, server: Server, tmp
     assert page.locator("#seed textarea, #seed input").first.input_value() == str(2**62 + 1)
     assert page.locator("#class input").input_value() == "daisy"
     again = generate(page, 2)
-    assert [pixels(one).tobytes() for one in again] == [pixels(one).tobytes() for one in first]
+    assert [pixels(picture).tobytes() for picture in again] == [pixels(picture).tobytes() for picture in first]
 
 
 def test_what_cannot_be_is_said_on_the_page(page, tmp_path: Path) -> None:
@@ -241,22 +241,22 @@ def test_extend_relabel_and_transfer(page, tmp_path: Path) -> None:
     page.get_by_label("Extend: past the edges").check()
     fill(page, "edit-right", "0")
     watch(page, "edit-note")
-    (made,) = edit_results(page, 1)
-    assert np.array_equal(pixels(made), next(extend_picture(edit, picture, Sides(left=1))))
+    (result,) = edit_results(page, 1)
+    assert np.array_equal(pixels(result), next(extend_picture(edit, picture, Sides(left=1))))
     assert any(text.startswith(("top, step", "bottom, step")) for text in page.evaluate("window.seen"))
 
     page.get_by_label("Transfer: to the chosen class").check()
     fill(page, "edit-keep", "0.25")
-    (made,) = edit_results(page, 1)
-    assert np.array_equal(pixels(made), next(transfer_picture(edit, picture, 0.25)))
+    (result,) = edit_results(page, 1)
+    assert np.array_equal(pixels(result), next(transfer_picture(edit, picture, 0.25)))
 
     page.get_by_label("Relabel: redraw it").check()
     paint(page)
-    (made,) = edit_results(page, 1)
-    assert made.size == (200, 160)
-    assert json.loads(made.info["strait"])["edit"] == "relabel"
-    assert json.loads(made.info["strait"])["label"].endswith("lemon")
-    changed = (pixels(made) != picture.pixels).any(-1)
+    (result,) = edit_results(page, 1)
+    assert result.size == (200, 160)
+    assert json.loads(result.info["strait"])["edit"] == "relabel"
+    assert json.loads(result.info["strait"])["label"].endswith("lemon")
+    changed = (pixels(result) != picture.pixels).any(-1)
     assert 0.005 < changed.mean() < 0.3
 
 
@@ -326,8 +326,8 @@ def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> Non
         page.locator("#all").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.namelist() == names
-        for name, made in zip(names, files, strict=True):
-            assert np.array_equal(pixels(Image.open(archive.open(name))), pixels(made))
+        for name, image in zip(names, files, strict=True):
+            assert np.array_equal(pixels(Image.open(archive.open(name))), pixels(image))
 
     page.locator("#gallery .grid-container img").nth(1).click()
     page.wait_for_timeout(1000)
@@ -338,9 +338,9 @@ def test_an_image_goes_on_to_the_editor_and_stays_among_the_earlier(page) -> Non
     page.wait_for_timeout(1500)
     page.get_by_label("Extend: past the edges").check()
     fill(page, "count", "1")
-    (made,) = edit_results(page, 1)
-    assert made.size == (160, 128)  # by a top token of 16 pixels on the left and the right, until one says otherwise
-    assert np.array_equal(pixels(made)[:, 16:144], pixels(files[1]))
+    (image,) = edit_results(page, 1)
+    assert image.size == (160, 128)  # by a top token of 16 pixels on the left and the right, until one says otherwise
+    assert np.array_equal(pixels(image)[:, 16:144], pixels(files[1]))
 
     page.get_by_role("tab", name="Earlier").click()
     page.wait_for_function("document.querySelectorAll('#earlier-gallery .grid-container img').length == 3")

@@ -172,11 +172,11 @@ def shared(photos: str, out: Path, ranks: Ranks, settings: dict[str, Any]) -> An
     model = StraIT.from_pretrained()
     decoding = replace(model.default_decoding(), steps=(2, 1))
     images = generated(model, SampleSet(7, 1, decoding, batch_size=2), ranks)
-    made = features_of(images, Means(), 7, "made", ranks)
+    features = features_of(images, Means(), 7, "made", ranks)
     photographs = ReferenceSet(open_images(photos, "train"), "train", 16)
     real = reference_features(photographs, Means(), CPU, batch_size=9, ranks=ranks)
-    assert made is not None
-    return {}, {**levels, "labels": cache.labels, "made": made.values, "real": real.values}
+    assert features is not None
+    return {}, {**levels, "labels": cache.labels, "made": features.values, "real": real.values}
 
 
 TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (tokenizer, classifier, transformer, shared)}
