@@ -69,8 +69,8 @@ def published() -> list[Published]:
         Published(row.name, int(re.findall(r"\d+", row.quoted["steps"])[0]), None, row.paper["fid"], "Table 2")
         for row in table.rows
     ]
-    own = table.rows[-1].paper["fid"]
-    timed = [Published(name, None, seconds, own, "Table 2 and appendix D") for name, seconds in SECONDS.items()]
+    strait_fid = table.rows[-1].paper["fid"]
+    timed = [Published(name, None, seconds, strait_fid, "Table 2 and appendix D") for name, seconds in SECONDS.items()]
     return stated + timed
 
 
