@@ -186,6 +186,9 @@ def test_a_tokenizer_is_trained_once_for_all_seeds(
         assert len({(folder / f"{part}.safetensors").read_bytes() for folder in folders}) == count
     tokenizers = sorted((tmp_path / "tables" / "models").glob("tokenizer-*"))
     assert len(tokenizers) == 2
+    # Both seeds of a row have the steps of the first one's rehearsal; rows that cost another time have their own.
+    rehearsed = [json.loads((folder / "runs" / "budget.json").read_text())["top"] for folder in folders]
+    assert rehearsed[0] == rehearsed[1] != rehearsed[2] == rehearsed[3]
     for folder in folders:
         settled = json.loads((folder / "runs" / "budget.json").read_text())
         assert {part: note["minutes"] for part, note in settled.items()} == {"tokenizer": 0.01, "top": 0.02}

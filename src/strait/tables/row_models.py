@@ -1,6 +1,7 @@
 """The models of tables' rows: each part is trained once, and shared by all rows and tables that need it.
 
-OUTPUT/models/NAME-KEY/    a model folder; its runs/keys.json has a hash of the inputs of each part
+OUTPUT/models/NAME-KEY/    a model folder; its runs/keys.json has a hash of the inputs of each part,
+                           its runs/paces.json one of what a training step costs
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Trainer:
         if self.tokenizer_budget is not None and not self._tokenizer(config):
             return None
         keys = self.part_keys(config, parts)
-        folder = self.ranks.on_first(lambda: self._prepared(name, keys))
+        folder = self.ranks.on_first(lambda: self._prepared(name, config, keys))
         # All rows share the classifier, like a pretrained network: it does not count in their equal budgets.
         training = self._training(folder, config)
         if _SHARED in parts and not self._is_separate(_SHARED) and not training().run([_SHARED]):
@@ -81,7 +82,7 @@ class Trainer:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, seed=self.tokenizer_seed))
         parts = list(config.tokenizer_parts)
         keys = self.part_keys(config, parts)
-        folder = self.ranks.on_first(lambda: self._prepared(f"tokenizer-{config.tokenizer.kind}", keys))
+        folder = self.ranks.on_first(lambda: self._prepared(f"tokenizer-{config.tokenizer.kind}", config, keys))
         training = self._training(folder, config)
         if _SHARED in parts and not training().run([_SHARED]):
             return False
@@ -104,14 +105,48 @@ class Trainer:
             return None
         return self.budget * share_of(part, self._budgeted(parts))
 
-    def _prepared(self, name: str, keys: dict[str, str]) -> Path:
-        """The row's folder, with copies of the parts that other rows have trained."""
+    def _prepared(self, name: str, config: Config, keys: dict[str, str]) -> Path:
+        """The row's folder, with copies of the parts that other rows have trained, and of their numbers of steps."""
         folder = self._folder(name, keys)
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         write_text(folder / "runs" / "keys.json", json.dumps(self._known_keys(folder) | keys, indent=1))
         for part, key in keys.items():
             self._borrow(folder, part, key)
+        paces = self._paces(config, list(keys))
+        write_text(folder / "runs" / "paces.json", json.dumps(_known_paces(folder) | paces, indent=1))
+        for part, pace in paces.items():
+            self._keep_pace(folder, part, pace)
         return folder
+
+    def _paces(self, config: Config, parts: Sequence[str]) -> dict[str, str]:
+        """A hash of what a training step of each part costs, and of its minutes: equal hashes mean equal steps."""
+        paces: dict[str, str] = {}
+        for part in parts:
+            about = {
+                "image_size": config.image_size,
+                "tokens": [config.model.grids, config.tokenizer.codebook_sizes],
+                "shape": dataclasses.asdict(getattr(config, part)),
+                "training": dataclasses.asdict(getattr(config, f"{part}_training")),
+                "precision": config.run.precision,
+                "minutes": self._minutes(part, parts),
+            }
+            paces[part] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        return paces
+
+    def _keep_pace(self, folder: Path, part: str, pace: str) -> None:
+        """Take over the number of steps of another row or seed whose steps cost the same, unless this row has its own.
+
+        Two rehearsals never measure the same speed, and then one of two seeds would be trained longer.
+        """
+        budget = folder / "runs" / "budget.json"
+        settled = read_json(budget, {})
+        if part in settled:
+            return
+        for model in sorted(self.models.iterdir()):
+            steps = read_json(model / "runs" / "budget.json", {}).get(part)
+            if steps is not None and _known_paces(model).get(part) == pace:
+                write_text(budget, json.dumps(settled | {part: steps}, indent=1))
+                return
 
     def part_keys(self, config: Config, parts: Sequence[str]) -> dict[str, str]:
         """A hash of the inputs of each part: equal keys mean equal weights (up to rounding)."""
@@ -173,6 +208,10 @@ class Trainer:
             if model != folder and self._known_keys(model).get(part) == key and is_finished(model, part, 1):
                 return model
         return None
+
+
+def _known_paces(folder: Path) -> dict[str, str]:
+    return read_json(folder / "runs" / "paces.json", {})
 
 
 def _copy_atomically(source: Path, target: Path, link: bool = False) -> None:
