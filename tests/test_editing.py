@@ -393,7 +393,7 @@ def test_settings_that_cannot_be_say_so(settings: dict[str, float], message: str
 def test_an_infilling_is_nearer_to_the_picture_than_another_ones_half(model: StraIT) -> None:
     """In PSNR inside the mask, over the model's own pictures of different classes, by more than two standard errors.
 
-    Of a thousand photographs: docs/results-64.md.
+    Of photographs: docs/results.md.
     """
     labels, decoding = torch.arange(len(model.classes)), replace(model.decoding, steps=(6, 3))
     pictures = model.generate(labels.tolist(), seed=0, decoding=decoding)
