@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = StraIT.from_pretrained(args.model)
-    model.require("tokenizer", "upsampler")
+    model.require("tokenizer", "top", "bottom", "upsampler")
     decoding = model.default_decoding()
     if args.guidance is not None:
         decoding = replace(decoding, guidance=args.guidance, guidance_start=0.0)

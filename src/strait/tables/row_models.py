@@ -127,9 +127,11 @@ class Trainer:
                 "tokens": [config.model.grids, config.tokenizer.codebook_sizes],
                 "shape": dataclasses.asdict(getattr(config, part)),
                 "training": dataclasses.asdict(getattr(config, f"{part}_training")),
-                "precision": config.run.precision,
+                "run": [config.run.precision, config.run.compile, config.run.recompute],
                 "minutes": self._minutes(part, parts),
             }
+            if getattr(getattr(config, f"{part}_training"), "condition_augmentation", 0):
+                about["top"] = dataclasses.asdict(config.top)  # it predicts tokens in every step
             paces[part] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
         return paces
 
